@@ -1,0 +1,8 @@
+"""`python -m satdifuser`, which is also how accelerate launches it."""
+
+import sys
+
+from satdifuser.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Encoders trained from scratch, to know what pretrained features are worth."""

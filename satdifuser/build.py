@@ -1,0 +1,82 @@
+"""From configuration to objects: data, encoder, fusion, decoder, task. Each `_target_` is an ordinary class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from satdifuser.bank import BankError
+from satdifuser.data.base import LabelledDataset
+from satdifuser.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from satdifuser.model import FeatureModel
+    from satdifuser.tasks.base import Task
+
+
+def make(node: Any, **kwargs: Any) -> Any:
+    """Hydra's `instantiate`, with errors that a user can make passed on in their own words.
+
+    What is not configuration (specs, labels) goes to the class as it is, not through the configuration.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, _partial_=True, _convert_="all")(**kwargs)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, (UserError, BankError)):
+                raise UserError(str(cause)) from error
+            cause = cause.__cause__
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def build_data(config: Any, split: str) -> LabelledDataset:
+    """One split of the configured data set: its own arguments are those of `data` and of `data.splits.<split>`."""
+    if split not in config.splits:
+        raise UserError(
+            f"data has no split {split!r}: it has {', '.join(config.splits)}{nearest(split, config.splits)}"
+        )
+    common = {key: value for key, value in config.items() if key not in ("splits", "sensor")}
+    data: LabelledDataset = make({**common, **config.splits[split]})
+    return data
+
+
+def build_encoder(config: Any) -> nn.Module:
+    encoder: nn.Module = make(config)
+    return encoder
+
+
+def open_split(config: Any, split: str) -> LabelledDataset:
+    """A split of the store where `features` names one, else of the images."""
+    if config.features is None:
+        return build_data(config.data, split)
+    from satdifuser.store import FeatureStore
+
+    store = FeatureStore(Path(config.features))
+    spec = store.spec.select(timesteps=config.select.timesteps, names=config.select.taps)
+    return store.split(split, spec)
+
+
+def build_task(config: Any, data: LabelledDataset) -> Task:
+    task: Task = make(config, labels=data.labels)
+    return task
+
+
+def build_model(config: Any, data: LabelledDataset) -> FeatureModel:
+    """The whole path for a data set of images, or of features."""
+    import torch
+
+    from satdifuser.model import FeatureModel
+
+    task = build_task(config.task, data)
+    encoder = build_encoder(config.encoder) if config.features is None else None
+    spec: Any = encoder.spec if encoder is not None else data.spec  # type: ignore[attr-defined]
+    torch.manual_seed(config.seed)  # the heads' weights depend on the seed, not on what was built before them
+    fusion = make(config.fusion, spec=spec)
+    decoder = make(config.decoder, pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
+    return FeatureModel(encoder, fusion, decoder, task)

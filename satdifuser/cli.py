@@ -1,0 +1,156 @@
+"""`satdifuser COMMAND [overrides]`: parse, compose the configuration, run, and end errors in one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from satdifuser.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its module (with `run(config)`), what it does, and examples that work as they stand."""
+
+    module: str
+    summary: str
+    examples: tuple[str, ...]
+    configured: bool = True
+
+
+COMMANDS = {
+    "demo": Command(
+        "satdifuser.commands.demo",
+        "the whole story on the built-in scenes: extract, train the three heads and a baseline, compare",
+        ("satdifuser demo", "satdifuser demo output=/tmp/demo seed=1"),
+    ),
+    "extract": Command(
+        "satdifuser.commands.extract",
+        "features of a data set to a store on disk",
+        (
+            "satdifuser extract store.path=features.zarr",
+            "satdifuser extract store.path=tiny.zarr data.splits.train.length=64 encoder.timesteps=[21,161]",
+        ),
+    ),
+    "train": Command(
+        "satdifuser.commands.train",
+        "a fusion head and decoder on stored or live features, or an encoder from scratch",
+        (
+            "satdifuser train fusion=moe task=segmentation features=features.zarr run=runs/moe",
+            "satdifuser train encoder=unet fusion=mean task=classification run=runs/unet",
+            "accelerate launch --num_processes 2 -m satdifuser train features=features.zarr run=runs/two",
+        ),
+    ),
+    "eval": Command(
+        "satdifuser.commands.eval",
+        "score a run's best checkpoint on a split",
+        ("satdifuser eval run=runs/moe", "satdifuser eval run=runs/moe split=val"),
+    ),
+    "doctor": Command(
+        "satdifuser.commands.doctor",
+        "what is installed, which attention is used and why, which weights are found, what would fail",
+        ("satdifuser doctor",),
+        configured=False,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console command; gives the exit code (0 done, 1 failed, 2 bad usage, 130 interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"satdifuser: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("satdifuser: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        if type(error).__name__ == "BankError":  # bank.py stands alone and has an error of its own
+            print(f"satdifuser: {error}", file=sys.stderr)
+            return 2
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"satdifuser: {what} (unexpected; add --debug for the traceback)", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and words[0] == "--version":
+        from satdifuser import __version__
+
+        print(f"satdifuser {__version__}")
+        return 0
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}: there is {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
+    command = COMMANDS[name]
+    if "-h" in rest or "--help" in rest:
+        print(_help(name, command))
+        return 0
+    config_dirs, overrides = _options(name, rest)
+    if not command.configured and overrides:
+        raise UserError(f"satdifuser {name} takes no overrides, but got {overrides[0]!r}")
+    run = importlib.import_module(command.module).run
+    if not command.configured:
+        return int(run())
+    from satdifuser.config import compose
+
+    run(compose(name, overrides, config_dirs))
+    return 0
+
+
+def _options(name: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """Split `--config-dir DIR` from the overrides; any other option is an error."""
+    folders, overrides = [], []
+    rest = iter(words)
+    for word in rest:
+        if word == "--config-dir" or word.startswith("--config-dir="):
+            value = word.partition("=")[2] or next(rest, None)
+            if value is None:
+                raise UserError("--config-dir needs a folder")
+            folders.append(value)
+        elif word.startswith("-"):
+            raise UserError(f"satdifuser {name} has no option {word!r}: it has --help, --config-dir and --debug")
+        else:
+            overrides.append(word)
+    return folders, overrides
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        "satdifuser: features of generative geospatial diffusion models, compared fairly with discriminative ones",
+        "",
+        "usage: satdifuser COMMAND [name=value ...] [--config-dir DIR] [--debug]",
+        "",
+        *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        "satdifuser COMMAND --help shows the command's groups and examples",
+    ]
+    return "\n".join(lines)
+
+
+def _help(name: str, command: Command) -> str:
+    lines = [f"satdifuser {name}: {command.summary}", "", "examples:", *(f"  {line}" for line in command.examples)]
+    if command.configured:
+        from satdifuser.config import config_root, groups
+
+        top = (config_root() / f"{name}.yaml").read_text().rstrip()
+        used = {group: names for group, names in groups().items() if f"- {group}:" in top}
+        lines += ["", "groups (choose with group=name):"] if used else []
+        lines += [f"  {group:<9} {', '.join(names)}" for group, names in used.items()]
+        lines += ["", f"settings (configs/{name}.yaml):", *(f"  {line}" for line in top.splitlines())]
+    lines += ["", "--config-dir DIR adds your own groups; --debug shows tracebacks"]
+    return "\n".join(lines)

@@ -1,0 +1,159 @@
+"""`satdifuser doctor`: what is installed, which attention is used and why, which weights are found, what would fail."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+NEEDED = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "accelerate",
+    "einops",
+    "hydra-core",
+    "zarr",
+    "safetensors",
+    "torchmetrics",
+)
+OPTIONAL = {
+    "torchgeo": "geospatial ViTs and data sets",
+    "timm": "ViT encoders (deflect)",
+    "peft": "LoRA and its kin",
+    "spyndex": "spectral indices",
+    "rasterio": "GeoTIFF",
+    "xformers": "its attention kernels",
+    "tensorboard": "training curves",
+}
+MIN_TORCH = (2, 10)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: `ok`, `note` (works without) or `fail` (something will not work)."""
+
+    status: str
+    what: str
+    detail: str
+
+
+def run(config: Any = None) -> int:
+    """Print the findings; exit code 1 if anything would fail."""
+    from rich.console import Console
+
+    console = Console()
+    marks = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "fail": "[red]fail[/]"}
+    findings = examine()
+    for finding in findings:
+        console.print(
+            f"{marks[finding.status]}  [bold]{finding.what}[/]  {finding.detail}", highlight=False, soft_wrap=True
+        )
+    failed = [finding.what for finding in findings if finding.status == "fail"]
+    console.print(f"\nwould fail: {', '.join(failed)}" if failed else "\neverything that satdifuser needs is here")
+    return 1 if failed else 0
+
+
+def examine() -> list[Finding]:
+    return [*_python(), *_packages(), *_device(), *_attention(), *_weights(), *_disk()]
+
+
+def _python() -> list[Finding]:
+    status = "ok" if sys.version_info >= (3, 11) else "fail"
+    return [Finding(status, "python", f"{platform.python_version()} on {platform.machine()} (3.11 or newer)")]
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for name in NEEDED:
+        version = _version(name)
+        found.append(Finding("ok" if version else "fail", name, version or f"missing: pip install {name}"))
+    for name, use in OPTIONAL.items():
+        version = _version(name)
+        found.append(Finding("ok" if version else "note", name, version or f"not installed; needed for {use}"))
+    torch = _version("torch")
+    if torch and tuple(int(part) for part in torch.split(".")[:2]) < MIN_TORCH:
+        found.append(Finding("fail", "torch", f"{torch} is older than {'.'.join(map(str, MIN_TORCH))}"))
+    return found
+
+
+def _device() -> list[Finding]:
+    if not _version("torch"):
+        return []
+    import torch
+
+    if not torch.cuda.is_available():
+        return [
+            Finding("note", "device", f"CPU with {torch.get_num_threads()} threads; no CUDA GPU is visible to torch")
+        ]
+    return [
+        Finding(
+            "ok", f"GPU {i}", f"{(p := torch.cuda.get_device_properties(i)).name}, {p.total_memory / 2**30:.0f} GiB"
+        )
+        for i in range(torch.cuda.device_count())
+    ]
+
+
+def _attention() -> list[Finding]:
+    """Which attention kernels run: asked by running them, not by looking at version numbers."""
+    if not _version("torch"):
+        return []
+    import torch
+    import torch.nn.functional as F
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    q = torch.zeros(1, 2, 16, 32, device=device, dtype=torch.float16 if device == "cuda" else torch.float32)
+    kernels = []
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH):
+        try:
+            with sdpa_kernel(backend):
+                F.scaled_dot_product_attention(q, q, q)
+            kernels.append(backend.name.removesuffix("_ATTENTION").lower())
+        except RuntimeError:
+            continue
+    found = [Finding("ok", "attention", f"torch SDPA on {device}; its kernels that run here: {', '.join(kernels)}")]
+    if _version("xformers"):
+        try:
+            import xformers.ops as ops
+
+            x = q.transpose(1, 2)
+            ops.memory_efficient_attention(x, x, x)
+            found.append(Finding("ok", "xformers", "its kernels run here; SDPA is used unless xformers is asked for"))
+        except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            found.append(
+                Finding("note", "xformers", f"installed, but its kernels do not run here ({reason}); SDPA is used")
+            )
+    return found
+
+
+def _weights() -> list[Finding]:
+    if not _version("diffusers"):
+        return []
+    from satdifuser.diffusion.loading import SMALL, pixel_unet
+    from satdifuser.errors import UserError
+
+    try:
+        backbone = pixel_unet("small")
+    except UserError as error:
+        return [Finding("fail", "encoder=small", str(error))]
+    size = (SMALL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 1e6
+    return [Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB")]
+
+
+def _disk() -> list[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return [Finding("ok" if free > 5 else "note", "disk", f"{free:.0f} GB free here")]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

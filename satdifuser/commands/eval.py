@@ -1,0 +1,80 @@
+"""`satdifuser eval`: score a run's best checkpoint on a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from satdifuser.build import build_model, open_split
+from satdifuser.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+
+    from satdifuser.model import FeatureModel
+
+
+@dataclass
+class Scored:
+    """Scores of a split and the mean weights that the head gave to each (timestep, tap) there."""
+
+    split: str
+    scores: dict[str, float]
+    samples: int
+    weights: dict[int, Tensor]
+
+    def to_dict(self, model: FeatureModel) -> dict[str, Any]:
+        spec = model.fusion.spec
+        weights = {
+            str(stride): {
+                "timesteps": list(spec.timesteps),
+                "taps": list(model.fusion.names[stride]),
+                "weights": [[round(x, 6) for x in row] for row in value.tolist()],
+            }
+            for stride, value in self.weights.items()
+        }
+        return {self.split: self.scores, "samples": self.samples, "weights": weights}
+
+
+def score_split(config: Any, model: FeatureModel, accelerator: Accelerator, split: str) -> Scored:
+    from satdifuser.engine.evaluate import evaluate
+
+    data = open_split(config, split)
+    found = evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers)
+    return Scored(split, found.scores, found.samples, found.weights)
+
+
+def run(config: Any) -> dict[str, Any]:
+    """Rebuild the model of `run` from its own configuration and score `split`."""
+    from satdifuser.engine.checkpoint import load_checkpoint
+    from satdifuser.engine.progress import console
+    from satdifuser.engine.run import RunFolder
+    from satdifuser.engine.trainer import make_accelerator
+
+    folder = RunFolder(config.run)
+    trained = load_run_config(folder.path)
+    if config.features is not None:
+        trained.features = config.features
+    model = build_model(trained, open_split(trained, config.split))
+    accelerator = make_accelerator(trained.trainer.mixed_precision)
+    model.load_trained_state(load_checkpoint(folder.best)[1])
+    model.to(accelerator.device)
+    found = score_split(trained, model, accelerator, config.split)
+    result = found.to_dict(model)
+    if accelerator.is_main_process:
+        path = folder.write_json(f"eval-{config.split}.json", result)
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
+        console.print(f"{config.split} ({found.samples} samples)  {scores}", highlight=False)
+        console.print(f"wrote {path}")
+    return result
+
+
+def load_run_config(path: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"no run at {path}: give the folder that satdifuser train wrote (run=...)")
+    return OmegaConf.load(file)

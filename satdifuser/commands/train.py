@@ -1,0 +1,78 @@
+"""`satdifuser train`: a fusion head and decoder on live or stored features, or an encoder from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from satdifuser.build import build_model, open_split
+from satdifuser.errors import UserError
+
+
+def run(config: Any, quiet: bool = False) -> dict[str, Any]:
+    """Train, test the best checkpoint, write the run's folder, and give its result."""
+    from omegaconf import OmegaConf
+
+    from satdifuser.commands.eval import score_split
+    from satdifuser.engine.checkpoint import load_checkpoint
+    from satdifuser.engine.config import TrainerConfig
+    from satdifuser.engine.progress import console
+    from satdifuser.engine.run import RunFolder, environment, write_text
+    from satdifuser.engine.trainer import Trainer, make_accelerator
+    from satdifuser.report.figures import draw_weights
+
+    settings = TrainerConfig(**config.trainer)
+    train, val = open_split(config, "train"), open_split(config, "val")
+    model = build_model(config, train)
+    accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
+    run_folder = RunFolder(config.run)
+    if accelerator.is_main_process:
+        run_folder.open(resume=config.resume, overwrite=config.overwrite)
+        _same_configuration(run_folder, config)
+        write_text(run_folder.config, OmegaConf.to_yaml(config))
+        run_folder.write_json("environment.json", environment())
+    accelerator.wait_for_everyone()
+    trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
+    if config.resume and run_folder.last.is_file():
+        trainer.resume()
+    state = trainer.fit()
+
+    model.load_trained_state(load_checkpoint(run_folder.best)[1])
+    found = score_split(config, model, accelerator, "test")
+    result = {
+        "run": str(run_folder.path),
+        "task": model.task.name,
+        "seed": config.seed,
+        "steps": state.step,
+        "best_step": state.best_step,
+        "trainable_parameters": sum(p.numel() for p in trainer.parameters),
+        "validation": state.best,
+        **found.to_dict(model),
+    }
+    if accelerator.is_main_process:
+        run_folder.write_json("result.json", result)
+        draw_weights(model.fusion.spec, found.weights, run_folder.figures / "weights.png")
+        if not quiet:
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
+            console.print(f"test ({found.samples} samples)  {scores}", highlight=False)
+            console.print(f"wrote {run_folder.path}: result.json, metrics.jsonl, figures/weights.png, checkpoints/")
+    return result
+
+
+def _same_configuration(run_folder: Any, config: Any) -> None:
+    """A resumed run must go on with the configuration that it began with."""
+    from omegaconf import OmegaConf
+
+    path: Path = run_folder.config
+    if not (config.resume and path.is_file()):
+        return
+    ours, theirs = OmegaConf.to_container(config), OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(ours, dict)
+    assert isinstance(theirs, dict)
+    skip = ("resume", "overwrite", "run")
+    changed = [k for k in sorted(ours.keys() | theirs.keys()) if k not in skip and ours.get(k) != theirs.get(k)]
+    if changed:
+        raise UserError(
+            f"{run_folder.path} was begun with other settings of {', '.join(changed)}: resume it with the same, or"
+            " use another run="
+        )

@@ -1,0 +1,122 @@
+"""From a data set to batches: which samples in which order, for which process, and their collation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from satdifuser.bank import FeatureBank
+from satdifuser.data.base import Batch, LabelledDataset, Sample
+from satdifuser.errors import UserError
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Endless shuffled batches of this process, beginning at any step: batch n is a function of (seed, n) alone.
+
+    `batch_size` is the batch of one optimiser step, over all processes: each takes every `world`-th of its samples, so
+    that a run with two processes sees the same batches as a run with one.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        if length < 1:
+            raise UserError("the training split is empty")
+        self.length, self.batch_size = length, min(batch_size, length)
+        if self.batch_size < world:
+            raise UserError(f"trainer.batch_size is {self.batch_size}: {world} processes need at least {world}")
+        self.seed, self.start, self.rank, self.world = seed, start, rank, world
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch; the samples that do not fill the last one are left out of it (others each time)."""
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start
+        epoch, order = -1, torch.empty(0)
+        while True:
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                order = torch.randperm(
+                    self.length, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                )
+            first = (step % self.per_epoch) * self.batch_size
+            yield order[first : first + self.batch_size][self.rank :: self.world].tolist()
+            step += 1
+
+
+class OrderedBatches(Sampler[list[int]]):
+    """Every sample once, over all processes together; no sample is repeated to make their shares equal."""
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.indices, self.batch_size = list(range(length))[rank::world], batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(0, len(self.indices), self.batch_size):
+            yield self.indices[first : first + self.batch_size]
+
+
+class _BatchReader(Dataset[Batch]):
+    """Reads a whole batch at once: a store can do that faster than sample by sample."""
+
+    def __init__(self, data: LabelledDataset) -> None:
+        self.data = data
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        read = getattr(self.data, "batch", None)
+        return read(indices) if read is not None else collate([self.data[i] for i in indices])
+
+
+def loader(data: LabelledDataset, batches: Sampler[list[int]], workers: int = 0) -> DataLoader[Any]:
+    """A DataLoader over the batches; images or banks, ids and labels under their names."""
+    return DataLoader(
+        _BatchReader(data),
+        batch_size=None,
+        collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
+        sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples into a batch; images of different sizes are an error that names two of them."""
+    batch: Batch = {"id": [sample["id"] for sample in samples]}
+    for name, first in samples[0].items():
+        if not isinstance(first, Tensor):
+            continue
+        values: list[Tensor] = [sample[name] for sample in samples]  # type: ignore[literal-required]
+        other = next((i for i, v in enumerate(values) if v.shape != values[0].shape), None)
+        if other is not None:
+            raise UserError(
+                f"sample {batch['id'][0]} has {name} {tuple(values[0].shape)}, but sample {batch['id'][other]} has"
+                f" {tuple(values[other].shape)}: samples of a data set must have one size"
+            )
+        batch[name] = torch.stack(values)
+    return batch
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Tensors and banks moved, the rest as it is."""
+    moved = (Tensor, FeatureBank)
+    return {k: v.to(device, non_blocking=True) if isinstance(v, moved) else v for k, v in batch.items()}
+
+
+def part(batch: Batch, number: int, parts: int) -> Batch:
+    """Micro-batch `number` of `parts`: every `parts`-th sample."""
+    pick = slice(number, None, parts)
+    cut: Batch = {}
+    for name, value in batch.items():
+        cut[name] = value.apply(lambda x: x[pick]) if isinstance(value, FeatureBank) else value[pick]
+    return cut

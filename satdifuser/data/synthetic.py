@@ -1,0 +1,82 @@
+"""The built-in data set: procedural scenes as a labelled data set for every task, with nothing to download."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import Dataset
+
+from satdifuser.data.bands import SENTINEL2, Sensor
+from satdifuser.data.base import Labels, Sample
+from satdifuser.data.scenes import CLOUD_RATE, NODATA_RATE, SCALE, Scene, render
+from satdifuser.data.spectra import CLASSES, COLOURS, IGNORE
+from satdifuser.errors import UserError, nearest
+
+# Splits are ranges of scene numbers, so that any length can be asked for and no split runs into another.
+FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000, "pretrain": 3_000_000}
+
+
+class SyntheticScenes(Dataset[Sample]):
+    """Scene `i` of a split, rendered when it is asked for (see `scenes.py` for why it is the same everywhere)."""
+
+    name = "synthetic"
+    sensor: Sensor = SENTINEL2
+    labels = Labels(classes=CLASSES, colours=COLOURS, ignore_index=IGNORE)
+
+    def __init__(
+        self,
+        split: str = "train",
+        length: int = 1024,
+        *,
+        size: int = 64,
+        seed: int = 0,
+        nodata: float = NODATA_RATE,
+        cloud: float = CLOUD_RATE,
+        keep: int = 4096,
+    ) -> None:
+        if split not in FIRST:
+            raise UserError(
+                f"the built-in data has no split {split!r}: it has {', '.join(FIRST)}{nearest(split, FIRST)}"
+            )
+        if not 0 < length <= 1_000_000:
+            raise UserError(f"data.length for {split} is {length}: ask for 1 to 1000000 scenes")
+        if size < 16:
+            raise UserError(f"data.size is {size}: a scene is at least 16 pixels wide")
+        self.split, self.length, self.size, self.seed = split, length, size, seed
+        self.nodata, self.cloud = nodata, cloud
+        self._keep, self._kept = keep, dict[int, Scene]()  # rendering is slower than remembering 100 KB
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What a feature store records of where its samples come from."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "length": self.length,
+            "size": self.size,
+            "seed": self.seed,
+            "nodata": self.nodata,
+            "cloud": self.cloud,
+        }
+
+    def sample_id(self, index: int) -> str:
+        return f"scene-{self.seed}-{FIRST[self.split] + index}"
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        scene = self._kept.get(index)
+        if scene is None:
+            scene = render(self.seed, FIRST[self.split] + index, self.size, nodata=self.nodata, cloud=self.cloud)
+            if len(self._kept) < self._keep:
+                self._kept[index] = scene
+        return {
+            "id": self.sample_id(index),
+            "image": torch.from_numpy(scene.image.astype("float32")) / SCALE,
+            "mask": torch.from_numpy(scene.mask).long(),
+            "label": torch.tensor(scene.label),
+            "multilabel": torch.from_numpy(scene.multilabel).float(),
+            "target": torch.tensor(scene.vegetation, dtype=torch.float32),
+        }

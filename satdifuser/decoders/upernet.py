@@ -1,0 +1,68 @@
+"""UPerNet (Xiao et al. 2018): pyramid pooling on the coarsest map, a feature pyramid, and one fused map to classify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from satdifuser.decoders.base import Decoder, resize
+from satdifuser.errors import UserError
+from satdifuser.fusion.base import PyramidSpec, group_norm
+
+
+def conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
+    """Convolution, GroupNorm (so that batch size and number of processes do not change the result), ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), group_norm(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class UPerNet(Decoder):
+    """Dense only. PPM scales 1, 2, 3, 6; FPN and fusion of `channels` width; dropout before the classifier."""
+
+    def __init__(
+        self,
+        pyramid: PyramidSpec,
+        outputs: int,
+        dense: bool,
+        channels: int = 512,
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+        dropout: float = 0.1,
+    ) -> None:
+        if not dense:
+            raise UserError(
+                "decoder=upernet gives a map, but the task wants one answer for each image: use decoder=linear"
+            )
+        super().__init__(pyramid, outputs, dense)
+        *finer, _ = pyramid.strides
+        width = pyramid.channels
+        self.pool_scales = tuple(pool_scales)
+        self.pooled = nn.ModuleList(conv(width, channels, 1) for _ in self.pool_scales)
+        self.bottleneck = conv(width + len(self.pool_scales) * channels, channels, 3)
+        self.lateral = nn.ModuleDict({str(stride): conv(width, channels, 1) for stride in finer})
+        self.smooth = nn.ModuleDict({str(stride): conv(channels, channels, 3) for stride in finer})
+        self.fuse = conv(len(pyramid.strides) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(channels, outputs, 1)
+
+    def decode(self, maps: Mapping[int, Tensor]) -> Tensor:
+        *finer, coarsest = self.pyramid.strides
+        top = self._pyramid_pooling(maps[coarsest])
+        levels = [top]
+        for stride in reversed(finer):
+            lateral = self.lateral[str(stride)](maps[stride])
+            top = lateral + resize(top, (lateral.shape[-2], lateral.shape[-1]))
+            levels.append(self.smooth[str(stride)](top))
+        size = (levels[-1].shape[-2], levels[-1].shape[-1])
+        return self.classify(self.dropout(self.fuse(torch.cat([resize(level, size) for level in levels], dim=1))))
+
+    def _pyramid_pooling(self, x: Tensor) -> Tensor:
+        size = (x.shape[-2], x.shape[-1])
+        parts = [
+            resize(layer(F.adaptive_avg_pool2d(x, scale)), size)
+            for scale, layer in zip(self.pool_scales, self.pooled, strict=True)
+        ]
+        return self.bottleneck(torch.cat([x, *parts], dim=1))

@@ -1,0 +1,1 @@
+"""Diffusion backbones as encoders: loading, noising, taps, and the encoder itself."""

@@ -1,0 +1,1 @@
+"""Training, evaluation, checkpoints and the folder of a run, all through accelerate."""

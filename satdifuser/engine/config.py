@@ -1,0 +1,42 @@
+"""The trainer's settings, with the published recipe as their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from satdifuser.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """`batch_size` is what one optimiser step sees, whatever `accumulate` and the number of processes are."""
+
+    epochs: int = 40
+    max_steps: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    optimizer: str = "adam"
+    lr: float = 1e-2
+    min_lr: float = 1e-5
+    weight_decay: float = 0.0
+    warmup_epochs: float = 5
+    clip_norm: float | None = None
+    eval_every: int = 100
+    patience: int | None = 10
+    mixed_precision: str = "no"
+    workers: int = 0
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "eval_every", "lr"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"trainer.{name} is {getattr(self, name)}: it must be above 0")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise UserError(f"trainer.mixed_precision is {self.mixed_precision!r}: it can be no, bf16 or fp16")
+        if self.accumulate > self.batch_size:
+            raise UserError(
+                f"trainer.accumulate ({self.accumulate}) cannot exceed trainer.batch_size ({self.batch_size})"
+            )
+
+    def total_steps(self, per_epoch: int) -> int:
+        return self.max_steps if self.max_steps is not None else self.epochs * per_epoch

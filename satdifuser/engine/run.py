@@ -1,0 +1,104 @@
+"""The folder of a run: resolved configuration, environment, metrics as JSON lines, checkpoints, figures, result."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from satdifuser.errors import UserError
+
+PACKAGES = ("satdifuser", "torch", "diffusers", "accelerate", "torchmetrics", "zarr", "numpy", "torchgeo", "xformers")
+
+
+class RunFolder:
+    """One training run on disk. `open` refuses to mix two runs in one folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def open(self, *, resume: bool, overwrite: bool) -> RunFolder:
+        """Make the folder, or take it up again: an earlier run in it is resumed, replaced, or an error."""
+        if self.last.is_file() and not resume:
+            if not overwrite:
+                raise UserError(
+                    f"{self.path} holds a run: add resume=true to go on, overwrite=true to start anew, or another run="
+                )
+            shutil.rmtree(self.path)
+        (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        self.figures.mkdir(exist_ok=True)
+        return self
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The logged rows; a line that a kill cut short is left out."""
+        found = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def forget_after(self, step: int) -> None:
+        """Drop rows logged after the checkpoint that a resume starts from: they will be logged again."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
+        return write_text(self.path / name, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write aside, then rename."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    return partial.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, to be kept with a result."""
+    import torch
+
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+    }

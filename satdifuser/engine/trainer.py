@@ -1,0 +1,167 @@
+"""The trainer: one loop for fusion heads on frozen features and for encoders trained from end to end."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from satdifuser.data.base import Batch, LabelledDataset
+from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
+from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
+from satdifuser.engine.config import TrainerConfig
+from satdifuser.engine.evaluate import evaluate
+from satdifuser.engine.progress import TrainProgress
+from satdifuser.engine.run import RunFolder
+from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
+from satdifuser.errors import UserError
+from satdifuser.model import FeatureModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
+    """Accelerate's view of the machine; a head that skips parameters in a step needs them looked for."""
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=sparse)
+    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
+
+
+@dataclass
+class Trainer:
+    """Trains `model` on `train`, chooses by `val`, and keeps everything in `run`.
+
+    Step n is a function of (weights, seed, n): its batch, its dropout and its learning rate need no state, so a resumed
+    run continues the same curve, and runs with one and with two processes see the same batches.
+    """
+
+    model: FeatureModel
+    train: LabelledDataset
+    val: LabelledDataset
+    config: TrainerConfig
+    run: RunFolder
+    accelerator: Accelerator
+    seed: int = 0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        self.state = TrainState(task=self.model.task.name)
+        self.model.to(self.accelerator.device)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.parameters, self.config)
+        self.batches = ShuffledBatches(
+            len(self.train),
+            self.config.batch_size,
+            self.seed,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        self.total = self.config.total_steps(self.batches.per_epoch)
+        self.warmup = round(self.config.warmup_epochs * self.batches.per_epoch)
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint of the run."""
+        self.state, model, optimizer = load_checkpoint(self.run.last)
+        try:
+            self.model.load_trained_state(model)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{self.run.last} is of another configuration: {error}") from None
+        restore_optimizer(self.optimizer, optimizer)
+        if self.accelerator.scaler is not None and self.state.scaler:
+            self.accelerator.scaler.load_state_dict(self.state.scaler)
+        if self.accelerator.is_main_process:
+            self.run.forget_after(self.state.step)
+
+    def fit(self) -> TrainState:
+        """Train to the end or until it stops getting better; the best checkpoint is then the one to test."""
+        self.batches.start = self.state.step
+        wrapped = self.accelerator.prepare_model(self.model)
+        self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+        progress = TrainProgress(self.total, self.state.step, quiet=self.quiet or not self.accelerator.is_main_process)
+        with progress, self._tensorboard() as board:
+            for batch in loader(self.train, self.batches, self.config.workers):
+                if self.state.step >= self.total or self._stale():
+                    break
+                wrapped.train()
+                row = self._step(wrapped, to_device(batch, self.accelerator.device))
+                progress.step(self.state.step, row["loss"])
+                if self.state.step % self.config.eval_every == 0 or self.state.step == self.total:
+                    row |= self._evaluate()
+                    progress.say(self.state.step, row)
+                if self.accelerator.is_main_process:
+                    self.run.log(row)
+                    for name, value in row.items():
+                        if board is not None and name != "step":
+                            board.add_scalar(name, value, self.state.step)
+        return self.state
+
+    def _step(self, wrapped: torch.nn.Module, batch: Batch) -> dict[str, Any]:
+        """One optimiser step; the loss is the mean over the whole batch, however it is cut."""
+        accelerator, task = self.accelerator, self.model.task
+        torch.manual_seed((self.seed * 1_000_003 + self.state.step) * 1009 + accelerator.process_index)
+        rate = learning_rate(self.state.step, self.total, self.warmup, self.config.lr, self.config.min_lr)
+        set_rate(self.optimizer, rate)
+        task.check(batch)
+        world, parts = accelerator.num_processes, min(self.config.accumulate, len(batch["id"]))
+        count = accelerator.reduce(task.count(batch).float(), "sum").clamp_min(1)
+        total = torch.zeros((), device=accelerator.device)
+        for number in range(parts):
+            micro = part(batch, number, parts) if parts > 1 else batch
+            wait = accelerator.no_sync(wrapped) if number < parts - 1 else contextlib.nullcontext()
+            with wait:
+                with accelerator.autocast():
+                    output = wrapped(micro)
+                # DDP averages gradients over processes, so each share of the sum is multiplied by their number.
+                loss = task.loss_sum(output.logits, micro) * (world / count)
+                if output.fused.aux_loss is not None:
+                    loss = loss + output.fused.aux_loss * (len(micro["id"]) / len(batch["id"]))
+                accelerator.backward(loss)
+            total += loss.detach() / world
+        norm = accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm) if self.config.clip_norm else None
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.fusion.step_done()
+        self.state.step += 1
+        row: dict[str, Any] = {"step": self.state.step, "loss": float(accelerator.reduce(total, "sum")), "lr": rate}
+        if not torch.isfinite(torch.tensor(row["loss"])):
+            raise UserError(
+                f"the loss became {row['loss']} at step {self.state.step}: lower trainer.lr or set trainer.clip_norm=1"
+            )
+        return row if norm is None else {**row, "grad_norm": float(norm)}
+
+    def _evaluate(self) -> dict[str, float]:
+        """Score the validation split, remember whether it got better, and write the checkpoints."""
+        result = evaluate(self.model, self.val, self.accelerator, self.config.batch_size, self.config.workers)
+        score = result.scores[self.model.task.monitor]
+        better = self.state.best is None or score > self.state.best
+        if better:
+            self.state.best, self.state.best_step, self.state.stale = score, self.state.step, 0
+        else:
+            self.state.stale += 1
+        if self.accelerator.scaler is not None:
+            self.state.scaler = self.accelerator.scaler.state_dict()
+        if self.accelerator.is_main_process:
+            weights = self.model.trained_state()
+            if better:
+                save_checkpoint(self.run.best, self.state, weights)
+            save_checkpoint(self.run.last, self.state, weights, self.optimizer)
+        self.accelerator.wait_for_everyone()
+        return {f"val/{name}": value for name, value in result.scores.items()}
+
+    def _stale(self) -> bool:
+        return self.config.patience is not None and self.state.stale >= self.config.patience
+
+    @contextlib.contextmanager
+    def _tensorboard(self) -> Any:
+        if not (self.config.tensorboard and self.accelerator.is_main_process):
+            yield None
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self.state.step + 1) as board:
+            yield board

@@ -1,0 +1,109 @@
+"""What every fusion head is: built for a spec, it turns a bank into one map per stride, with its weights readable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from satdifuser.bank import BankError, BankSpec, FeatureBank
+from satdifuser.errors import UserError
+
+
+@dataclass
+class Fused:
+    """The fused pyramid of a batch.
+
+    `maps`: stride -> `[batch, channels, height, width]`. `weights`: stride -> `[timesteps, taps of that stride]`, how
+    much each map counted on this batch, summing to one over what the head's softmax runs over. `details`: what a head
+    can show beyond that (lw's weight maps, moe's gate usage). `aux_loss`: to be added to the task's loss, or None.
+    """
+
+    maps: dict[int, Tensor]
+    weights: dict[int, Tensor]
+    aux_loss: Tensor | None = None
+    details: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PyramidSpec:
+    """What a decoder is built for: channels of each stride (the same for all) and the size of the image."""
+
+    strides: tuple[int, ...]
+    channels: int
+    image_size: tuple[int, int]
+
+
+class Bottleneck(nn.Module):
+    """ResNet bottleneck: 1x1, 3x3, 1x1 with GroupNorm, a quarter of the width in the middle, a projected shortcut."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        middle = max(width // 4, 1)
+        self.reduce, self.norm1 = nn.Conv2d(channels, middle, 1, bias=False), group_norm(middle)
+        self.spread, self.norm2 = nn.Conv2d(middle, middle, 3, padding=1, bias=False), group_norm(middle)
+        self.expand, self.norm3 = nn.Conv2d(middle, width, 1, bias=False), group_norm(width)
+        self.shortcut, self.norm4 = nn.Conv2d(channels, width, 1, bias=False), group_norm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.reduce(x)))
+        y = F.relu(self.norm2(self.spread(y)))
+        return F.relu(self.norm3(self.expand(y)) + self.norm4(self.shortcut(x)))
+
+
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """GroupNorm(32), with fewer groups only where 32 do not divide the channels or would leave single channels."""
+    while groups > 1 and (channels % groups or channels // groups < 2):
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
+
+
+class FusionHead(nn.Module):
+    """Base of the heads. A head may skip parameters in a step (`sparse`) and may count training steps (`step_done`)."""
+
+    sparse = False
+
+    def __init__(self, spec: BankSpec, projection_dim: int = 384) -> None:
+        super().__init__()
+        if not spec.is_grid():
+            raise BankError(
+                f"{type(self).__name__} needs every tap at every timestep: {', '.join(map(str, spec.taps))}"
+            )
+        if projection_dim < 8:
+            raise UserError(f"fusion.projection_dim is {projection_dim}: use 8 or more")
+        self.spec = spec
+        self.names = {stride: spec.names(stride) for stride in spec.strides}
+        self.pyramid = PyramidSpec(spec.strides, projection_dim, spec.image_size)
+
+    def forward(self, bank: FeatureBank) -> Fused:
+        bank.check(self.spec, type(self).__name__)
+        return self.fuse(bank)
+
+    def fuse(self, bank: FeatureBank) -> Fused:
+        raise NotImplementedError
+
+    def step_done(self) -> None:
+        """Told by the trainer after each optimiser step; evaluation never calls it."""
+
+
+class ProjectingHead(FusionHead):
+    """A head that first brings every tap to one width with a bottleneck of its own, shared over the timesteps."""
+
+    def __init__(self, spec: BankSpec, projection_dim: int = 384) -> None:
+        super().__init__(spec, projection_dim)
+        self.project = nn.ModuleDict(
+            {key(name): Bottleneck(spec.channels(name), projection_dim) for name in spec.names()}
+        )
+
+    def projected(self, bank: FeatureBank, stride: int) -> Tensor:
+        """B_l(f[t, l]) of a stride: `[timesteps, taps, batch, channels, height, width]`, one call for each tap."""
+        steps = len(self.spec.timesteps)
+        maps = [self.project[key(name)](bank.stack(name)).unflatten(0, (steps, -1)) for name in self.names[stride]]
+        return torch.stack(maps, dim=1)
+
+
+def key(name: str) -> str:
+    """A tap's name as a name inside a ModuleDict, which allows no dots."""
+    return name.replace(".", "/")

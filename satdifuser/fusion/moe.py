@@ -1,0 +1,131 @@
+"""Mixture-of-experts fusion: per stride, a gate sends each image and timestep to a few of several experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.errors import UserError
+from satdifuser.fusion.base import Bottleneck, Fused, FusionHead, key
+
+
+class Gate(nn.Module):
+    """3x3 convolution to one score for each expert, global average pool, a learned temperature."""
+
+    def __init__(self, channels: int, experts: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, experts, 3, padding=1)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(x).mean((2, 3)) / self.log_temperature.exp()
+
+
+class MixtureOfExperts(FusionHead):
+    """Experts are bottlenecks on the concatenated taps of one timestep; the output is the mean over timesteps.
+
+    For the first `warmup_steps` training steps the mixture is dense, then it is the `top_k` experts with a softmax over
+    those chosen. `aux_loss` is the balance loss times `balance`: E * sum_e usage_e * probability_e - 1, zero where all
+    experts are used alike, with the usage (what the gate did) held constant and the gradient flowing through the dense
+    probabilities, so that an expert that is never chosen still learns to be.
+    """
+
+    sparse = True
+    steps: Tensor
+
+    def __init__(
+        self,
+        spec: BankSpec,
+        projection_dim: int = 384,
+        experts: int = 8,
+        top_k: int = 2,
+        warmup_steps: int = 500,
+        balance: float = 0.01,
+    ) -> None:
+        super().__init__(spec, projection_dim)
+        if not 1 <= top_k <= experts:
+            raise UserError(f"fusion.top_k is {top_k}: it must lie between 1 and fusion.experts ({experts})")
+        self.experts_count, self.top_k, self.warmup_steps, self.balance = experts, top_k, warmup_steps, balance
+        channels = {stride: sum(spec.channels(name) for name in names) for stride, names in self.names.items()}
+        self.gates = nn.ModuleDict({key(str(s)): Gate(c, experts) for s, c in channels.items()})
+        self.experts = nn.ModuleDict(
+            {
+                key(str(s)): nn.ModuleList(Bottleneck(c, projection_dim) for _ in range(experts))
+                for s, c in channels.items()
+            }
+        )
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    @property
+    def warm(self) -> bool:
+        return int(self.steps) >= self.warmup_steps
+
+    def step_done(self) -> None:
+        self.steps += 1
+
+    def fuse(self, bank: FeatureBank) -> Fused:
+        steps = len(self.spec.timesteps)
+        fused = Fused({}, {}, details={"gate_usage": {}})
+        balance = []
+        warm = self.warm
+        for stride, names in self.names.items():
+            x = torch.cat([bank.stack(name) for name in names], dim=1)
+            logits = self.gates[key(str(stride))](x)
+            dense = logits.softmax(1)
+            gate = self._chosen(logits) if warm else dense
+            mixed = self._mix(x, gate, stride, sparse=warm)
+            fused.maps[stride] = mixed.unflatten(0, (steps, -1)).mean(0)
+            usage = gate.detach().mean(0)
+            balance.append(self.experts_count * (usage * dense.mean(0)).sum() - 1.0)
+            by_step = gate.detach().unflatten(0, (steps, -1)).mean(1)
+            fused.details["gate_usage"][stride] = by_step
+            fused.weights[stride] = self._attribution(bank, stride, by_step)
+        fused.aux_loss = self.balance * torch.stack(balance).mean()
+        return fused
+
+    def _experts(self, stride: int) -> Sequence[Bottleneck]:
+        return cast(Sequence[Bottleneck], self.experts[key(str(stride))])
+
+    def _chosen(self, logits: Tensor) -> Tensor:
+        best, where = logits.topk(self.top_k, dim=1)
+        return torch.zeros_like(logits).scatter(1, where, best.softmax(1).to(logits.dtype))
+
+    def _mix(self, x: Tensor, gate: Tensor, stride: int, sparse: bool) -> Tensor:
+        """Sum of gate * expert; once the gate is sparse, an expert computes only the maps that chose it."""
+        out: Tensor | None = None
+        for number, expert in enumerate(self._experts(stride)):
+            rows = gate[:, number].nonzero().squeeze(1) if sparse else None
+            if rows is not None and not len(rows):
+                continue
+            y = expert(x if rows is None else x[rows])
+            y = y * (gate[:, number] if rows is None else gate[rows, number])[:, None, None, None].to(y.dtype)
+            if out is None:
+                out = y.new_zeros(x.shape[0], *y.shape[1:])
+            out = out + y if rows is None else out.index_add(0, rows, y)
+        assert out is not None  # top_k >= 1: some expert was chosen
+        return out
+
+    @torch.no_grad()
+    def _attribution(self, bank: FeatureBank, stride: int, usage: Tensor) -> Tensor:
+        """How much of what enters the experts comes from each (t, l): gate usage x weight norm x size of the map.
+
+        The experts see all taps at once, so there is no softmax weight to read; this is the share of input energy,
+        summing to one over the stride.
+        """
+        names = self.names[stride]
+        widths = [self.spec.channels(name) for name in names]
+        norms = torch.stack(
+            [
+                torch.stack([w.norm() for w in torch.cat([e.reduce.weight, e.shortcut.weight]).split(widths, dim=1)])
+                for e in self._experts(stride)
+            ]
+        )
+        size = torch.stack(
+            [torch.stack([bank.map(n, t).float().square().mean().sqrt() for n in names]) for t in self.spec.timesteps]
+        )
+        share = (usage.float() @ norms.float()) * size
+        return share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)

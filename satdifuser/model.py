@@ -1,0 +1,64 @@
+"""The data flow in one place: images -> encoder -> feature bank -> fusion -> decoder -> logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from satdifuser.bank import FeatureBank
+from satdifuser.data.base import Batch
+from satdifuser.decoders.base import Decoder
+from satdifuser.fusion.base import Fused, FusionHead
+from satdifuser.tasks.base import Task
+
+
+@dataclass
+class Output:
+    """The logits of a batch, and the fused pyramid they came from (its weights and auxiliary loss)."""
+
+    logits: Tensor
+    fused: Fused
+
+
+class FeatureModel(nn.Module):
+    """Encoder (live, or none where banks come from a store), fusion head and decoder for a task.
+
+    A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights.
+    """
+
+    def __init__(self, encoder: nn.Module | None, fusion: FusionHead, decoder: Decoder, task: Task) -> None:
+        super().__init__()
+        self.encoder, self.fusion, self.decoder, self.task = encoder, fusion, decoder, task
+        self.frozen = encoder is None or not any(p.requires_grad for p in encoder.parameters())
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> FeatureModel:
+        super().train(mode)
+        if self.encoder is not None and self.frozen:
+            self.encoder.eval()
+        return self
+
+    def bank(self, batch: Batch) -> FeatureBank:
+        """The batch's features: as read from a store, or computed now."""
+        if self.encoder is None:
+            return batch["bank"].to(torch.float32)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.encoder(batch["image"], sample_ids=batch["id"])
+
+    def forward(self, batch: Batch) -> Output:
+        fused = self.fusion(self.bank(batch))
+        return Output(self.decoder(fused.maps, self.task.size(batch)), fused)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: everything but a frozen encoder."""
+        state = self.state_dict()
+        return {k: v for k, v in state.items() if not (self.frozen and k.startswith("encoder."))}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        expected = self.trained_state()
+        wrong = sorted(expected.keys() ^ state.keys())
+        if wrong:
+            raise ValueError(f"{len(wrong)} weights do not match, among them {', '.join(wrong[:4])}")
+        self.load_state_dict(state, strict=False)

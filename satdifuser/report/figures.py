@@ -1,0 +1,110 @@
+"""Figures of a run: the learned weight of each (timestep, tap), and predictions beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from satdifuser.bank import BankSpec
+from satdifuser.tasks.base import Task
+
+
+def _figure(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """matplotlib's subplots on a canvas that needs no screen and leaves the user's backend alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=kwargs.pop("figsize"), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(*args, **kwargs)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, dpi=110, format=path.suffix[1:])
+    return partial.replace(path)
+
+
+def draw_weights(spec: BankSpec, weights: Mapping[int, Tensor], path: Path, title: str = "") -> Path:
+    """One heatmap for each stride: rows are timesteps, columns are taps in the order of computation."""
+    strides = list(spec.strides)
+    figure, axes = _figure(
+        1, len(strides), figsize=(1.6 + 2.3 * len(strides), 1.9 + 0.42 * len(spec.timesteps)), squeeze=False
+    )
+    top = max(float(value.max()) for value in weights.values())
+    for axis, stride in zip(axes[0], strides, strict=True):
+        values = weights[stride].float()
+        picture = axis.imshow(values, cmap="cividis", vmin=0, vmax=top, aspect="auto")
+        axis.set_title(f"stride {stride}", fontsize=9)
+        axis.set_xticks(
+            range(values.shape[1]), [shorten(n) for n in spec.names(stride)], rotation=60, ha="right", fontsize=7
+        )
+        axis.set_yticks(range(values.shape[0]), ["-" if t is None else str(t) for t in spec.timesteps], fontsize=8)
+        for (row, column), value in zip(
+            torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True
+        ):
+            shade = "white" if value < 0.6 * top else "black"
+            axis.text(int(column), int(row), f"{float(value):.2f}", ha="center", va="center", fontsize=7, color=shade)
+    axes[0][0].set_ylabel("timestep")
+    figure.colorbar(picture, ax=axes, shrink=0.9, label="weight")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+def shorten(name: str) -> str:
+    """A tap's name for an axis.
+
+    >>> shorten("up_blocks.1.resnets.0.conv2")
+    'up1 res0 conv2'
+    """
+    name = name.replace("_blocks.", "").replace("resnets.", "res").replace("attentions.", "attn")
+    return name.replace(".", " ")
+
+
+def rgb(image: Tensor, bands: Sequence[int] = (3, 2, 1), high: float = 0.3) -> Tensor:
+    """Reflectance to a displayable picture, brightened for the eye.
+
+    >>> rgb(torch.full((13, 2, 2), 0.3)).max().item()
+    1.0
+    """
+    return (image[list(bands)] / high).clamp(0, 1).sqrt().permute(1, 2, 0)
+
+
+def draw_predictions(
+    task: Task, images: Tensor, truth: Tensor, predictions: Mapping[str, Tensor], path: Path, title: str = ""
+) -> Path:
+    """A row for each sample: image, truth, and what each model says."""
+    columns = ["image", "truth", *predictions]
+    height = 1.15 if not task.dense else 1.35
+    figure, axes = _figure(
+        len(images), len(columns), figsize=(1.35 * len(columns), height * len(images) + 0.9), squeeze=False
+    )
+    for row, axis in zip(range(len(images)), axes, strict=True):
+        axis[0].imshow(rgb(images[row]).numpy(), interpolation="nearest")
+        task.draw(axis[1], truth[row])
+        for place, values in zip(axis[2:], predictions.values(), strict=True):
+            task.draw(place, values[row])
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name, fontsize=8)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_frame_on(not task.dense)
+    if task.dense:
+        from matplotlib.patches import Patch
+
+        keys = [
+            Patch(color=colour, label=name)
+            for name, colour in zip(task.labels.classes, task.labels.colours, strict=True)
+        ]
+        keys.append(Patch(color="black", label="ignored"))
+        figure.legend(handles=keys, loc="outside lower center", ncols=5, fontsize=7, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _save(figure, path)

@@ -1,0 +1,6 @@
+"""The feature store: banks on disk, extracted once, read many times."""
+
+from satdifuser.store.reader import FeatureStore, StoredFeatures
+from satdifuser.store.writer import StoreWriter
+
+__all__ = ["FeatureStore", "StoreWriter", "StoredFeatures"]

@@ -1,0 +1,84 @@
+"""What every task is: it owns the loss, the metrics, what a prediction is, and how one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from satdifuser.data.base import Batch, Labels
+from satdifuser.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Task:
+    """A loss is given as a sum and a count of what was summed.
+
+    So the mean over a batch is the same however the batch is cut into micro-batches and processes.
+    """
+
+    name: str
+    label: str  # the key of the sample that is learned
+    dense: bool = False  # logits for every pixel rather than for the image
+    monitor: str  # the metric that chooses the best checkpoint; more is better
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels.classes)
+
+    def truth(self, batch: Batch) -> Tensor:
+        """The labels of the batch, or an error that names the task and what the data has."""
+        if self.label not in batch:
+            has = [key for key in ("mask", "label", "multilabel", "target") if key in batch]
+            raise UserError(
+                f"task={self.name} learns {self.label!r}, but the data only has {', '.join(has) or 'no labels'}"
+            )
+        return batch[self.label]
+
+    def size(self, batch: Batch) -> tuple[int, int] | None:
+        """The size that dense logits are brought to: the label's."""
+        return None
+
+    def check(self, batch: Batch) -> None:
+        """Raise if a label is out of range, naming the sample."""
+
+    def loss_sum(self, logits: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def count(self, batch: Batch) -> Tensor:
+        """How many elements `loss_sum` adds up."""
+        raise NotImplementedError
+
+    def predict(self, logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def metrics(self) -> MetricCollection:
+        raise NotImplementedError
+
+    def update(self, metrics: MetricCollection, logits: Tensor, batch: Batch) -> None:
+        metrics.update(self.predict(logits), self.truth(batch))
+
+    def draw(self, axes: Axes, value: Tensor, ids: Sequence[str] = ()) -> None:
+        """Draw a truth or a prediction of one sample; answers for a whole image are written as text."""
+        axes.text(0.5, 0.5, self.describe(value), ha="center", va="center", wrap=True, transform=axes.transAxes)
+
+    def describe(self, value: Tensor) -> str:
+        raise NotImplementedError
+
+    def _out_of_range(self, batch: Batch, bad: Tensor, allowed: str) -> None:
+        """Raise for the first sample of the batch that has a bad label."""
+        if not bool(bad.any()):
+            return
+        first = int(bad.flatten(1).any(1).nonzero()[0]) if bad.ndim > 1 else int(bad.nonzero()[0])
+        value: Any = self.truth(batch)[first][bad[first]].flatten()[0].item() if bad.ndim > 1 else None
+        value = self.truth(batch)[first].item() if value is None else value
+        raise UserError(
+            f"sample {batch['id'][first]}: {self.label} holds {value}, but task={self.name} allows {allowed}"
+        )

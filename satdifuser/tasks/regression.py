@@ -1,0 +1,37 @@
+"""Regression: one number for each image."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanSquaredError, MetricCollection, R2Score
+
+from satdifuser.data.base import Batch
+from satdifuser.tasks.base import Task
+
+
+class Regression(Task):
+    name, label, monitor = "regression", "target", "r2"
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def check(self, batch: Batch) -> None:
+        self._out_of_range(batch, ~self.truth(batch).isfinite(), "finite numbers")
+
+    def loss_sum(self, logits: Tensor, batch: Batch) -> Tensor:
+        return F.mse_loss(logits.squeeze(1).float(), self.truth(batch).float(), reduction="sum")
+
+    def count(self, batch: Batch) -> Tensor:
+        target = self.truth(batch)
+        return target.new_tensor(target.numel())
+
+    def predict(self, logits: Tensor) -> Tensor:
+        return logits.squeeze(1).float()
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"r2": R2Score(), "rmse": MeanSquaredError(squared=False)})
+
+    def describe(self, value: Tensor) -> str:
+        return f"{float(value):.2f}"
