@@ -1,0 +1,71 @@
+"""Band metadata: positions by name, and errors that say which names there are."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from satdifuser.data.bands import SENTINEL2, Band, Sensor, find_sensor
+from satdifuser.errors import UserError
+
+
+def test_sensor_names_and_common_names_give_the_same_positions() -> None:
+    chosen = random.sample(range(13), 13)
+    bands = list(SENTINEL2)
+    assert SENTINEL2.index([bands[i].name for i in chosen]) == tuple(chosen)
+    assert SENTINEL2.index([bands[i].common for i in chosen]) == tuple(chosen)
+
+
+def test_the_sensor_has_the_thirteen_bands_of_the_satellite_in_its_order() -> None:
+    assert SENTINEL2.names == tuple("B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split())
+    assert [band.wavelength for band in SENTINEL2] == sorted(band.wavelength for band in SENTINEL2)
+    ten = {band.name for band in SENTINEL2 if band.gsd == 10}
+    assert ten == {"B02", "B03", "B04", "B08"}
+    assert {band.name for band in SENTINEL2 if band.gsd == 60} == {"B01", "B09", "B10"}
+
+
+def test_a_sensor_name_wins_over_another_bands_common_name() -> None:
+    odd = Sensor("odd", (Band("a", "b", 1, 10), Band("b", "a", 2, 10)))
+    assert odd.index(["a", "b"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("wanted", "hint"), [("B8", "B08"), ("redd", "red")])
+def test_an_unknown_band_is_an_error_that_lists_the_bands_and_suggests_one(wanted: str, hint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        SENTINEL2.index(["B04", wanted])
+    message = str(caught.value)
+    assert wanted in message
+    assert ", ".join(SENTINEL2.names) in message
+    assert hint in message.partition("did you mean")[2]
+    assert "\n" not in message
+
+
+def test_every_unknown_band_is_named() -> None:
+    with pytest.raises(UserError, match="xx, yy"):
+        SENTINEL2.index(["xx", "B04", "yy"])
+
+
+def test_a_sensor_is_found_by_its_path_and_given_back_as_it_is() -> None:
+    assert find_sensor("satdifuser.data.bands.SENTINEL2") is SENTINEL2
+    assert find_sensor(SENTINEL2) is SENTINEL2
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "SENTINEL2",
+        "satdifuser.data.bands.SENTINEL3",
+        "satdifuser.nowhere.SENTINEL2",
+        "satdifuser.data.bands.Band",
+        "",
+        pytest.param(
+            ".bands.SENTINEL2",
+            marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="find_sensor: relative paths raise TypeError"),
+        ),
+    ],
+)
+def test_a_path_that_leads_to_no_sensor_is_a_user_error_with_an_example(path: str) -> None:
+    with pytest.raises(UserError, match=r"satdifuser\.data\.bands\.SENTINEL2") as caught:
+        find_sensor(path)
+    assert repr(path) in str(caught.value)

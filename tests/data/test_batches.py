@@ -1,0 +1,182 @@
+"""Batches: the same for any number of processes and any resumption, each sample when it is its turn."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+
+from satdifuser.bank import BankSpec, FeatureBank, Tap
+from satdifuser.data.batches import OrderedBatches, ShuffledBatches, collate, loader, part, to_device
+from satdifuser.data.base import Labels
+from satdifuser.errors import UserError
+
+SPEC = BankSpec((Tap("mid", 21, 0, 2, 8), Tap("up", 21, 1, 3, 4)), "toy", "none", (16, 16))
+
+
+def random_bank(count: int) -> FeatureBank:
+    return FeatureBank(SPEC, {tap: torch.randn(count, *SPEC.shape(tap)) for tap in SPEC.taps})
+
+
+class Numbers:
+    """Samples that say which they are."""
+
+    name = "numbers"
+    labels = Labels((), ())
+    identity: dict[str, object] = {}  # noqa: RUF012
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample_id(self, index: int) -> str:
+        return f"n{index}"
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return {"id": f"n{index}", "image": torch.full((1, 2, 2), float(index)), "label": torch.tensor(index)}
+
+
+class Stored(Numbers):
+    """As `Numbers`, with a `batch` of its own that gives banks."""
+
+    def batch(self, indices: list[int]) -> dict[str, object]:
+        bank = FeatureBank(
+            SPEC, {t: torch.stack([torch.full(SPEC.shape(t), float(i)) for i in indices]) for t in SPEC.taps}
+        )
+        return {"id": [f"n{i}" for i in indices], "bank": bank}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("length", "size"), [(24, 6), (23, 7), (5, 64)])
+def test_the_processes_together_see_the_batch_that_one_process_sees(world: int, length: int, size: int) -> None:
+    whole = list(islice(ShuffledBatches(length, size, seed=4), 12))
+    shares = [list(islice(ShuffledBatches(length, size, 4, rank=r, world=world), 12)) for r in range(world)]
+    for step, batch in enumerate(whole):
+        assert len(batch) == min(size, length)
+        together = [index for share in shares for index in share[step]]
+        assert sorted(together) == sorted(batch)
+        sizes = [len(share[step]) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) > 0
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5, 9, 13])
+def test_starting_at_a_step_continues_the_sequence_exactly(start: int) -> None:
+    sequence = list(islice(ShuffledBatches(17, 4, seed=1), 20))
+    assert list(islice(ShuffledBatches(17, 4, seed=1, start=start), 20 - start)) == sequence[start:]
+
+
+def test_iterating_twice_gives_the_same_batches_whatever_torch_has_drawn() -> None:
+    batches = ShuffledBatches(17, 4, seed=1)
+    first = list(islice(batches, 6))
+    state = torch.random.get_rng_state()
+    torch.rand(3)
+    assert list(islice(batches, 6)) == first
+    torch.random.set_rng_state(state)
+    list(islice(batches, 6))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_every_sample_comes_once_an_epoch_and_epochs_and_seeds_differ() -> None:
+    batches = ShuffledBatches(24, 6, seed=2)
+    assert batches.per_epoch == 4
+    run = list(islice(batches, 12))
+    epochs = [[i for batch in run[e * 4 : e * 4 + 4] for i in batch] for e in range(3)]
+    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    other = [i for batch in islice(ShuffledBatches(24, 6, seed=3), 4) for i in batch]
+    assert other != epochs[0]
+    assert list(range(24)) not in epochs
+
+
+def test_the_samples_that_do_not_fill_a_batch_are_others_each_epoch() -> None:
+    batches = ShuffledBatches(11, 4, seed=0)
+    assert batches.per_epoch == 2
+    run = list(islice(batches, 40))
+    left = [frozenset(range(11)) - {*run[e * 2], *run[e * 2 + 1]} for e in range(20)]
+    assert all(len(rest) == 3 for rest in left)
+    assert frozenset.union(*left) == frozenset(range(11))
+
+
+def test_an_empty_split_and_a_batch_smaller_than_the_world_are_user_errors() -> None:
+    with pytest.raises(UserError, match="empty"):
+        ShuffledBatches(0, 4, seed=0)
+    with pytest.raises(UserError, match=r"trainer\.batch_size is 2: 3 processes"):
+        ShuffledBatches(10, 2, seed=0, world=3)
+
+
+@pytest.mark.parametrize(("length", "size"), [(1, 1), (7, 3), (9, 3), (2, 8)])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ordered_batches_cover_each_sample_once_over_all_processes(length: int, size: int, world: int) -> None:
+    seen: list[int] = []
+    for rank in range(world):
+        batches = OrderedBatches(length, size, rank, world)
+        listed = list(batches)
+        assert len(listed) == len(batches)
+        assert all(0 < len(batch) <= size for batch in listed)
+        share = [index for batch in listed for index in batch]
+        assert share == sorted(share)
+        seen += share
+    assert sorted(seen) == list(range(length))
+
+
+def test_the_loader_gives_the_samples_of_each_batch_in_its_order() -> None:
+    batches = ShuffledBatches(10, 4, seed=5)
+    for indices, batch in islice(zip(batches, loader(Numbers(10), batches), strict=False), 5):
+        assert batch["id"] == [f"n{i}" for i in indices]
+        assert batch["label"].tolist() == indices
+        assert batch["image"][:, 0, 1, 1].tolist() == [float(i) for i in indices]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_that_reads_batches_is_asked_for_whole_batches(workers: int) -> None:
+    read = list(loader(Stored(5), OrderedBatches(5, 2), workers))
+    assert [batch["id"] for batch in read] == [["n0", "n1"], ["n2", "n3"], ["n4"]]
+    for batch in read:
+        assert isinstance(batch["bank"], FeatureBank)
+        assert batch["bank"].spec == SPEC
+        assert [f"n{int(v)}" for v in batch["bank"].map("up", 21)[:, 0, 0, 0]] == batch["id"]
+
+
+def test_collating_stacks_every_tensor_and_lists_the_ids() -> None:
+    samples = [{"id": f"s{i}", "image": torch.randn(2, 3, 3), "mask": torch.randint(0, 9, (3, 3))} for i in range(3)]
+    batch = collate(samples)
+    assert batch["id"] == ["s0", "s1", "s2"]
+    for i, sample in enumerate(samples):
+        assert torch.equal(batch["image"][i], sample["image"])
+        assert torch.equal(batch["mask"][i], sample["mask"])
+
+
+def test_samples_of_two_sizes_are_an_error_that_names_both_with_their_sizes() -> None:
+    samples = [{"id": f"s{i}", "image": torch.zeros(2, size, size)} for i, size in enumerate((3, 3, 4))]
+    with pytest.raises(UserError) as caught:
+        collate(samples)
+    for word in ("s0", "s2", "(2, 3, 3)", "(2, 4, 4)", "image"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("count", "parts"), [(6, 1), (6, 2), (7, 3), (3, 3)])
+def test_the_parts_of_a_batch_are_the_whole_batch_with_each_sample_once(count: int, parts: int) -> None:
+    batch = {"id": [f"s{i}" for i in range(count)], "label": torch.randn(count, 2), "bank": random_bank(count)}
+    seen: list[str] = []
+    for number in range(parts):
+        piece = part(batch, number, parts)
+        rows = [int(name[1:]) for name in piece["id"]]
+        assert torch.equal(piece["label"], batch["label"][rows])
+        assert piece["bank"].batch_size == len(rows)
+        for tap in SPEC.taps:
+            assert torch.equal(piece["bank"][tap], batch["bank"][tap][rows])
+        seen += piece["id"]
+    assert sorted(seen) == sorted(batch["id"])
+
+
+def test_moving_a_batch_moves_tensors_and_banks_and_keeps_the_rest() -> None:
+    batch = {"id": ["a", "b"], "label": torch.zeros(2), "bank": random_bank(2)}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["id"] == ["a", "b"]
+    assert moved["label"].device.type == "meta"
+    assert {value.device.type for value in moved["bank"].values()} == {"meta"}
+    assert batch["label"].device.type == "cpu"
