@@ -57,7 +57,7 @@ def test_spec_refuses_a_duplicate_name_and_timestep_of_other_channels():
 
 @pytest.mark.parametrize("other", [Tap("mid", 61, 0, 5, 8), Tap("mid", 61, 0, 4, 4), Tap("mid", 61, 1, 4, 8)])
 def test_spec_refuses_a_tap_that_differs_between_timesteps(other):
-    with pytest.raises(BankError, match="mid@61 is .* but tap mid@21 is 4 at stride 8") as error:
+    with pytest.raises(BankError, match=r"mid@61 is .* but tap mid@21 is 4 at stride 8") as error:
         BankSpec((Tap("mid", 21, 0, 4, 8), other), "toy", "none", (16, 16))
     assert f"{other.channels} channels at stride {other.stride}" in str(error.value)
 
@@ -234,7 +234,7 @@ def test_bank_refuses_a_missing_tap_with_the_shape_it_should_have(toy_spec, toy_
 def test_bank_refuses_an_extra_tap_by_name(toy_spec, toy_bank):
     spec = toy_spec()
     extra = Tap("down", 21, 3, 4, 8)
-    with pytest.raises(BankError, match="tap down@21 .* not in the spec: mid@21, "):
+    with pytest.raises(BankError, match=r"tap down@21 .* not in the spec: mid@21, "):
         FeatureBank(spec, {**maps_of(toy_bank(spec)), extra: torch.zeros(2, 4, 2, 3)})
 
 

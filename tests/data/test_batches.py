@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
-from satdifuser.data.batches import OrderedBatches, ShuffledBatches, collate, loader, part, to_device
 from satdifuser.data.base import Labels
+from satdifuser.data.batches import OrderedBatches, ShuffledBatches, collate, loader, part, to_device
 from satdifuser.errors import UserError
 
 SPEC = BankSpec((Tap("mid", 21, 0, 2, 8), Tap("up", 21, 1, 3, 4)), "toy", "none", (16, 16))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,7 @@ def test_splits_share_no_id_and_no_scene_even_at_their_greatest_length() -> None
         tuple(int(data.sample_id(i).rpartition("-")[2]) for i in (0, len(data) - 1)) for data in ranges.values()
     )
     assert len(numbers) == 4
-    assert all(last < following for (_, last), (following, _) in zip(numbers, numbers[1:], strict=False))
+    assert all(last < following for (_, last), (following, _) in pairwise(numbers))
     images = {small(split)[0]["image"].numpy().tobytes() for split in FIRST}
     assert len(images) == 4
 

@@ -1,4 +1,4 @@
-"""Loading backbones: strict, with one clear line for each thing that can be wrong, and weights that are worth loading."""
+"""Loading backbones: strict, with a clear line for each thing that can be wrong, and weights worth loading."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def random_batches(counts: Mapping[str, int] = COUNTS) -> Batches:
 
 def write(path: Path, batches: Batches, dtype: str = "float32", samples: int | None = None) -> None:
     total = sum(bank.batch_size for _, bank, _ in batches)
-    with StoreWriter(
-        path, SPEC, samples=samples or total, labels=LABELS, identity=IDENTITY, dtype=dtype
-    ) as writer:
+    with StoreWriter(path, SPEC, samples=samples or total, labels=LABELS, identity=IDENTITY, dtype=dtype) as writer:
         for split, bank, batch in batches:
             writer.append(bank, batch, split)
 
@@ -93,8 +91,11 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
-@pytest.mark.parametrize("shard_bytes", [1, 3 * 4 * 3 * 4 * 6, 2**20], ids=["a file a sample", "some", "one file"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("dtype", "shard_bytes"),
+    [("float32", 1), ("float16", 2 * 3 * 4 * 6 * 4), ("float32", 2**20)],
+    ids=["a file a sample", "some files, half", "one file"],
+)
 def test_what_is_written_is_read_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: str, dtype: str, shard_bytes: int
 ) -> None:
@@ -232,14 +233,16 @@ def test_an_exception_midway_is_passed_on_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int
 ) -> None:
     monkeypatch.setattr("satdifuser.store.layout.SHARD_BYTES", 1)
-    with (
-        pytest.raises(type(error), match="mine"),
-        StoreWriter(tmp_path / "store", SPEC, samples=9, labels=LABELS, identity=IDENTITY) as writer,
-    ):
-        for _ in range(after):
-            writer.append(*make_batch(2), "train")
-        assert left_in(tmp_path) == ["store.partial"]  # it was on its way
-        raise error
+
+    def fail_midway() -> None:
+        with StoreWriter(tmp_path / "store", SPEC, samples=9, labels=LABELS, identity=IDENTITY) as writer:
+            for _ in range(after):
+                writer.append(*make_batch(2), "train")
+            assert left_in(tmp_path) == ["store.partial"]  # it was on its way
+            raise error
+
+    with pytest.raises(type(error), match="mine"):
+        fail_midway()
     assert left_in(tmp_path) == []
 
 
@@ -285,8 +288,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(kind, method, failing)
         with pytest.raises(UserError) as caught, writer:
-            for _ in range(2):
-                writer.append(*make_batch(2), "train")
+            writer.append(*make_batch(4), "train")
     message = str(caught.value)
     assert "disk filled up" in message
     assert str(tmp_path / "store") in message
@@ -324,7 +326,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line_and_leaves_nothing(
 
 def test_another_error_of_the_disk_is_one_line_with_its_reason(tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match="could not write .*Input/output error"),
+        pytest.raises(UserError, match=r"could not write .*Input/output error"),
         StoreWriter(tmp_path / "store", SPEC, samples=2, labels=LABELS, identity=IDENTITY),
     ):
         raise OSError(errno.EIO, "Input/output error")
@@ -492,6 +494,14 @@ def test_a_moved_store_is_read_from_its_new_place(tmp_path: Path) -> None:
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     ids, _, _ = expected(batches, "val")
     assert FeatureStore(tmp_path / "elsewhere").split("val").batch([0, 1, 2])["id"] == ids
+
+
+@pytest.mark.xfail(strict=True, reason="Zarr fills a missing file with zeros, and FeatureStore does not check")
+def test_a_store_that_lost_a_file_is_refused_rather_than_read_as_zeros(tmp_path: Path, reading: str) -> None:
+    write(tmp_path / "store", random_batches({"train": 3}))
+    next(path for path in (tmp_path / "store" / "up.0@21" / "c").rglob("*") if path.is_file()).unlink()
+    with pytest.raises(UserError, match=r"up\.0@21"):
+        FeatureStore(tmp_path / "store").split("train").batch([0, 1, 2])
 
 
 @pytest.mark.xfail(strict=True, reason="StoreWriter.append does not check that every batch has the same labels")

@@ -1,0 +1,123 @@
+"""extract, train and eval together: from a store or live, the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from satdifuser.cli import main
+from satdifuser.commands import eval as evaluation
+from satdifuser.commands import extract, train
+from satdifuser.config import compose
+from satdifuser.engine.run import RunFolder
+from satdifuser.errors import UserError
+
+
+def rows(path: Path) -> list[dict[str, float]]:
+    return RunFolder(path).rows()
+
+
+@pytest.mark.parametrize("fusion", ["gw", "lw", "moe"])
+def test_training_from_the_store_or_live_gives_the_same_result(
+    tmp_path: Path, tiny: list[str], tiny_data: list[str], fusion: str
+) -> None:
+    store = tmp_path / "f.zarr"
+    extract.run(compose("extract", [*tiny_data, f"store.path={store}", "store.dtype=float32", "store.batch_size=3"]))
+    common = [*tiny, f"fusion={fusion}"]
+    live = train.run(compose("train", [*common, f"run={tmp_path / 'live'}"]), quiet=True)
+    stored = train.run(compose("train", [*common, f"run={tmp_path / 'stored'}", f"features={store}"]), quiet=True)
+    for one, other in zip(rows(tmp_path / "live"), rows(tmp_path / "stored"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    assert live["test"] == pytest.approx(stored["test"], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "segmentation", "regression"])
+def test_every_task_trains_and_eval_finds_the_same_scores(tmp_path: Path, tiny: list[str], task: str) -> None:
+    run = tmp_path / "run"
+    result = train.run(compose("train", [*tiny, f"task={task}", f"run={run}"]), quiet=True)
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "figures/weights.png"):
+        assert (run / name).stat().st_size > 0, name
+    again = evaluation.run(compose("eval", [f"run={run}"]))
+    assert again["test"] == pytest.approx(result["test"], rel=1e-5)
+    assert again["samples"] == 7
+
+
+def test_a_u_net_from_scratch_takes_the_same_path(tmp_path: Path, tiny: list[str]) -> None:
+    overrides = [*tiny, "encoder=unet", "encoder.width=8", "fusion=mean", "decoder=upernet", "decoder.channels=16"]
+    result = train.run(compose("train", [*overrides, f"run={tmp_path / 'run'}"]), quiet=True)
+    saved = RunFolder(tmp_path / "run").best.stat().st_size / 4
+    assert result["trainable_parameters"] <= saved * 1.01  # its encoder is in the checkpoint
+
+
+def test_an_interrupted_run_goes_on_and_other_settings_are_refused(tmp_path: Path, tiny: list[str]) -> None:
+    run = f"run={tmp_path / 'run'}"
+    train.run(compose("train", [*tiny, run]), quiet=True)
+    with pytest.raises(UserError, match="overwrite=true"):
+        train.run(compose("train", [*tiny, run]), quiet=True)
+    with pytest.raises(UserError, match="begun with other settings of fusion"):
+        train.run(compose("train", [*tiny, run, "resume=true", "fusion=lw"]), quiet=True)
+    again = train.run(compose("train", [*tiny, run, "resume=true"]), quiet=True)
+    assert again["steps"] == 4
+
+
+def test_tensorboard_curves_are_written(tmp_path: Path, tiny: list[str]) -> None:
+    train.run(compose("train", [*tiny, f"run={tmp_path / 'run'}", "trainer.tensorboard=true"]), quiet=True)
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_bf16_training_runs_and_stays_near_float32(tmp_path: Path, tiny: list[str]) -> None:
+    plain = train.run(compose("train", [*tiny, f"run={tmp_path / 'a'}"]), quiet=True)
+    mixed = train.run(compose("train", [*tiny, f"run={tmp_path / 'b'}", "trainer.mixed_precision=bf16"]), quiet=True)
+    assert mixed["test"]["loss"] == pytest.approx(plain["test"]["loss"], rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", ["gw", "moe"])
+def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
+    tmp_path: Path, tiny: list[str], tiny_data: list[str], fusion: str
+) -> None:
+    store = tmp_path / "f.zarr"
+    extract.run(compose("extract", [*tiny_data, f"store.path={store}", "store.dtype=float32"]))
+    common = [*tiny, f"fusion={fusion}", f"features={store}"]
+    if fusion == "moe":  # dense and sparse steps, with the balance loss (a mean over the batch) out of the way
+        common += ["fusion.warmup_steps=2", "fusion.balance=0.0"]
+    one = train.run(compose("train", [*common, f"run={tmp_path / 'one'}"]), quiet=True)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "satdifuser"]
+    done = subprocess.run(
+        [*launch, "train", *common, f"run={tmp_path / 'two'}", "--debug"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert two["samples"] == one["samples"] == 7
+    assert two["test"] == pytest.approx(one["test"], rel=1e-3, abs=1e-4)
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+
+
+def test_a_store_of_other_features_is_not_taken_for_these(tmp_path: Path, tiny_data: list[str]) -> None:
+    store = f"store.path={tmp_path / 'f.zarr'}"
+    extract.run(compose("extract", [*tiny_data, store]))
+    extract.run(compose("extract", [*tiny_data, store, "store.reuse=true"]))
+    with pytest.raises(UserError, match=r"seed: 0 and 1"):
+        extract.run(compose("extract", [*tiny_data, store, "store.reuse=true", "encoder.seed=1"]))
+    with pytest.raises(UserError, match="holds other data for train"):
+        extract.run(compose("extract", [*tiny_data, store, "store.reuse=true", "data.seed=5"]))
+    with pytest.raises(UserError, match="already exists"):
+        extract.run(compose("extract", [*tiny_data, store]))
+
+
+def test_the_command_line_runs_a_whole_training(tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", *tiny, f"run={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().err
+    assert "test (7 samples)" in said
+    assert "wrote" in said

@@ -1,0 +1,36 @@
+"""Learning rates, against torch's own schedulers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from satdifuser.engine.config import TrainerConfig
+from satdifuser.engine.schedule import build_optimizer, learning_rate
+from satdifuser.errors import UserError
+
+
+def test_the_cosine_agrees_with_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=37, eta_min=0.01)
+    for step in range(37):
+        mine = learning_rate(step + 5, total=42, warmup=5, peak=0.3, floor=0.01)
+        assert mine == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_warm_up_rises_in_equal_steps_to_the_peak() -> None:
+    rates = [learning_rate(step, 100, 4, 1.0, 0.0) for step in range(5)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_an_unknown_optimizer_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="adam, adamw; did you mean adam or adamw"):
+        build_optimizer([], TrainerConfig(optimizer="adamx"))
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"mixed_precision": "fp8"}, {"accumulate": 64}, {"lr": -1.0}])
+def test_settings_out_of_range_are_refused_by_name(bad: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=f"trainer.{next(iter(bad))}"):
+        TrainerConfig(**bad)  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""The command line: help without heavy imports, one-line errors with a way out, right exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from satdifuser.cli import COMMANDS, main
+from satdifuser.config import compose, groups
+
+
+def fails(capsys: pytest.CaptureFixture, *words: str) -> str:
+    """The one line on standard error of a call that must exit with 2."""
+    assert main(list(words)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert said.startswith("satdifuser: ")
+    return said
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from satdifuser.cli import main; main(['--help']); main(['train', '--help']);"
+        "heavy = {'torch', 'diffusers', 'hydra', 'zarr', 'torchgeo', 'matplotlib', 'rasterio'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+def test_the_training_path_needs_neither_torchgeo_nor_rasterio() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torchgeo', 'rasterio', 'timm', 'peft', 'spyndex']));"
+        "from satdifuser.config import compose; from satdifuser.build import *;"
+        "import satdifuser.commands.train, satdifuser.engine.trainer, satdifuser.store, satdifuser.report.figures;"
+        "c = compose('train', ['data.size=16', 'data.splits.train.length=2']); d = build_data(c.data, 'train');"
+        "m = build_model(c, d); s = d[0]; print(m({**s, 'id': [s['id']], 'image': s['image'][None],"
+        " 'mask': s['mask'][None]}).logits.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "[1, 8, 16, 16]" in done.stdout, done.stderr
+
+
+def test_every_command_has_help_with_examples_that_compose() -> None:
+    for name, command in COMMANDS.items():
+        assert main([name, "--help"]) == 0
+        for example in command.examples:
+            words = example.split()
+            rest = words[words.index("satdifuser") + 1 :]
+            assert rest[0] == name
+            if command.configured:
+                compose(name, rest[1:])
+
+
+def test_every_choice_of_every_group_composes() -> None:
+    for group, names in groups().items():
+        command = "extract" if group == "store" else "train"
+        for name in names:
+            assert compose(command, [f"{group}={name}"])[group]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trian"], "did you mean train"),
+        (["train", "--verbose"], "no option '--verbose'"),
+        (["train", "fusion=gww"], "there is gw, lw, mean, moe; did you mean gw"),
+        (["train", "fusion.projectiondim=3"], "did you mean fusion.projection_dim"),
+        (["train", "trainer.epoch=3"], "did you mean trainer.epochs"),
+        (["train", "moe"], "'moe' is not an override: write name=value"),
+        (["train", "features=/nowhere.zarr"], "no feature store at /nowhere.zarr: make one with"),
+        (["train", "trainer.lr=0"], "trainer.lr is 0"),
+        (["train", "--config-dir", "/nowhere"], "--config-dir /nowhere: no such folder"),
+        (["train", "encoder.timesteps=[1000]"], "give distinct training timesteps, 0 (clean) to 999"),
+        (["train", "encoder.taps=[up_blocks.0.resnet.1]"], "did you mean up_blocks.0.resnets.1"),
+        (["train", "encoder.backbone.weights=/nowhere"], "no config.json at /nowhere/unet/config.json"),
+        (["train", "data.size=20"], "multiple"),
+        (["train", "data.splits.train.length=0"], "data.length for train is 0"),
+        (["train", "task=classification", "decoder=upernet"], "use decoder=linear"),
+        (["train", "encoder.prepare.bands=[B4]"], "no band B4"),
+        (["eval", "run=/nowhere"], "no run at /nowhere"),
+        (["doctor", "x=1"], "takes no overrides"),
+    ],
+)
+def test_a_users_mistake_is_one_line_that_says_what_to_do(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert expected in fails(capsys, *words)
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(Exception, match="no fusion=nope"):
+        main(["train", "fusion=nope", "--debug"])
+
+
+def test_a_users_own_config_folder_adds_to_the_groups(tmp_path: Path) -> None:
+    (tmp_path / "fusion").mkdir()
+    (tmp_path / "fusion" / "mine.yaml").write_text("_target_: satdifuser.fusion.GlobalWeighted\nprojection_dim: 40\n")
+    config = compose("train", ["fusion=mine"], [str(tmp_path)])
+    assert config.fusion.projection_dim == 40
+    assert config.encoder.timesteps == [21, 61, 161]
+
+
+def test_version_and_doctor(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--version"]) == 0
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "shipped weights" in said
+    assert "attention" in said
+
+
+def test_no_command_prints_the_overview_and_fails(capsys: pytest.CaptureFixture) -> None:
+    assert main([]) == 2
+    assert "usage: satdifuser COMMAND" in capsys.readouterr().out

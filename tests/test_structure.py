@@ -1,0 +1,56 @@
+"""The shape of the code: imports run one way, nothing imports in a circle, nothing is a pickle."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("satdifuser", "deflect")
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the project that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found & FILES.keys()
+
+
+def test_satdifuser_never_imports_deflect_and_deflect_only_the_bank() -> None:
+    for name, path in FILES.items():
+        others = {module for module in imported(path) if module.partition(".")[0] != name.partition(".")[0]}
+        assert others <= ({"satdifuser.bank"} if name.startswith("deflect") else set()), name
+
+
+def test_the_bank_imports_nothing_of_the_project() -> None:
+    assert imported(FILES["satdifuser.bank"]) == set()
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    graph = {}
+    for name, path in FILES.items():
+        # `from package import name` needs the package's own __init__ only where the name is not a module.
+        graph[name] = {module for module in imported(path) if module != name}
+        graph[name] -= {m for m in graph[name] if any(other.startswith(m + ".") for other in graph[name])}
+    TopologicalSorter(graph).prepare()
+
+
+def test_files_fit_in_a_head() -> None:
+    for name, path in FILES.items():
+        assert len(path.read_text().splitlines()) <= 330, name
+
+
+def test_nothing_is_loaded_or_saved_by_pickle() -> None:
+    for name, path in FILES.items():
+        text = path.read_text()
+        for word in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "joblib.load"):
+            assert word not in text, f"{name}: {word}"
