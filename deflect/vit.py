@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class ViTEncoder(nn.Module):
         import timm
 
         if not timm.is_model(model):
-            near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:4])
+            near = ", ".join(difflib.get_close_matches(model, timm.list_models(), n=3))
             raise BankError(f"timm has no model {model!r}{'; it has ' + near + ', ...' if near else ''}")
         known = dict(options or {}) if patch_size is None else {**(options or {}), "patch_size": patch_size}
         with torch.random.fork_rng(devices=[]):

@@ -66,6 +66,8 @@ class BankSpec:
     settings: tuple[tuple[str, Any], ...] = field(default=())
 
     def __post_init__(self) -> None:
+        settings = {str(key): _plain(value) for key, value in self.settings}
+        object.__setattr__(self, "settings", tuple(sorted(settings.items())))
         if not self.taps:
             raise BankError(f"the spec of encoder {self.encoder!r} has no taps")
         seen: set[str] = set()
@@ -176,8 +178,12 @@ class BankSpec:
         for name in sorted(left.keys() | right.keys()):
             if name not in left or name not in right:
                 found.append(f"tap {name}: only in the {'first' if name in left else 'second'}")
-            elif left[name] != right[name]:
+            elif left[name] == right[name]:
+                continue
+            elif self.shape(left[name]) != other.shape(right[name]):
                 found.append(f"tap {name}: {self.shape(left[name])} and {other.shape(right[name])}")
+            else:
+                found.append(f"tap {name}: depth {left[name].depth} and {right[name].depth}")
         if not found and self.taps != other.taps:
             found.append("order of the taps")
         return found
@@ -193,6 +199,7 @@ class BankSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BankSpec:
         """
+        >>> import json
         >>> spec = BankSpec((Tap("mid", None, 0, 4, 8),), "toy", "none", (32, 32), settings=(("seed", 0),))
         >>> BankSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
         True
@@ -204,8 +211,13 @@ class BankSpec:
             weights=values["weights"],
             image_size=(height, width),
             mode=values["mode"],
-            settings=tuple(sorted(dict(values["settings"]).items())),
+            settings=tuple(dict(values["settings"]).items()),
         )
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples, so that a spec can be compared, hashed, and read back from JSON as it was."""
+    return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 class FeatureBank(Mapping[Tap, Tensor]):
@@ -245,6 +257,12 @@ class FeatureBank(Mapping[Tap, Tensor]):
         except KeyError:
             raise BankError(f"no tap {tap}; the bank has {', '.join(map(str, self._maps))}") from None
 
+    def __contains__(self, tap: object) -> bool:
+        return tap in self._maps
+
+    def get(self, tap: Tap, default: Any = None) -> Any:
+        return self._maps.get(tap, default)
+
     def __iter__(self) -> Iterator[Tap]:
         return iter(self._maps)
 
@@ -283,8 +301,10 @@ class FeatureBank(Mapping[Tap, Tensor]):
             return
         for tap in spec.taps:
             if tap not in self._maps:
-                near = [f"{mine} {self.spec.shape(mine)}" for mine in self._maps if str(mine) == str(tap)]
-                there = near[0] if near else ", ".join(map(str, self._maps))
+                near = [mine for mine in self._maps if str(mine) == str(tap)]
+                there = f"{near[0]} {self.spec.shape(near[0])}" if near else ", ".join(map(str, self._maps))
+                if near and self.spec.shape(near[0]) == spec.shape(tap):
+                    there += f" at depth {near[0].depth} instead of {tap.depth}"
                 raise BankError(f"{consumer} was built for tap {tap} {spec.shape(tap)}, but the bank has {there}")
             if self.spec.shape(tap) != spec.shape(tap):
                 raise BankError(
@@ -294,6 +314,8 @@ class FeatureBank(Mapping[Tap, Tensor]):
     @staticmethod
     def cat(banks: Sequence[FeatureBank]) -> FeatureBank:
         """Join batches of one spec."""
+        if not banks:
+            raise BankError("there are no banks to join")
         spec = banks[0].spec
         for bank in banks[1:]:
             different = spec.differences(bank.spec)

@@ -63,7 +63,11 @@ def linear(args: argparse.Namespace) -> dict[str, float]:
 
 
 def network(args: argparse.Namespace, bands: tuple[str, ...], folder: Path) -> float:
-    lengths = [f"data.splits.train.length={args.train}", "data.splits.val.length=64", f"data.splits.test.length={args.test}"]
+    lengths = [
+        f"data.splits.train.length={args.train}",
+        "data.splits.val.length=64",
+        f"data.splits.test.length={args.test}",
+    ]
     overrides = ["encoder=unet", "fusion=mean", "fusion.projection_dim=32", "decoder=linear", "trainer=quick", *lengths]
     overrides += [f"encoder.prepare.bands=[{','.join(bands)}]", "encoder.prepare.high=0.5"]
     overrides += [f"trainer.epochs={args.epochs}", "trainer.batch_size=16", "trainer.eval_every=100", f"run={folder}"]

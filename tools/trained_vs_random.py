@@ -19,7 +19,7 @@ from satdifuser.config import compose
 from satdifuser.report.tables import markdown
 
 TASKS = {
-    "segmentation": ("miou", ["decoder=upernet", "decoder.channels=64"]),
+    "segmentation": ("miou", ["decoder=linear"]),
     "classification": ("accuracy", ["decoder=linear"]),
 }
 HEADS = {"gw": [], "lw": [], "moe": ["fusion.warmup_steps=64"]}
@@ -39,7 +39,13 @@ def one_run(args: argparse.Namespace, store: Path, weights: str, task: str, head
     metric, settings = TASKS[task]
     folder = Path(args.output) / f"{task}-{weights}-{head}-{seed}"
     overrides = [f"task={task}", f"fusion={head}", "fusion.projection_dim=64", *settings, *HEADS[head], "trainer=quick"]
-    overrides += [f"trainer.epochs={args.epochs}", f"features={store}", f"seed={seed}", f"run={folder}", "overwrite=true"]
+    overrides += [
+        f"trainer.epochs={args.epochs}",
+        f"features={store}",
+        f"seed={seed}",
+        f"run={folder}",
+        "overwrite=true",
+    ]
     done = folder / "result.json"
     result: dict[str, Any] = (
         json.loads(done.read_text()) if done.is_file() else train.run(compose("train", overrides), quiet=True)

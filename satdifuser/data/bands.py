@@ -86,7 +86,7 @@ def find_sensor(sensor: Sensor | str) -> Sensor:
     module, _, name = sensor.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, TypeError, ValueError):
         found = None
     if not isinstance(found, Sensor):
         raise UserError(f"data.sensor is {sensor!r}: give the path of a Sensor, as satdifuser.data.bands.SENTINEL2")

@@ -43,6 +43,8 @@ class DiffusionEncoder(nn.Module):
             raise UserError(f"the UNet reads {channels} channels, but the input gives {', '.join(prepare.bands)}")
         self._check_timesteps(timesteps)
         self._check_size(image_size)
+        if not taps:
+            raise UserError("encoder.taps is empty: name at least one module (configs/encoder/small.yaml has a choice)")
         zeros = torch.zeros(1, channels, image_size, image_size, device=self.device)
         found = trace(self.unet, taps, lambda: self.unet(zeros, 0), image_size)
         self.last_tap = found[-1].name

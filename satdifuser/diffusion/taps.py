@@ -30,8 +30,10 @@ def recording(network: nn.Module, names: Sequence[str], last: str | None = None)
 
         return hook
 
-    hooks = [network.get_submodule(name).register_forward_hook(reader(name)) for name in names]
+    hooks = []
     try:
+        for name in names:  # one by one: those that are set must go even if the next name is unknown
+            hooks.append(network.get_submodule(name).register_forward_hook(reader(name)))  # noqa: PERF401
         yield read
     except _LastTapRead:
         pass
@@ -52,8 +54,24 @@ def trace(network: nn.Module, names: Sequence[str], call: Callable[[], Any], ima
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise UserError(f"tap {twice!r} is asked for twice")
-    with torch.no_grad(), recording(network, names) as read:
-        call()
+    calls = dict.fromkeys(names, 0)
+
+    def count(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls[name] += 1
+
+        return hook
+
+    counters = [network.get_submodule(name).register_forward_hook(count(name)) for name in names]
+    try:
+        with torch.no_grad(), recording(network, names) as read:
+            call()
+    finally:
+        for counter in counters:
+            counter.remove()
+    for name, times in calls.items():
+        if times != 1:
+            raise UserError(f"tap {name!r} is computed {times} times in a pass: choose a module that is computed once")
     taps = []
     for depth, (name, value) in enumerate(read.items()):
         if value.ndim != 4:

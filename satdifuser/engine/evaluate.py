@@ -48,9 +48,8 @@ def evaluate(
             output = model(batch)
         task.update(metrics, output.logits, batch)
         samples = len(batch["id"])
-        totals += torch.stack([task.loss_sum(output.logits, batch), task.count(batch), torch.tensor(samples)]).to(
-            totals
-        )
+        sums = (task.loss_sum(output.logits, batch), task.count(batch), torch.tensor(samples))
+        totals += torch.stack([value.to(totals) for value in sums])
         for stride, value in output.fused.weights.items():
             weights[stride] += samples * value.float()
     totals = accelerator.reduce(totals, "sum")

@@ -79,7 +79,7 @@ class FusionHead(nn.Module):
 
     def forward(self, bank: FeatureBank) -> Fused:
         bank.check(self.spec, type(self).__name__)
-        return self.fuse(bank)
+        return self.fuse(bank if bank.spec == self.spec else bank.select(self.spec))
 
     def fuse(self, bank: FeatureBank) -> Fused:
         raise NotImplementedError

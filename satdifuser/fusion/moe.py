@@ -21,8 +21,13 @@ class Gate(nn.Module):
         self.score = nn.Conv2d(channels, experts, 3, padding=1)
         self.log_temperature = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.score(x).mean((2, 3)) / self.log_temperature.exp()
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits for the mixture, and the same for the balance loss.
+
+        The latter hold the temperature constant: a hotter gate looks balanced while its choice stays as skewed as ever.
+        """
+        score, temperature = self.score(x).mean((2, 3)), self.log_temperature.exp()
+        return score / temperature, score / temperature.detach()
 
 
 class MixtureOfExperts(FusionHead):
@@ -74,13 +79,12 @@ class MixtureOfExperts(FusionHead):
         warm = self.warm
         for stride, names in self.names.items():
             x = torch.cat([bank.stack(name) for name in names], dim=1)
-            logits = self.gates[key(str(stride))](x)
-            dense = logits.softmax(1)
-            gate = self._chosen(logits) if warm else dense
+            logits, balanced = self.gates[key(str(stride))](x)
+            gate = self._chosen(logits) if warm else logits.softmax(1)
             mixed = self._mix(x, gate, stride, sparse=warm)
             fused.maps[stride] = mixed.unflatten(0, (steps, -1)).mean(0)
             usage = gate.detach().mean(0)
-            balance.append(self.experts_count * (usage * dense.mean(0)).sum() - 1.0)
+            balance.append(self.experts_count * (usage * balanced.softmax(1).mean(0)).sum() - 1.0)
             by_step = gate.detach().unflatten(0, (steps, -1)).mean(1)
             fused.details["gate_usage"][stride] = by_step
             fused.weights[stride] = self._attribution(bank, stride, by_step)

@@ -38,6 +38,8 @@ class FeatureStore:
         self.labels = Labels.from_dict(attributes["labels"])
         self.splits: list[str] = list(attributes["splits"])
         self.data: dict[str, Any] = dict(attributes["data"])
+        for tap in self.spec.taps:
+            self._check_complete(tap)
 
     def column(self, name: str) -> NDArray[Any] | None:
         """A whole label array (or `id`, `split`), None where the data had no such label."""
@@ -46,6 +48,16 @@ class FeatureStore:
     def array(self, tap: Tap) -> Any:
         """The Zarr array of a tap, `[sample, channel, y, x]`."""
         return self._group[str(tap)]
+
+    def _check_complete(self, tap: Tap) -> None:
+        """Zarr reads a file that is not there as zeros, so make sure that all of them are."""
+        if str(tap) not in self._group:
+            raise UserError(f"{self.path} has lost tap {tap}: extract it again")
+        array = self.array(tap)
+        expected = -(-array.shape[0] // array.shards[0])
+        found = sum(1 for _ in (self.path / str(tap) / "c").glob("*/0/0/0"))
+        if found != expected:
+            raise UserError(f"{self.path} has {found} of the {expected} files of tap {tap}: extract it again")
 
     def split(self, name: str, spec: BankSpec | None = None) -> StoredFeatures:
         """One split as a data set, of all taps or of those of a smaller spec."""
@@ -103,7 +115,7 @@ class StoredFeatures:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Banks, ids and labels of the samples asked for, in that order."""
-        where = torch.as_tensor(list(indices))
+        where = torch.as_tensor(list(indices), dtype=torch.long)
         labels = {name: _widen(name, values[where]) for name, values in self._labels.items()}
         return {"id": [self._ids[i] for i in indices], "bank": FeatureBank(self.spec, self._read(where)), **labels}
 
@@ -115,6 +127,8 @@ class StoredFeatures:
         return self._load(self._rows[where.numpy()])
 
     def _load(self, rows: NDArray[Any]) -> dict[Tap, Tensor]:
+        if not len(rows):
+            return {tap: torch.empty(0, *self.spec.shape(tap)) for tap in self.spec.taps}
         whole = len(rows) == rows[-1] - rows[0] + 1 and bool((np.diff(rows) == 1).all())
         select: Any = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
         maps = {}

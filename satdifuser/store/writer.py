@@ -47,42 +47,63 @@ class StoreWriter:
             raise UserError(f"{path} already exists: remove it or give another store.path")
         self.path, self.spec, self.samples, self.dtype = path, spec, samples, dtype
         self._partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._check_space(bytes_per_sample(spec, np.dtype(dtype).itemsize) * samples)
-        self._group = zarr.open_group(self._partial, mode="w", zarr_format=3)
-        self._group.attrs.update(
-            {
-                "satdifuser_store": VERSION,
-                "spec": spec.to_dict(),
-                "labels": labels.to_dict(),
-                "data": dict(identity),
-                "splits": list(identity),
-            }
-        )
         self._splits = list(identity)
         self._buffers: dict[Tap, list[NDArray[Any]]] = {tap: [] for tap in spec.taps}
         self._buffered = dict.fromkeys(spec.taps, 0)
         self._written = dict.fromkeys(spec.taps, 0)
         self._columns: dict[str, list[NDArray[Any]]] = {}
-        self._arrays = {tap: self._create(tap) for tap in spec.taps}
+        attributes = {
+            "satdifuser_store": VERSION,
+            "spec": spec.to_dict(),
+            "labels": labels.to_dict(),
+            "data": dict(identity),
+            "splits": self._splits,
+        }
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._check_space(bytes_per_sample(spec, np.dtype(dtype).itemsize) * samples)
+            self._group = zarr.open_group(self._partial, mode="w", zarr_format=3)
+            self._group.attrs.update(attributes)
+            self._arrays = {tap: self._create(tap) for tap in spec.taps}
+        except OSError as error:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise _disk_error(error, path) from error
 
     def append(self, bank: FeatureBank, batch: Mapping[str, Any], split: str) -> None:
         """Add a batch; shards are written as they fill up."""
         bank.check(self.spec, "the store")
         column = {"id": np.asarray(batch["id"]), "split": np.full(bank.batch_size, self._splits.index(split), np.uint8)}
         column.update({name: _compact(name, batch[name]) for name in LABELS if name in batch})
+        self._check_columns(bank, column)
         for name, values in column.items():
             self._columns.setdefault(name, []).append(values)
         for tap in self.spec.taps:
             maps = bank[tap].detach().to(TORCH_DTYPE[self.dtype]).cpu()
-            if not bool(maps.isfinite().all()):
-                raise UserError(
-                    f"tap {tap} has values that {self.dtype} cannot hold (samples {', '.join(batch['id'][:3])}, ...):"
-                    " set store.dtype=float32"
-                )
+            self._check_finite(tap, bank[tap], maps, batch["id"])
             self._buffers[tap].append(maps.numpy())
             self._buffered[tap] += len(maps)
             self._flush(tap)
+
+    def _check_columns(self, bank: FeatureBank, column: Mapping[str, NDArray[Any]]) -> None:
+        """Every batch has the same labels, and one of each for every sample."""
+        for name, values in column.items():
+            if len(values) != bank.batch_size:
+                raise UserError(f"{len(values)} values of {name!r} for {bank.batch_size} samples cannot be stored")
+        if self._columns and column.keys() != self._columns.keys():
+            odd = sorted(column.keys() ^ self._columns.keys())[0]
+            raise UserError(
+                f"only some batches have the label {odd!r}: a store holds labels for all samples or for none"
+            )
+
+    def _check_finite(self, tap: Tap, computed: Tensor, stored: Tensor, ids: Sequence[str]) -> None:
+        """What the encoder computed must be finite, and what is stored of it too."""
+        lost = ~stored.isfinite().flatten(1).all(1)
+        if not bool(lost.any()):
+            return
+        name = ids[int(lost.nonzero()[0])]
+        if not bool(computed.isfinite().all()):
+            raise UserError(f"sample {name}: the encoder gave NaN or infinite values at tap {tap}: check its weights")
+        raise UserError(f"sample {name}: tap {tap} has values beyond {self.dtype}: set store.dtype=float32")
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -111,6 +132,7 @@ class StoreWriter:
             dtype=self.dtype,
             chunks=(1, *shape),
             shards=(shard, *shape),
+            config={"write_empty_chunks": True},  # a missing file is then a lost one
             compressors=None,  # network activations hardly compress, and reading is what counts
             dimension_names=dimensions(self.spec, tap),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanSquaredError, MetricCollection, R2Score
@@ -31,7 +32,11 @@ class Regression(Task):
         return logits.squeeze(1).float()
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"r2": R2Score(), "rmse": MeanSquaredError(squared=False)})
+        scores = MetricCollection({"r2": R2Score(), "rmse": MeanSquaredError(squared=False)})
+        return scores.set_dtype(torch.float64)  # sums of squares far from zero lose everything in float32
+
+    def update(self, metrics: MetricCollection, logits: Tensor, batch: Batch) -> None:
+        metrics.update(self.predict(logits).double(), self.truth(batch).double())
 
     def describe(self, value: Tensor) -> str:
         return f"{float(value):.2f}"

@@ -54,7 +54,7 @@ class Segmentation(Task):
         from matplotlib.colors import to_rgb
 
         palette = torch.tensor([to_rgb(colour) for colour in self.labels.colours] + [(0.0, 0.0, 0.0)])
-        index = torch.where(value < self.outputs, value, self.outputs)
+        index = torch.where((value >= 0) & (value < self.outputs), value, self.outputs)
         axes.imshow(palette[index].numpy(), interpolation="nearest")
 
     def describe(self, value: Tensor) -> str:

@@ -109,12 +109,7 @@ def test_a_wrong_number_of_bands_is_a_user_error() -> None:
     "size",
     [
         32,
-        pytest.param(
-            18,
-            marks=pytest.mark.xfail(
-                strict=True, raises=RuntimeError, reason="UNetEncoder.forward does not check the images' size"
-            ),
-        ),
+        18,
     ],
 )
 def test_images_of_another_size_are_an_error_of_the_users(size: int) -> None:

@@ -87,7 +87,16 @@ def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
     if fusion == "moe":  # dense and sparse steps, with the balance loss (a mean over the batch) out of the way
         common += ["fusion.warmup_steps=2", "fusion.balance=0.0"]
     one = train.run(compose("train", [*common, f"run={tmp_path / 'one'}"]), quiet=True)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "satdifuser"]
     done = subprocess.run(
         [*launch, "train", *common, f"run={tmp_path / 'two'}", "--debug"],

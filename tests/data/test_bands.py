@@ -60,12 +60,7 @@ def test_a_sensor_is_found_by_its_path_and_given_back_as_it_is() -> None:
         "satdifuser.nowhere.SENTINEL2",
         "satdifuser.data.bands.Band",
         "",
-        pytest.param(
-            ".bands.SENTINEL2",
-            marks=pytest.mark.xfail(
-                strict=True, raises=TypeError, reason="find_sensor: relative paths raise TypeError"
-            ),
-        ),
+        ".bands.SENTINEL2",
     ],
 )
 def test_a_path_that_leads_to_no_sensor_is_a_user_error_with_an_example(path: str) -> None:

@@ -28,7 +28,7 @@ LABELS = Labels(("a", "b", "c"), ("#f00", "#0f0", "#00f"), 255)
 
 
 class ToyBanks:
-    """Noise, plus the class written into one channel of every map; masks have ignored pixels, some images only those."""
+    """Noise, plus the class written into one channel of every map; masks have ignored pixels, one nothing else."""
 
     name = "toy"
     labels = LABELS
@@ -87,7 +87,14 @@ def toy_trainer(tmp_path: Path) -> Callable[..., Trainer]:
         )
         kind = task(LABELS)
         model = FeatureModel(None, fusion, LinearDecoder(fusion.pyramid, 3, kind.dense), kind)
-        values = {"max_steps": 8, "batch_size": 8, "lr": 3e-3, "eval_every": 2, "tensorboard": False, "warmup_epochs": 1}
+        values = {
+            "max_steps": 8,
+            "batch_size": 8,
+            "lr": 3e-3,
+            "eval_every": 2,
+            "tensorboard": False,
+            "warmup_epochs": 1,
+        }
         folder = RunFolder(tmp_path / run).open(resume=True, overwrite=False)
         return Trainer(
             model,

@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, keep: int) -> No
 
 
 def test_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint at .*: train first"):
+    with pytest.raises(UserError, match=r"no checkpoint at .*: train first"):
         load_checkpoint(tmp_path / "best.safetensors")
 
 

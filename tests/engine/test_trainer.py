@@ -68,9 +68,7 @@ def test_a_resumed_run_continues_the_same_curve(toy_trainer: Make, head: str) ->
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 8])
-def test_micro_batches_give_the_step_of_the_whole_batch(
-    toy_trainer: Make, segmentation: type, accumulate: int
-) -> None:
+def test_micro_batches_give_the_step_of_the_whole_batch(toy_trainer: Make, segmentation: type, accumulate: int) -> None:
     """Also in segmentation, where the micro-batches have different numbers of valid pixels."""
     whole = toy_trainer("whole", task=segmentation)
     cut = toy_trainer(f"cut{accumulate}", task=segmentation, accumulate=accumulate)
