@@ -42,21 +42,21 @@ class ViTEncoder(nn.Module):
         known = dict(options or {}) if patch_size is None else {**(options or {}), "patch_size": patch_size}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.vit: Any = timm.create_model(model, img_size=image_size, in_chans=channels, num_classes=0, **known)
-        if not hasattr(self.vit, "forward_intermediates") or not hasattr(self.vit, "blocks"):
+            vit: Any = timm.create_model(model, img_size=image_size, in_chans=channels, num_classes=0, **known)
+        if not hasattr(vit, "forward_intermediates") or not hasattr(vit, "blocks"):
             raise BankError(f"timm's {model} is not a transformer of blocks: choose a vit_* model")
-        patch = self.vit.patch_embed.patch_size[0]
+        patch = vit.patch_embed.patch_size[0]
         if image_size % patch:
             raise BankError(f"an image of {image_size} px is not divisible into patches of {patch} px for {model}")
-        self.prepare = prepare
-        depth = len(self.vit.blocks)
+        self.prepare, self.vit = prepare, vit
+        depth = len(vit.blocks)
         chosen = range(depth) if blocks is None else [block % depth for block in blocks if -depth <= block < depth]
         if blocks is not None and len(set(chosen)) != len(blocks):
             raise BankError(f"blocks {list(blocks)} of {model}: give distinct numbers from {-depth} to {depth - 1}")
         self.blocks = sorted(chosen)
         self.vit.requires_grad_(trainable)
         self.spec = BankSpec(
-            taps=tuple(Tap(f"blocks.{block}", None, block, self.vit.embed_dim, patch) for block in self.blocks),
+            taps=tuple(Tap(f"blocks.{block}", None, block, vit.embed_dim, patch) for block in self.blocks),
             encoder=model,
             weights=f"from-scratch-seed{seed}",
             image_size=(image_size, image_size),
@@ -71,5 +71,5 @@ class ViTEncoder(nn.Module):
         metadata: Mapping[str, Any] | None = None,
     ) -> FeatureBank:
         x = self.prepare(images, sample_ids)
-        maps = self.vit.forward_intermediates(x, indices=self.blocks, norm=False, intermediates_only=True)
+        maps: Any = self.vit.forward_intermediates(x, indices=self.blocks, norm=False, intermediates_only=True)
         return FeatureBank(self.spec, dict(zip(self.spec.taps, maps, strict=True)))

@@ -68,7 +68,15 @@ def network(args: argparse.Namespace, bands: tuple[str, ...], folder: Path) -> f
         "data.splits.val.length=64",
         f"data.splits.test.length={args.test}",
     ]
-    overrides = ["encoder=unet", "fusion=mean", "fusion.projection_dim=32", "decoder=linear", "trainer=quick", *lengths]
+    overrides = [
+        "encoder=unet",
+        "encoder.width=16",
+        "fusion=mean",
+        "fusion.projection_dim=32",
+        "decoder=linear",
+        "trainer=quick",
+        *lengths,
+    ]
     overrides += [f"encoder.prepare.bands=[{','.join(bands)}]", "encoder.prepare.high=0.5"]
     overrides += [f"trainer.epochs={args.epochs}", "trainer.batch_size=16", "trainer.eval_every=100", f"run={folder}"]
     return float(train.run(compose("train", overrides))["test"]["miou"])
@@ -76,8 +84,8 @@ def network(args: argparse.Namespace, bands: tuple[str, ...], folder: Path) -> f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=int, default=768, help="training scenes")
-    parser.add_argument("--test", type=int, default=256, help="test scenes")
+    parser.add_argument("--train", type=int, default=512, help="training scenes")
+    parser.add_argument("--test", type=int, default=192, help="test scenes")
     parser.add_argument("--epochs", type=int, default=12, help="of the network")
     args = parser.parse_args()
     pixelwise = linear(args)

@@ -22,7 +22,7 @@ TASKS = {
     "segmentation": ("miou", ["decoder=linear"]),
     "classification": ("accuracy", ["decoder=linear"]),
 }
-HEADS = {"gw": [], "lw": [], "moe": ["fusion.warmup_steps=64"]}
+HEADS = {"gw": [], "lw": [], "moe": ["fusion.warmup_steps=30"]}
 WEIGHTS = ("small", "random")
 
 
@@ -59,10 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/trained-vs-random")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--train", type=int, default=512)
-    parser.add_argument("--val", type=int, default=96)
-    parser.add_argument("--test", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--train", type=int, default=192)
+    parser.add_argument("--val", type=int, default=48)
+    parser.add_argument("--test", type=int, default=192)
     args = parser.parse_args()
     scores: dict[tuple[str, str, str], list[float]] = {}
     for weights in WEIGHTS:

@@ -36,7 +36,7 @@ def run(config: Any) -> None:
                 "overwrite=true",
                 *lengths,
             ]
-            overrides += [*settings, *model.overrides, *config.recipe]
+            overrides += [*(() if model.get("own_decoder") else settings), *model.overrides, *config.recipe]
             if model.stored:
                 overrides.append(f"features={store}")
             began = time.time()

@@ -52,7 +52,7 @@ class StoreWriter:
         self._buffered = dict.fromkeys(spec.taps, 0)
         self._written = dict.fromkeys(spec.taps, 0)
         self._columns: dict[str, list[NDArray[Any]]] = {}
-        attributes = {
+        attributes: dict[str, Any] = {
             "satdifuser_store": VERSION,
             "spec": spec.to_dict(),
             "labels": labels.to_dict(),
