@@ -10,6 +10,8 @@ import torch
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 
+torch.set_num_threads(1)  # toy tensors: more threads only wait for each other
+
 # name, channels, stride, in the order of computation; the strides are interleaved so that a stride's taps are no slice
 TOY_TAPS = (("mid", 12, 8), ("up.0", 10, 4), ("up.1", 8, 8))
 
