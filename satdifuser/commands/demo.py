@@ -36,7 +36,7 @@ def run(config: Any) -> None:
                 "overwrite=true",
                 *lengths,
             ]
-            overrides += [*(() if model.get("own_decoder") else settings), *model.overrides, *config.recipe]
+            overrides += [*config.recipe, *(() if model.get("own_decoder") else settings), *model.overrides]
             if model.stored:
                 overrides.append(f"features={store}")
             began = time.time()

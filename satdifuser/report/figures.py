@@ -36,10 +36,11 @@ def draw_weights(spec: BankSpec, weights: Mapping[int, Tensor], path: Path, titl
     figure, axes = _figure(
         1, len(strides), figsize=(1.6 + 2.3 * len(strides), 1.9 + 0.42 * len(spec.timesteps)), squeeze=False
     )
+    low = min(float(value.min()) for value in weights.values())
     top = max(float(value.max()) for value in weights.values())
     for axis, stride in zip(axes[0], strides, strict=True):
         values = weights[stride].float()
-        picture = axis.imshow(values, cmap="cividis", vmin=0, vmax=top, aspect="auto")
+        picture = axis.imshow(values, cmap="cividis", vmin=low, vmax=top, aspect="auto")
         axis.set_title(f"stride {stride}", fontsize=9)
         axis.set_xticks(
             range(values.shape[1]), [shorten(n) for n in spec.names(stride)], rotation=60, ha="right", fontsize=7
@@ -48,8 +49,8 @@ def draw_weights(spec: BankSpec, weights: Mapping[int, Tensor], path: Path, titl
         for (row, column), value in zip(
             torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True
         ):
-            shade = "white" if value < 0.6 * top else "black"
-            axis.text(int(column), int(row), f"{float(value):.2f}", ha="center", va="center", fontsize=7, color=shade)
+            shade = "white" if value < low + 0.6 * (top - low) else "black"
+            axis.text(int(column), int(row), f"{float(value):.3f}", ha="center", va="center", fontsize=7, color=shade)
     axes[0][0].set_ylabel("timestep")
     figure.colorbar(picture, ax=axes, shrink=0.9, label="weight")
     if title:
