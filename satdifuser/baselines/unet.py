@@ -58,13 +58,7 @@ class UNetEncoder(nn.Module):
         sample_ids: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> FeatureBank:
-        x = self.prepare(images, sample_ids)
-        if tuple(x.shape[-2:]) != self.spec.image_size:
-            raise UserError(
-                f"images are {x.shape[-2]} x {x.shape[-1]} px, but the encoder was built for"
-                f" {self.spec.image_size[0]} x {self.spec.image_size[1]}: set encoder.image_size, or resize with"
-                " encoder.prepare.size"
-            )
+        x = self.prepare(images, sample_ids, expect=self.spec.image_size)
         skips = []
         for number, stage in enumerate(self.down):
             x = stage(x if number == 0 else F.max_pool2d(x, 2))

@@ -47,7 +47,10 @@ class ImageInput(nn.Module):
         """What a bank's spec records of the input: two banks made from other bands or ranges are not exchangeable."""
         return {"sensor": self.sensor.name, "bands": ",".join(self.bands), "low": self.low, "high": self.high}
 
-    def forward(self, images: Tensor, sample_ids: Sequence[str] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, sample_ids: Sequence[str] | None = None, expect: tuple[int, int] | None = None
+    ) -> Tensor:
+        """The input of a network built for images of the size `expect`; ids are for naming a bad sample."""
         if images.ndim != 4 or images.shape[1] != len(self.sensor):
             raise UserError(
                 f"images have the shape {tuple(images.shape)}, but {self.sensor.name} gives"
@@ -64,4 +67,9 @@ class ImageInput(nn.Module):
         scaled = ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
         if self.size is not None and tuple(scaled.shape[-2:]) != (self.size, self.size):
             scaled = F.interpolate(scaled, (self.size, self.size), mode="bilinear", antialias=True)
+        if expect is not None and tuple(scaled.shape[-2:]) != expect:
+            raise UserError(
+                f"images are {scaled.shape[-2]} x {scaled.shape[-1]} px, but the encoder was built for"
+                f" {expect[0]} x {expect[1]}: set encoder.image_size, or resize with encoder.prepare.size"
+            )
         return scaled

@@ -70,13 +70,7 @@ class DiffusionEncoder(nn.Module):
     ) -> FeatureBank:
         if sample_ids is None or len(sample_ids) != len(images):
             raise UserError(f"the noise depends on each sample's id: give {len(images)} sample_ids")
-        clean = self.prepare(images, sample_ids)
-        if tuple(clean.shape[-2:]) != self.spec.image_size:
-            raise UserError(
-                f"images are {clean.shape[-2]} x {clean.shape[-1]} px, but the encoder was built for"
-                f" {self.spec.image_size[0]} x {self.spec.image_size[1]}: set encoder.image_size, or resize with"
-                " encoder.prepare.size"
-            )
+        clean = self.prepare(images, sample_ids, expect=self.spec.image_size)
         timesteps = [int(t) for t in self.spec.timesteps if t is not None]
         noisy = torch.cat([self._noised(clean, sample_ids, t) for t in timesteps])
         level = torch.tensor(timesteps, device=noisy.device).repeat_interleave(len(clean))
