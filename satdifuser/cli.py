@@ -32,6 +32,7 @@ COMMANDS = {
         (
             "satdifuser extract store.path=features.zarr",
             "satdifuser extract store.path=tiny.zarr data.splits.train.length=64 encoder.timesteps=[21,161]",
+            "satdifuser extract encoder=diffusionsat encoder.backbone.weights=FOLDER encoder.mode=inversion",
         ),
     ),
     "train": Command(
@@ -47,6 +48,11 @@ COMMANDS = {
         "satdifuser.commands.eval",
         "score a run's best checkpoint on a split",
         ("satdifuser eval run=runs/moe", "satdifuser eval run=runs/moe split=val"),
+    ),
+    "taps": Command(
+        "satdifuser.commands.taps",
+        "every place where a diffusion backbone's features can be read (no weights needed)",
+        ("satdifuser taps encoder=diffusionsat", "satdifuser taps encoder=small all=true"),
     ),
     "doctor": Command(
         "satdifuser.commands.doctor",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from satdifuser.bank import FeatureBank
 from satdifuser.data.base import Batch
+from satdifuser.data.inputs import sample_check
 from satdifuser.decoders.base import Decoder
 from satdifuser.fusion.base import Fused, FusionHead
 from satdifuser.tasks.base import Task
@@ -40,12 +43,18 @@ class FeatureModel(nn.Module):
             self.encoder.eval()
         return self
 
+    @property
+    def check(self) -> Callable[[Any], str | None] | None:
+        """What a live encoder needs of a sample, asked where the sample is read."""
+        return None if self.encoder is None else sample_check(self.encoder)
+
     def bank(self, batch: Batch) -> FeatureBank:
         """The batch's features: as read from a store, or computed now."""
         if self.encoder is None:
             return batch["bank"].to(torch.float32)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encoder(batch["image"], sample_ids=batch["id"])
+            bank = self.encoder(batch["image"], sample_ids=batch["id"], metadata=batch.get("metadata"))
+        return bank.to(torch.float32)
 
     def forward(self, batch: Batch) -> Output:
         fused = self.fusion(self.bank(batch))

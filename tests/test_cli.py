@@ -78,7 +78,7 @@ def test_every_choice_of_every_group_composes() -> None:
         (["train", "--config-dir", "/nowhere"], "--config-dir /nowhere: no such folder"),
         (["train", "encoder.timesteps=[1000]"], "give distinct training timesteps, 0 (clean) to 999"),
         (["train", "encoder.taps=[up_blocks.0.resnet.1]"], "did you mean up_blocks.0.resnets.1"),
-        (["train", "encoder.backbone.weights=/nowhere"], "no config.json at /nowhere/unet/config.json"),
+        (["train", "encoder.backbone.weights=/nowhere"], "no folder /nowhere: a pixel-space diffusion model"),
         (["train", "data.size=20"], "multiple"),
         (["train", "data.splits.train.length=0"], "data.length for train is 0"),
         (["train", "task=classification", "decoder=upernet"], "use decoder=linear"),

@@ -119,17 +119,14 @@ def _attention() -> list[Finding]:
             continue
     found = [Finding("ok", "attention", f"torch SDPA on {device}; its kernels that run here: {', '.join(kernels)}")]
     if _version("xformers"):
-        try:
-            import xformers.ops as ops
+        from satdifuser.diffusion.attention import xformers_problem
 
-            x = q.transpose(1, 2)
-            ops.memory_efficient_attention(x, x, x)
-            found.append(Finding("ok", "xformers", "its kernels run here; SDPA is used unless xformers is asked for"))
-        except (ImportError, NotImplementedError, RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            found.append(
-                Finding("note", "xformers", f"installed, but its kernels do not run here ({reason}); SDPA is used")
-            )
+        problem = xformers_problem(torch.device(device))
+        found.append(
+            Finding("ok", "xformers", "its kernels run here; used with encoder.attention=xformers")
+            if problem is None
+            else Finding("note", "xformers", f"installed, but {problem}; SDPA is used")
+        )
     return found
 
 
@@ -144,7 +141,21 @@ def _weights() -> list[Finding]:
     except UserError as error:
         return [Finding("fail", "encoder=small", str(error))]
     size = (SMALL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 1e6
-    return [Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB")]
+    return [Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB"), *_folders()]
+
+
+def _folders() -> list[Finding]:
+    """Whether the folders that the configurations of large encoders name by default are there."""
+    from satdifuser.config import compose
+
+    found = []
+    for name in ("diffusionsat", "stable_diffusion", "pixel_unet"):
+        weights = str(compose("extract", [f"encoder={name}"]).encoder.backbone.weights)
+        there = Path(weights).expanduser().is_dir()
+        setting = f"encoder={name}"
+        detail = f"weights in {weights}" if there else f"no weights in {weights}: set encoder.backbone.weights"
+        found.append(Finding("ok" if there else "note", setting, detail))
+    return found
 
 
 def _disk() -> list[Finding]:

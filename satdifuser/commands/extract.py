@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.build import build_data, build_encoder
-from satdifuser.data.base import Batch, LabelledDataset
+from satdifuser.data.base import LabelledDataset
 from satdifuser.errors import UserError
 
 
@@ -16,8 +16,9 @@ def run(config: Any) -> Path:
     import torch
 
     from satdifuser.data.batches import OrderedBatches, loader, to_device
+    from satdifuser.data.inputs import sample_check
     from satdifuser.engine.progress import bar, console
-    from satdifuser.store import FeatureStore, StoreWriter
+    from satdifuser.store import BackgroundWriter, FeatureStore, StoreWriter
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("extract runs in one process for now: start it without accelerate launch")
@@ -44,18 +45,40 @@ def run(config: Any) -> Path:
         identity={name: data.identity for name, data in splits.items()},
         dtype=config.store.dtype,
     )
-    with torch.inference_mode(), writer, bar("images") as progress:
+    skip = _on_error(config.on_error)
+    with torch.inference_mode(), writer, bar("images") as progress, BackgroundWriter(writer) as background:
         task = progress.add_task("extracting", total=samples)
         for name, data in splits.items():
             batches = OrderedBatches(len(data), config.store.batch_size)
-            for batch in loader(data, batches, config.store.workers):
-                labels: Batch = {key: value for key, value in batch.items() if key != "image"}
-                images = to_device({"image": batch["image"]}, device)["image"]
-                writer.append(encoder(images, sample_ids=batch["id"]), labels, split=name)
+            for batch in loader(data, batches, config.store.workers, sample_check(encoder), skip):
+                writer.skip(batch.pop("skipped", []))
+                if batch["id"]:
+                    inputs = to_device({key: batch.pop(key) for key in ("image", "metadata") if key in batch}, device)
+                    bank = encoder(inputs["image"], sample_ids=batch["id"], metadata=inputs.get("metadata"))
+                    background.put(bank, batch, split=name)
                 progress.advance(task, len(batch["id"]))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    console.print(f"wrote {path}: {samples} samples, {len(spec.taps)} taps, {size / 1e6:.0f} MB")
+    kept = samples - len(writer.skipped)
+    console.print(f"wrote {path}: {kept} samples, {len(spec.taps)} taps, {size / 1e6:.0f} MB")
+    _list_skipped(writer.skipped, console)
     return path
+
+
+def _on_error(word: str) -> bool:
+    """Whether bad samples are skipped."""
+    if word not in ("stop", "skip"):
+        raise UserError(f"on_error is {word!r}: it can be stop or skip")
+    return word == "skip"
+
+
+def _list_skipped(skipped: list[dict[str, str]], console: Any) -> None:
+    shown = 20
+    if skipped:
+        console.print(f"skipped {len(skipped)} samples (all of them in the store's attribute 'skipped'):")
+    for sample in skipped[:shown]:
+        console.print(f"  {sample['reason']}", highlight=False, soft_wrap=True)
+    if len(skipped) > shown:
+        console.print(f"  and {len(skipped) - shown} more")
 
 
 def _require_data(store: Any, config: Any) -> None:

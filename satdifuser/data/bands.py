@@ -31,6 +31,8 @@ class Sensor:
 
     name: str
     bands: tuple[Band, ...]
+    valid: tuple[float, float] = (-0.2, 7.0)
+    """What reflectance can be: a little below zero after atmospheric correction, and up to a saturated detector."""
 
     def __len__(self) -> int:
         return len(self.bands)

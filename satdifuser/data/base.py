@@ -1,4 +1,4 @@
-"""The contract of a data set: samples with an id, an image in reflectance and its labels, and metadata beside them."""
+"""The contract of a data set: samples with an id, an image in reflectance, its labels, and metadata."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Sample(TypedDict, total=False):
     label: Tensor  # int64 [], the class of the whole image
     multilabel: Tensor  # float32 [classes], 0 or 1
     target: Tensor  # float32 [], the value to regress
+    metadata: Tensor  # float32 [n], numbers that a model is conditioned on (DiffusionSat's seven: where, when, how)
 
 
 LABELS = ("mask", "label", "multilabel", "target")

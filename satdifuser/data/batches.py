@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -62,21 +62,55 @@ class OrderedBatches(Sampler[list[int]]):
             yield self.indices[first : first + self.batch_size]
 
 
+Check = Callable[[Sample], str | None]
+
+
 class _BatchReader(Dataset[Batch]):
     """Reads a whole batch at once: a store can do that faster than sample by sample."""
 
-    def __init__(self, data: LabelledDataset) -> None:
-        self.data = data
+    def __init__(self, data: LabelledDataset, check: Check | None = None, skip: bool = False) -> None:
+        self.data, self.check, self.skip = data, check, skip
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         read = getattr(self.data, "batch", None)
-        return read(indices) if read is not None else collate([self.data[i] for i in indices])
+        if read is not None:
+            return read(indices)
+        samples: list[Sample] = []
+        skipped: list[dict[str, str]] = []
+        for index in indices:
+            try:
+                samples.append(self._sample(index))
+            except UserError as error:
+                if not self.skip:
+                    raise
+                skipped.append({"id": self.data.sample_id(index), "reason": str(error)})
+        batch = collate(samples) if samples else {"id": []}
+        if self.skip:
+            batch["skipped"] = skipped
+        return batch
+
+    def _sample(self, index: int) -> Sample:
+        sample: Sample = self.data[index]
+        fault = self.check(sample) if self.check is not None else None
+        if fault is not None:
+            raise UserError(f"sample {sample['id']} {fault}")
+        return sample
 
 
-def loader(data: LabelledDataset, batches: Sampler[list[int]], workers: int = 0) -> DataLoader[Any]:
-    """A DataLoader over the batches; images or banks, ids and labels under their names."""
+def loader(
+    data: LabelledDataset,
+    batches: Sampler[list[int]],
+    workers: int = 0,
+    check: Check | None = None,
+    skip: bool = False,
+) -> DataLoader[Any]:
+    """A DataLoader over the batches; images or banks, ids and labels under their names.
+
+    `check` says what is wrong with a sample, on the host, before it goes anywhere; with `skip`, samples that are wrong
+    or cannot be read are left out of their batch and listed in it.
+    """
     return DataLoader(
-        _BatchReader(data),
+        _BatchReader(data, check, skip),
         batch_size=None,
         collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
         sampler=batches,

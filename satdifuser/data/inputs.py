@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,29 +49,91 @@ class ImageInput(nn.Module):
         """What a bank's spec records of the input: two banks made from other bands or ranges are not exchangeable."""
         return {"sensor": self.sensor.name, "bands": ",".join(self.bands), "low": self.low, "high": self.high}
 
+    def fault(self, image: Tensor, expect: tuple[int, int] | None = None) -> str | None:
+        """Why an image `[bands, height, width]` cannot be used, with a remedy; None if it can."""
+        if image.ndim != 3 or image.shape[0] != len(self.sensor):
+            return (
+                f"has the shape {tuple(image.shape)}, but {self.sensor.name} gives [{len(self.sensor)}, height, width]"
+                f" ({', '.join(self.sensor.names)}): set data.sensor to the sensor of the images"
+            )
+        low, high = (float(value) for value in torch.aminmax(image))  # NaN if there is one
+        if not bool(torch.isfinite(image.new_tensor([low, high])).all()):
+            count = int((~image.isfinite()).any(0).sum())
+            return f"has NaN or infinite values in {count} pixels: mask them as no-data (0) or leave the sample out"
+        least, most = self.sensor.valid
+        if low < least or high > most:
+            return (
+                f"has values from {low:.4g} to {high:.4g}, but {self.sensor.name} is declared as {least:g} to {most:g}:"
+                " scale digital numbers to reflectance, or declare the sensor's range (Sensor.valid)"
+            )
+        side = (self.size, self.size) if self.size is not None else tuple(image.shape[-2:])
+        if expect is not None and side != expect:
+            return (
+                f"is {side[0]} x {side[1]} px, but the encoder was built for {expect[0]} x {expect[1]}: set"
+                " encoder.image_size, or resize with encoder.prepare.size"
+            )
+        return None
+
     def forward(
         self, images: Tensor, sample_ids: Sequence[str] | None = None, expect: tuple[int, int] | None = None
     ) -> Tensor:
-        """The input of a network built for images of the size `expect`; ids are for naming a bad sample."""
+        """The input of a network built for images of the size `expect`; ids are for naming a bad sample.
+
+        Images on the CPU are checked here. Looking at pixels on a GPU would wait for it: there the shape alone is
+        checked, and the loader has looked at the pixels before they left the host.
+        """
         if images.ndim != 4 or images.shape[1] != len(self.sensor):
             raise UserError(
                 f"images have the shape {tuple(images.shape)}, but {self.sensor.name} gives"
                 f" [batch, {len(self.sensor)}, height, width] ({', '.join(self.sensor.names)})"
             )
-        finite = torch.isfinite(images).flatten(1).all(1)
-        if not bool(finite.all()):
-            first = int((~finite).nonzero()[0])
-            name = sample_ids[first] if sample_ids is not None else f"number {first} of the batch"
-            raise UserError(
-                f"sample {name} has NaN or infinite pixels: mask them as no-data (0) or leave the sample out"
-            )
+        here = images.device.type == "cpu"
+        for number, image in enumerate(images if here else _blank(images, self.sensor)):
+            fault = self.fault(image, expect)
+            if fault is not None:
+                name = sample_ids[number] if sample_ids is not None else f"number {number} of the batch"
+                raise UserError(f"sample {name} {fault}")
         chosen = images[:, self._index]
         scaled = ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
         if self.size is not None and tuple(scaled.shape[-2:]) != (self.size, self.size):
             scaled = F.interpolate(scaled, (self.size, self.size), mode="bilinear", antialias=True)
-        if expect is not None and tuple(scaled.shape[-2:]) != expect:
-            raise UserError(
-                f"images are {scaled.shape[-2]} x {scaled.shape[-1]} px, but the encoder was built for"
-                f" {expect[0]} x {expect[1]}: set encoder.image_size, or resize with encoder.prepare.size"
-            )
         return scaled
+
+
+@dataclass(frozen=True)
+class SampleCheck:
+    """What an encoder needs of a sample, asked on the host, where the sample is read."""
+
+    prepare: ImageInput
+    size: tuple[int, int]
+    metadata: int = 0
+
+    def __call__(self, sample: Mapping[str, Any]) -> str | None:
+        """Why the sample cannot be used; None if it can."""
+        fault = self.prepare.fault(sample["image"], self.size)
+        if fault is not None or not self.metadata:
+            return fault
+        given = sample.get("metadata")
+        remedy = f"set encoder.metadata=none, or to a list of {self.metadata} numbers"
+        if given is None:
+            return f"has no metadata, but encoder.metadata is samples: {remedy}"
+        if tuple(given.shape) != (self.metadata,):
+            return f"has metadata of the length {given.numel()}, but the UNet reads {self.metadata} numbers: {remedy}"
+        if not bool(given.isfinite().all()):
+            return f"has metadata that is not known ({given.tolist()}): fill it in, or {remedy}"
+        return None
+
+
+def sample_check(encoder: nn.Module) -> SampleCheck | None:
+    """The check that an encoder states, or that its declared input implies."""
+    stated = getattr(encoder, "check", None)
+    if isinstance(stated, SampleCheck):
+        return stated
+    prepare: Any = getattr(encoder, "prepare", None)
+    spec: Any = getattr(encoder, "spec", None)
+    return SampleCheck(prepare, spec.image_size) if isinstance(prepare, ImageInput) else None
+
+
+def _blank(images: Tensor, sensor: Sensor) -> Tensor:
+    """A valid image of the same shape, for the checks that need no pixels."""
+    return torch.full((1, 1, 1, 1), max(0.0, sensor.valid[0])).expand(1, *images.shape[1:])

@@ -1,4 +1,4 @@
-"""The diffusion encoder: noise an image to several levels, run the UNet, and read its maps into a feature bank."""
+"""The diffusion encoder: images -> latents -> noisy latents -> the UNet's maps -> a feature bank."""
 
 from __future__ import annotations
 
@@ -10,18 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.data.inputs import ImageInput
+from satdifuser.data.inputs import ImageInput, SampleCheck
+from satdifuser.diffusion import modes
+from satdifuser.diffusion.attention import use_attention
+from satdifuser.diffusion.files import quiet
+from satdifuser.diffusion.latents import LatentEncoder
 from satdifuser.diffusion.loading import Backbone
-from satdifuser.diffusion.noise import batch_noise
-from satdifuser.diffusion.taps import recording, trace
-from satdifuser.errors import UserError
+from satdifuser.diffusion.network import TappedUNet
+from satdifuser.diffusion.schedule import NoiseSchedule, resolve_timesteps
+from satdifuser.diffusion.selection import Wanted, choose_taps, latent_factor
+from satdifuser.errors import UserError, nearest
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class DiffusionEncoder(nn.Module):
-    """A frozen pixel-space diffusion UNet as an encoder.
+    """A frozen diffusion model as an encoder.
 
-    For each timestep t the image x_0 is noised in closed form, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps, with eps a
-    function of (seed, sample id, t); all timesteps go through the UNet in one batch, which stops after the last tap.
+    The features of a sample are a function of (weights, image, prompt or metadata, timesteps, mode, seed, sample id)
+    and, up to rounding, of nothing else: not of its batch, nor of the order, the workers or the processes.
+
+    `mode` is `noise` (closed form), `inversion` or `generation` (DDIM, with `steps` over the whole schedule);
+    `noise_draws` averages the features of `noise` over so many independent draws. `metadata` is `none`, `samples` (each
+    sample's own) or one list of numbers for all. `precision` (`auto`: bfloat16 on a GPU, else float32) is the UNet's;
+    the VAE's is the same, but float32 where that is float16, and the maps leave in `output_precision`. `batch` bounds
+    how many inputs go through a network at once; null finds the bound by itself.
     """
 
     def __init__(
@@ -29,74 +42,184 @@ class DiffusionEncoder(nn.Module):
         backbone: Backbone,
         *,
         prepare: ImageInput,
-        taps: Sequence[str],
-        timesteps: Sequence[int],
+        taps: Wanted,
+        timesteps: Sequence[int] | Mapping[str, Any],
         image_size: int = 64,
         seed: int = 0,
+        mode: str = "noise",
+        steps: int = 50,
+        noise_draws: int = 1,
+        metadata: str | Sequence[float] = "none",
+        posterior: str = "mean",
+        precision: str = "float32",
+        vae_precision: str | None = None,
+        output_precision: str | None = None,
+        channels_last: bool = False,
+        attention: str = "sdpa",
+        compile: bool = False,
+        batch: int | None = None,
     ) -> None:
         super().__init__()
-        self.unet, self.scheduler = backbone.unet, backbone.scheduler
-        self.prepare, self.seed = prepare, seed
-        self.unet.requires_grad_(False).eval()
-        channels = self.unet.config["in_channels"]
-        if prepare.channels != channels:
-            raise UserError(f"the UNet reads {channels} channels, but the input gives {', '.join(prepare.bands)}")
-        self._check_timesteps(timesteps)
-        self._check_size(image_size)
-        if not taps:
-            raise UserError("encoder.taps is empty: name at least one module (configs/encoder/small.yaml has a choice)")
-        zeros = torch.zeros(1, channels, image_size, image_size, device=self.device)
-        found = trace(self.unet, taps, lambda: self.unet(zeros, 0), image_size)
-        self.last_tap = found[-1].name
+        self.constant_metadata: Tensor | None
+        _check_choice("mode", mode, modes.MODES)
+        if noise_draws < 1 or (noise_draws > 1 and mode != "noise"):
+            raise UserError(f"encoder.noise_draws is {noise_draws}: give 1 or more, and more than 1 in mode noise only")
+        schedule = NoiseSchedule(backbone.scheduler)
+        wanted = resolve_timesteps(timesteps, schedule)
+        _check_image(backbone, prepare, image_size)
+        target = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where it will be moved to
+        unet_dtype = _precision("precision", precision, target)
+        vae_dtype = _precision("vae_precision", vae_precision or _safe(unet_dtype), target)
+        output_dtype = unet_dtype if output_precision is None else _precision("output", output_precision, target)
+        chosen = choose_taps(backbone, taps, image_size)
+
+        self.prepare, self.mode = prepare, mode
+        self.levels = modes.Levels(wanted, schedule, steps, seed, noise_draws)
+        self.levels.schedule.levels([0, *wanted], steps)
+        with quiet():
+            unet = backbone.unet.to(dtype=unet_dtype)
+        if channels_last:
+            unet = unet.to(memory_format=torch.channels_last)
+        use_attention(unet, attention, target)
+        self.network = TappedUNet(
+            unet,
+            chosen,
+            image_size,
+            prompt=backbone.prompt,
+            output_dtype=output_dtype,
+            batch=batch,
+            compiled=compile,
+        )
+        self.latents = None
+        if backbone.vae is not None:
+            self.latents = LatentEncoder(backbone.vae, dtype=vae_dtype, posterior=posterior, seed=seed)
+        self._set_metadata(metadata, backbone.num_metadata)
         self.spec = BankSpec(
-            taps=tuple(replace(tap, timestep=t) for t in timesteps for tap in found),
+            taps=tuple(replace(tap, timestep=t) for t in wanted for tap in chosen),
             encoder=backbone.name,
             weights=backbone.fingerprint,
             image_size=(image_size, image_size),
-            mode="noise",
-            settings=tuple(sorted({"seed": seed, **prepare.settings}.items())),
+            mode=mode,
+            settings=tuple(sorted({**self._settings(backbone), **prepare.settings}.items())),
         )
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.network.parameters()).device
+
+    @property
+    def check(self) -> SampleCheck:
+        """What a sample must be for this encoder; the loader asks it where the sample is read."""
+        numbers = self.num_metadata if self.metadata_source == "samples" else 0
+        return SampleCheck(self.prepare, self.spec.image_size, numbers)
 
     def forward(
         self,
         images: Tensor,
         *,
         sample_ids: Sequence[str] | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Tensor | None = None,
     ) -> FeatureBank:
         if sample_ids is None or len(sample_ids) != len(images):
             raise UserError(f"the noise depends on each sample's id: give {len(images)} sample_ids")
-        clean = self.prepare(images, sample_ids, expect=self.spec.image_size)
-        timesteps = [int(t) for t in self.spec.timesteps if t is not None]
-        noisy = torch.cat([self._noised(clean, sample_ids, t) for t in timesteps])
-        level = torch.tensor(timesteps, device=noisy.device).repeat_interleave(len(clean))
-        names = self.spec.names()
-        with recording(self.unet, names, last=self.last_tap) as read:
-            self.unet(noisy, level)
-        split = {name: read[name].unflatten(0, (len(timesteps), len(clean))) for name in names}
-        row = {t: i for i, t in enumerate(timesteps)}
-        return FeatureBank(self.spec, {tap: split[tap.name][row[int(tap.timestep or 0)]] for tap in self.spec.taps})
+        with torch.autocast(images.device.type, enabled=False):  # the encoder's precision is its own, not the trainer's
+            clean = self.prepare(images.float(), sample_ids, expect=self.spec.image_size)
+            if self.latents is not None:
+                clean = self.latents(clean, sample_ids)
+            numbers = self._metadata(metadata, sample_ids, clean)
+            way = {"noise": modes.noise, "inversion": modes.inversion, "generation": modes.generation}[self.mode]
+            maps = {
+                (name, timestep): value
+                for timestep, found in way(self.network, clean, sample_ids, self.levels, numbers)
+                for name, value in found.items()
+            }
+        return FeatureBank(self.spec, {tap: maps[tap.name, int(tap.timestep or 0)] for tap in self.spec.taps})
 
-    def _noised(self, clean: Tensor, sample_ids: Sequence[str], timestep: int) -> Tensor:
-        noise = batch_noise(self.seed, sample_ids, timestep, clean)
-        level = torch.full((len(clean),), timestep, device=clean.device)
-        return self.scheduler.add_noise(clean, noise, level)
+    def _set_metadata(self, metadata: str | Sequence[float], reads: int) -> None:
+        self.num_metadata = reads
+        self.metadata_source = metadata if isinstance(metadata, str) else "constant"
+        constant = None
+        if not isinstance(metadata, str):
+            constant = torch.tensor([float(number) for number in metadata])
+            if len(constant) != reads or not bool(constant.isfinite().all()):
+                raise UserError(f"encoder.metadata is {list(metadata)}: the UNet reads {reads} finite numbers")
+        elif metadata not in ("none", "samples"):
+            raise UserError(f"encoder.metadata is {metadata!r}: it can be none, samples, or a list of {reads} numbers")
+        elif metadata == "samples" and not reads:
+            raise UserError("encoder.metadata is 'samples', but the UNet reads no metadata: set encoder.metadata=none")
+        self.register_buffer("constant_metadata", constant, persistent=False)
 
-    def _check_timesteps(self, timesteps: Sequence[int]) -> None:
-        total = self.scheduler.config["num_train_timesteps"]
-        outside = [t for t in timesteps if not 0 <= t < total]
-        if not timesteps or outside or len(set(timesteps)) != len(timesteps):
+    def _metadata(self, given: Tensor | None, sample_ids: Sequence[str], like: Tensor) -> Tensor | None:
+        """Normalised numbers for each sample, or None where the metadata is left out."""
+        if self.metadata_source == "none":
+            return None
+        from satdifuser.diffusion.satunet import normalise_metadata
+
+        if self.constant_metadata is not None:
+            return normalise_metadata(self.constant_metadata).expand(len(like), -1)
+        if given is None:
             raise UserError(
-                f"encoder.timesteps is {list(timesteps)}: give distinct training timesteps, 0 (clean) to {total - 1}"
+                f"sample {sample_ids[0]}: the data set gives no metadata: set encoder.metadata=none, or to a list of"
+                f" {self.num_metadata} numbers"
             )
-
-    def _check_size(self, image_size: int) -> None:
-        factor = 2 ** (len(self.unet.config["block_out_channels"]) - 1)
-        if image_size < factor or image_size % factor:
+        if tuple(given.shape) != (len(like), self.num_metadata):
             raise UserError(
-                f"encoder.image_size is {image_size}: the UNet halves it to a {factor}th, so use a multiple of it"
+                f"sample {sample_ids[0]}: metadata has the shape {tuple(given.shape)}, but the UNet reads"
+                f" {self.num_metadata} numbers for each of {len(like)} samples"
             )
+        return normalise_metadata(given.to(like))
+
+    def _settings(self, backbone: Backbone) -> dict[str, Any]:
+        """What else features depend on: recorded, so that features made otherwise are not taken for these."""
+        name = {dtype: word for word, dtype in PRECISIONS.items()}
+        found: dict[str, Any] = {"precision": name[self.network.dtype]}
+        if self.mode == "noise":
+            found["noise_draws"] = self.levels.draws
+        else:
+            found["steps"] = self.levels.steps
+        if self.latents is not None:
+            found |= {"posterior": self.latents.posterior, "vae_precision": name[self.latents.dtype]}
+        if self.mode != "inversion" or found.get("posterior") == "sample":
+            found["seed"] = self.levels.seed
+        if backbone.prompt is not None:
+            found["prompt"] = backbone.text
+        if self.metadata_source != "none":
+            constant = self.constant_metadata
+            found["metadata"] = "samples" if constant is None else [round(float(x), 6) for x in constant]
+        return found
+
+
+def _check_choice(setting: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(f"encoder.{setting} is {value!r}: it can be {', '.join(known)}{nearest(value, known)}")
+
+
+def _check_image(backbone: Backbone, prepare: ImageInput, image_size: int) -> None:
+    reader = backbone.unet if backbone.vae is None else backbone.vae
+    channels = reader.config["in_channels"]
+    if prepare.channels != channels:
+        raise UserError(f"the UNet reads {channels} channels, but the input gives {', '.join(prepare.bands)}")
+    if backbone.vae is not None and backbone.vae.config["latent_channels"] != backbone.unet.config["in_channels"]:
+        raise UserError(
+            f"the VAE makes latents of {backbone.vae.config['latent_channels']} channels, but the UNet reads"
+            f" {backbone.unet.config['in_channels']}: they are not of one text-to-image model"
+        )
+    factor = 2 ** (len(backbone.unet.config["block_out_channels"]) - 1)
+    factor *= 1 if backbone.vae is None else latent_factor(backbone.vae)
+    if image_size < factor or image_size % factor:
+        raise UserError(
+            f"encoder.image_size is {image_size}: the largest stride of {backbone.name} is {factor}, so use a multiple"
+            " of it (encoder.prepare.size resizes the images)"
+        )
+
+
+def _precision(setting: str, word: str, device: torch.device) -> torch.dtype:
+    if word == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    _check_choice(setting, word, [*PRECISIONS, "auto"])
+    return PRECISIONS[word]
+
+
+def _safe(unet: torch.dtype) -> str:
+    """The VAE's default precision: its activations overflow in float16."""
+    return "bfloat16" if unet == torch.bfloat16 else "float32"

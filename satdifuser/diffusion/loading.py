@@ -1,101 +1,212 @@
-"""Loading backbones from disk: strict, from safetensors, with one clear line when something is not there."""
+"""Backbones through one door: diffusion models from a folder, with every weight matched, ready to be read."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from satdifuser.diffusion import architectures
+from satdifuser.diffusion.files import find_folder, find_unet, load_model, load_scheduler, read_config
+from satdifuser.diffusion.prompts import DEFAULT, embed_prompt
 from satdifuser.errors import UserError
 
 SMALL = Path(__file__).parent / "weights" / "small"
+SOURCES = {
+    "diffusionsat": "DiffusionSat's own repository (samar-khanna/DiffusionSat) links its checkpoints: unpack one and"
+    " give its folder as encoder.backbone.weights",
+    "stable_diffusion": "give a folder or a hub name in diffusers' layout as encoder.backbone.weights",
+    "pixel_unet": "give a folder in diffusers' layout (unet/, scheduler/), or encoder.backbone.weights=small",
+}
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A diffusers UNet with the noise schedule that it was trained on, and what names its weights."""
+    """A diffusion model as an encoder needs it, and what names its weights.
+
+    `vae` is None for a model of pixels, `prompt` (`[1, tokens, width]`) for one without text; `num_metadata` is how
+    many numbers of metadata the UNet reads. A `blueprint` is on the meta device: it has shapes but no weights.
+    """
 
     unet: Any  # diffusers' models and schedulers carry no types
     scheduler: Any
     name: str
     fingerprint: str
+    vae: Any = None
+    prompt: Tensor | None = None
+    text: str = ""
+    num_metadata: int = 0
+    blueprint: bool = False
 
 
-def pixel_unet(weights: str = "small", *, name: str | None = None, seed: int = 0) -> Backbone:
+def pixel_unet(weights: str = "small", *, name: str | None = None, seed: int = 0, blueprint: bool = False) -> Backbone:
     """An unconditional `UNet2DModel` in diffusers' layout (`unet/`, `scheduler/`).
 
-    `weights` is a folder; `small` means the weights that the package ships, and `random` their architecture with fresh
-    weights drawn from `seed` (the control that every claim about pretraining needs).
+    `weights` is a folder or a hub name; `small` means the weights that the package ships, and `random` their
+    architecture with fresh weights drawn from `seed` (the control that every claim about pretraining needs).
     """
-    from diffusers import DDPMScheduler, UNet2DModel
+    from diffusers import UNet2DModel
 
-    folder = SMALL if weights in ("small", "random") else Path(weights).expanduser()
-    config = _read_config(folder / "unet" / "config.json", "UNet2DModel")
-    schedule = _read_config(folder / "scheduler" / "scheduler_config.json", None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        unet = UNet2DModel.from_config(config)
-    if weights != "random":
-        _load_weights(unet, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    shipped = weights in ("small", "random")
+    folder = SMALL if shipped else find_folder(weights, "a pixel-space diffusion model", SOURCES["pixel_unet"])
+    config = read_config(folder / "unet" / "config.json", ("UNet2DModel",), "UNet")
+    if config.get("num_class_embeds") or config.get("class_embed_type"):
+        raise UserError(f"{folder / 'unet'} is conditioned on classes: an unconditional UNet2DModel is expected")
+    scheduler = load_scheduler(folder)
+    unet = _build(UNet2DModel, config, folder / "unet", weights == "random", seed, blueprint)
     return Backbone(
         unet=unet,
-        scheduler=DDPMScheduler.from_config(schedule),
-        name=name or (f"{weights}-diffusion" if weights in ("small", "random") else folder.name),
-        fingerprint=fingerprint(unet),
+        scheduler=scheduler,
+        name=name or (f"{weights}-diffusion" if shipped else folder.resolve().name),
+        fingerprint="" if blueprint else fingerprint(unet, *_schedule(scheduler)),
+        blueprint=blueprint,
     )
 
 
-def fingerprint(network: nn.Module) -> str:
+def stable_diffusion(
+    weights: str,
+    *,
+    prompt: str = DEFAULT,
+    architecture: str = "sd21",
+    name: str | None = None,
+    seed: int = 0,
+    blueprint: bool = False,
+) -> Backbone:
+    """Any text-to-image latent diffusion in the layout of Stable Diffusion 1.5 and 2.1.
+
+    `weights` is a folder or a hub name, or `random` for an `architecture` (sd15, sd21, diffusionsat) with fresh weights
+    and a fresh embedding in the prompt's place.
+    """
+    from diffusers import UNet2DConditionModel
+
+    return _latent(UNet2DConditionModel, "stable_diffusion", weights, prompt, architecture, name, seed, blueprint)
+
+
+def diffusionsat(
+    weights: str,
+    *,
+    prompt: str = DEFAULT,
+    architecture: str = "diffusionsat",
+    name: str | None = None,
+    seed: int = 0,
+    blueprint: bool = False,
+) -> Backbone:
+    """DiffusionSat: its published layout (`checkpoint-<steps>/unet`) or diffusers' own, with metadata or without."""
+    from satdifuser.diffusion.satunet import SatUNet
+
+    return _latent(SatUNet, "diffusionsat", weights, prompt, architecture, name, seed, blueprint)
+
+
+def _latent(
+    cls: Any, kind: str, weights: str, prompt: str, architecture: str, name: str | None, seed: int, blueprint: bool
+) -> Backbone:
+    from diffusers import AutoencoderKL, DDPMScheduler
+
+    random = weights == "random"
+    here = random or Path(weights).expanduser().is_dir()
+    if random or (blueprint and not here):
+        folder = Path(weights)
+        config, vae_config = architectures.unet_config(architecture), architectures.VAE
+        scheduler = DDPMScheduler.from_config(architectures.SCHEDULE)
+    else:
+        folder = find_folder(weights, f"a {kind} checkpoint", SOURCES[kind])
+        classes = ("UNet2DConditionModel", "SatUNet") if kind == "diffusionsat" else ("UNet2DConditionModel",)
+        config = read_config(find_unet(folder, kind == "diffusionsat") / "config.json", classes, "UNet")
+        vae_config = read_config(folder / "vae" / "config.json", ("AutoencoderKL",), "VAE")
+        scheduler = load_scheduler(folder)
+    if kind == "diffusionsat" and config["_class_name"] != "SatUNet" and "num_metadata" not in config:
+        config = {**config, "use_metadata": False, "num_metadata": 0}
+    _refuse_other_conditions(config, folder)
+    unet = _build(cls, config, find_unet(folder, kind == "diffusionsat"), random, seed, blueprint)
+    vae = _build(AutoencoderKL, vae_config, folder / "vae", random, seed, blueprint)
+    vae.decoder, vae.post_quant_conv = None, None  # a third of its weights, and never used
+    width = unet.config["cross_attention_dim"]
+    if random or blueprint:
+        text = torch.randn(1, architectures.TOKENS, width, generator=torch.Generator().manual_seed(seed))
+    else:
+        text = embed_prompt(folder, prompt)
+    if text.shape[-1] != width:
+        raise UserError(
+            f"the text encoder in {folder} gives {text.shape[-1]} numbers a token, but its UNet reads {width}: they are"
+            " not of one model"
+        )
+    return Backbone(
+        unet=unet,
+        scheduler=scheduler,
+        name=name or (f"random-{architecture}" if random else folder.resolve().name),
+        fingerprint="" if blueprint else fingerprint(unet, vae, text, *_schedule(scheduler)),
+        vae=vae,
+        prompt=text,
+        text=prompt,
+        num_metadata=len(getattr(unet, "metadata_embedding", ())),
+        blueprint=blueprint,
+    )
+
+
+def _build(cls: Any, config: dict[str, Any], folder: Path, random: bool, seed: int, blueprint: bool) -> Any:
+    """The model of a configuration: its shapes only, with random weights, or with those of its folder."""
+    if blueprint:
+        with torch.device("meta"):
+            return cls.from_config(config).eval()
+    if random:
+        with _seeded(seed):
+            return cls.from_config(config).eval()
+    override = {key: config[key] for key in ("use_metadata", "num_metadata") if key in config}
+    return load_model(cls, folder, torch_dtype=torch.float32, **override)
+
+
+def blueprint_of(model: Any) -> Any:
+    """The same network on the meta device: it computes shapes, at no cost."""
+    with torch.device("meta"):
+        return type(model).from_config(model.config).eval().requires_grad_(False)
+
+
+def fingerprint(*parts: nn.Module | Tensor) -> str:
     """A short name for the exact weights: a hash of every tensor's name and bytes.
 
     >>> fingerprint(nn.Linear(2, 1)) == fingerprint(nn.Linear(2, 1))
     False
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    tensors: list[tuple[str, Tensor]] = []
+    for number, part in enumerate(parts):
+        named = part.state_dict().items() if isinstance(part, nn.Module) else [("", part)]
+        tensors += [(f"{number}.{name}", tensor) for name, tensor in sorted(named)]
+
+    def digest(item: tuple[str, Tensor]) -> bytes:
+        name, tensor = item
+        plain = tensor.detach().cpu().contiguous().view(-1)
+        kind = hashlib.sha256(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        kind.update(plain.view(torch.uint8).numpy().data)
+        return kind.digest()
+
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter's lock
+        return hashlib.sha256(b"".join(pool.map(digest, tensors))).hexdigest()[:16]
 
 
-def _read_config(path: Path, expected: str | None) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(
-            f"no {path.name} at {path}: give a folder in diffusers' layout (unet/, scheduler/), or"
-            " encoder.backbone.weights=small"
-        )
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): fetch the file again") from None
-    if expected and config.get("_class_name") != expected:
-        raise UserError(f"{path} describes a {config.get('_class_name')}, but a {expected} is expected here")
-    return config
+def _schedule(scheduler: Any) -> tuple[Tensor, Tensor]:
+    """What of the schedule features depend on: its levels, and what the network predicts."""
+    kind = str(scheduler.config.get("prediction_type", "epsilon")).encode()
+    return scheduler.alphas_cumprod, torch.tensor(list(kind), dtype=torch.uint8)
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _refuse_other_conditions(config: dict[str, Any], folder: Path) -> None:
+    for key in ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type"):
+        if config.get(key):
+            raise UserError(
+                f"the UNet in {folder} has {key}={config[key]!r}: it is conditioned on more than a timestep and a"
+                " prompt (Stable Diffusion 1.5 and 2.1 and their kin are supported)"
+            )
 
-    if not path.is_file():
-        raise UserError(f"no weights at {path}: save them with save_pretrained (safetensors)")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or incomplete ({error}): fetch the file again") from None
-    own = network.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in state]
-    wrong += [f"{name} is unknown" for name in state if name not in own]
-    wrong += [
-        f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if wrong:
-        raise UserError(f"{path} does not match its config ({len(wrong)} weights): {'; '.join(wrong[:3])}")
-    network.load_state_dict({name: value.float() for name, value in state.items()})
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,10 +43,15 @@ def recording(network: nn.Module, names: Sequence[str], last: str | None = None)
             hook.remove()
 
 
+def as_map(value: Tensor, side: int) -> Tensor:
+    """A map as it is; the tokens `[batch, side * side, channels]` of an attention as the map they were made from."""
+    return value if value.ndim == 4 else value.transpose(1, 2).unflatten(2, (side, side))
+
+
 def trace(network: nn.Module, names: Sequence[str], call: Callable[[], Any], image_size: int) -> tuple[Tap, ...]:
     """The named taps in the order in which the network computes them, with the channels and strides that they have.
 
-    The network runs once, by `call`; the taps come without a timestep.
+    The network runs once, by `call` (on the meta device, to be quick); the taps come without a timestep.
     """
     known = [name for name, _ in network.named_modules() if name]
     for name in names:
@@ -54,27 +60,57 @@ def trace(network: nn.Module, names: Sequence[str], call: Callable[[], Any], ima
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise UserError(f"tap {twice!r} is asked for twice")
-    calls = dict.fromkeys(names, 0)
+    calls = count_calls(network, names, call)
+    taps = []
+    for depth, (name, (times, value)) in enumerate(calls.items()):
+        if times != 1:
+            raise UserError(f"tap {name!r} is computed {times} times in a pass: choose a module that is computed once")
+        tap = tap_of(name, depth, value, image_size)
+        if tap is None:
+            raise UserError(f"tap {name!r} gives {_shape(value)}, not a map [batch, channels, height, width]")
+        taps.append(tap)
+    never = [name for name in names if name not in calls]
+    if never:
+        raise UserError(f"tap {never[0]!r} is computed 0 times in a pass: choose a module that is computed once")
+    return tuple(taps)
+
+
+def count_calls(network: nn.Module, names: Sequence[str], call: Callable[[], Any]) -> dict[str, tuple[int, Any]]:
+    """How often each named module is computed while `call` runs the network, and its first output, in that order."""
+    calls: dict[str, tuple[int, Any]] = {}
 
     def count(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            calls[name] += 1
+            times, first = calls.get(name, (0, output))
+            calls[name] = (times + 1, first)
 
         return hook
 
     counters = [network.get_submodule(name).register_forward_hook(count(name)) for name in names]
     try:
-        with torch.no_grad(), recording(network, names) as read:
+        with torch.no_grad():
             call()
     finally:
         for counter in counters:
             counter.remove()
-    for name, times in calls.items():
-        if times != 1:
-            raise UserError(f"tap {name!r} is computed {times} times in a pass: choose a module that is computed once")
-    taps = []
-    for depth, (name, value) in enumerate(read.items()):
-        if value.ndim != 4:
-            raise UserError(f"tap {name!r} gives {tuple(value.shape)}, not a map [batch, channels, height, width]")
-        taps.append(Tap(name, None, depth, value.shape[1], image_size // value.shape[-1]))
-    return tuple(taps)
+    return calls
+
+
+def tap_of(name: str, depth: int, output: Any, image_size: int) -> Tap | None:
+    """The tap that a module's output makes: a map, or tokens that are one; None if it is neither."""
+    value = output[0] if isinstance(output, tuple) and output else output
+    if not isinstance(value, Tensor) or value.ndim not in (3, 4):
+        return None
+    if value.ndim == 4:
+        channels, (height, width) = value.shape[1], value.shape[2:]
+    else:
+        channels, height = value.shape[2], math.isqrt(value.shape[1])
+        width = value.shape[1] // max(height, 1)
+    if height != width or (value.ndim == 3 and height * width != value.shape[1]) or not height or image_size % height:
+        return None
+    return Tap(name, None, depth, channels, image_size // height)
+
+
+def _shape(output: Any) -> Any:
+    value = output[0] if isinstance(output, tuple) and output else output
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -41,7 +41,7 @@ def evaluate(
     weights = {s: torch.zeros(steps, len(names), device=accelerator.device) for s, names in head.names.items()}
     totals = torch.zeros(3, device=accelerator.device, dtype=torch.float64)  # loss sum, elements, samples
     batches = OrderedBatches(len(data), batch_size, accelerator.process_index, accelerator.num_processes)
-    for batch in loader(data, batches, workers):
+    for batch in loader(data, batches, workers, model.check):
         batch = to_device(batch, accelerator.device)
         task.check(batch)
         with accelerator.autocast():

@@ -86,7 +86,7 @@ class Trainer:
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         progress = TrainProgress(self.total, self.state.step, quiet=self.quiet or not self.accelerator.is_main_process)
         with progress, self._tensorboard() as board:
-            for batch in loader(self.train, self.batches, self.config.workers):
+            for batch in loader(self.train, self.batches, self.config.workers, self.model.check):
                 if self.state.step >= self.total or self._stale():
                     break
                 wrapped.train()

@@ -1,6 +1,7 @@
 """The feature store: banks on disk, extracted once, read many times."""
 
+from satdifuser.store.background import BackgroundWriter
 from satdifuser.store.reader import FeatureStore, StoredFeatures
 from satdifuser.store.writer import StoreWriter
 
-__all__ = ["FeatureStore", "StoreWriter", "StoredFeatures"]
+__all__ = ["BackgroundWriter", "FeatureStore", "StoreWriter", "StoredFeatures"]

@@ -52,6 +52,7 @@ class StoreWriter:
         self._buffered = dict.fromkeys(spec.taps, 0)
         self._written = dict.fromkeys(spec.taps, 0)
         self._columns: dict[str, list[NDArray[Any]]] = {}
+        self.skipped: list[dict[str, str]] = []
         attributes: dict[str, Any] = {
             "satdifuser_store": VERSION,
             "spec": spec.to_dict(),
@@ -83,6 +84,10 @@ class StoreWriter:
             self._buffers[tap].append(maps.numpy())
             self._buffered[tap] += len(maps)
             self._flush(tap)
+
+    def skip(self, samples: Sequence[Mapping[str, str]]) -> None:
+        """Promise so many samples less; their ids and reasons go into the store's attributes."""
+        self.skipped.extend(dict(sample) for sample in samples)
 
     def _check_columns(self, bank: FeatureBank, column: Mapping[str, NDArray[Any]]) -> None:
         """Every batch has the same labels, and one of each for every sample."""
@@ -149,9 +154,12 @@ class StoreWriter:
     def _finish(self) -> None:
         for tap in self.spec.taps:
             self._flush(tap, everything=True)
-        short = [tap for tap in self.spec.taps if self._written[tap] != self.samples]
+        samples = self.samples - len(self.skipped)
+        short = [tap for tap in self.spec.taps if self._written[tap] != samples]
         if short:
-            raise UserError(f"the store was promised {self.samples} samples, but got {self._written[short[0]]}")
+            raise UserError(f"the store was promised {samples} samples, but got {self._written[short[0]]}")
+        if self.skipped:
+            self._drop_skipped(samples)
         for name, parts in self._columns.items():
             values = np.concatenate(parts)
             if name == "id":  # UTF-8 bytes of fixed length: every reader of Zarr v3 has them
@@ -170,6 +178,14 @@ class StoreWriter:
                 dimension_names=names.get(name, ("sample",)),
             )
         self._partial.rename(self.path)
+
+    def _drop_skipped(self, samples: int) -> None:
+        """Shorten the arrays to what there is, and say what is not."""
+        if not samples:
+            raise UserError(f"no sample is left: all {len(self.skipped)} were skipped ({self.skipped[0]['reason']})")
+        for tap, array in self._arrays.items():
+            array.resize((samples, *self.spec.shape(tap)))
+        self._group.attrs["skipped"] = self.skipped
 
     def _check_space(self, needed: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,3 +40,98 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unet.save_pretrained(folder / "unet")
     DDPMScheduler(1000, 0.00085, 0.012, "scaled_linear").save_pretrained(folder / "scheduler")
     return folder
+
+
+WORDS = ["a", "satellite", "image", "of", "the", "sea", "!"]
+SATELLITE_UNET = {
+    "sample_size": 4,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "norm_num_groups": 4,
+    "cross_attention_dim": 12,
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+}
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A CLIP tokenizer of a few words, in the files that CLIPTokenizer saves."""
+    import json
+
+    letters = sorted({letter for word in WORDS for letter in word})
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
+    merges = []
+    for word in WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                vocabulary.append("".join(pair))
+            pieces = ["".join(pair), *pieces[2:]]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    settings = {**special, "pad_token": "!", "model_max_length": 9, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "special_tokens_map.json").write_text(json.dumps({**special, "pad_token": "!"}))
+
+
+def write_checkpoint(folder: Path, unet: dict | None = None, *, satellite: bool = False, prediction: str = "epsilon"):
+    """A tiny text-to-image latent diffusion model in diffusers' layout, every part written by its own library.
+
+    With `satellite` it is DiffusionSat's published layout: the UNet (class SatUNet) in `checkpoint-150000/unet`.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from satdifuser.diffusion.satunet import SatUNet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        write_tokenizer(folder / "tokenizer")
+        config = CLIPTextConfig(
+            vocab_size=200,
+            hidden_size=12,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=9,
+        )
+        CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+        vae = AutoencoderKL(
+            block_out_channels=(4, 4, 8),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=2,
+        )
+        vae.save_pretrained(folder / "vae")
+        kind = SatUNet if satellite else UNet2DConditionModel
+        where = folder / "checkpoint-150000" / "unet" if satellite else folder / "unet"
+        kind(**{**SATELLITE_UNET, **(unet or {})}).save_pretrained(where)
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    DDIMScheduler(**schedule, prediction_type=prediction, set_alpha_to_one=False).save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint_writer():
+    """Write a tiny latent checkpoint: `checkpoint_writer(folder, satellite=True)`."""
+    return write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("latent") / "sd")
+
+
+@pytest.fixture(scope="session")
+def satellite_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("satellite") / "diffusionsat", satellite=True)

@@ -149,7 +149,7 @@ def test_the_same_image_under_another_id_has_other_noise(backbone: Backbone) -> 
 def test_the_encoder_is_frozen_and_in_evaluation_mode(backbone: Backbone) -> None:
     encoder = build(backbone)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    assert not encoder.unet.training
+    assert not encoder.network.unet.training
     images, ids = some(2)
     first, again = (encoder(images, sample_ids=ids) for _ in range(2))
     for tap in encoder.spec.taps:
@@ -160,7 +160,9 @@ def test_the_encoder_is_frozen_and_in_evaluation_mode(backbone: Backbone) -> Non
 def test_nothing_after_the_last_tap_is_computed_and_no_hook_stays(backbone: Backbone) -> None:
     encoder = build(backbone, taps=["mid_block"])
     for name in ("up_blocks.0", "conv_out"):
-        encoder.unet.get_submodule(name).register_forward_pre_hook(lambda *_: pytest.fail("ran past the last tap"))
+        encoder.network.unet.get_submodule(name).register_forward_pre_hook(
+            lambda *_: pytest.fail("ran past the last tap")
+        )
     images, ids = some(1)
     assert encoder(images, sample_ids=ids).spec.names() == ("mid_block",)
     assert sum(len(module._forward_hooks) for module in encoder.modules()) == 0

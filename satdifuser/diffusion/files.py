@@ -1,0 +1,143 @@
+"""Checkpoint folders in diffusers' layout: where their parts are, read strictly, and one clear line if one is not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from satdifuser.errors import UserError
+
+
+def find_folder(weights: str, wanted: str, source: str) -> Path:
+    """The checkpoint folder: a local path, or a repository of the Hugging Face hub, downloaded once into its cache.
+
+    `wanted` says what is looked for, `source` where it can be had.
+    """
+    folder = Path(weights).expanduser()
+    if folder.is_dir():
+        return folder
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not weights.startswith((".", "/")):
+        return _download(weights, wanted, source)
+    raise UserError(f"no folder {folder.absolute()}: {wanted} is looked for there; {source}")
+
+
+def find_unet(folder: Path, published: bool = False) -> Path:
+    """The folder of the UNet: `unet/`, or DiffusionSat's `checkpoint-<steps>/unet` (the one with the most steps)."""
+    found = sorted(folder.glob("checkpoint-*/unet"), key=lambda path: (_number(path.parent.name), path))
+    if found and (published or not (folder / "unet").is_dir()):
+        return found[-1]
+    return folder / "unet"
+
+
+def read_config(path: Path, expected: tuple[str, ...] | None, part: str) -> dict[str, Any]:
+    """A JSON configuration, of one of the expected classes."""
+    if not path.is_file():
+        raise UserError(f"no {path.name} at {path}: a folder in diffusers' layout is expected, with its {part} there")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): fetch the file again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no configuration, but a {type(config).__name__}: fetch the file again")
+    if expected and config.get("_class_name") not in expected:
+        raise UserError(
+            f"{path} describes a {config.get('_class_name')}, but a {' or '.join(expected)} is expected here"
+        )
+    return config
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The noise schedule that the weights were trained on, whatever sampler the folder names."""
+    from diffusers import DDPMScheduler
+
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_config(path, None, "scheduler")
+    if "beta_schedule" not in config and "trained_betas" not in config:
+        raise UserError(
+            f"{path} describes a {config.get('_class_name')} without a schedule of betas: only diffusion in epsilon, v"
+            " or sample prediction is supported, not flow matching"
+        )
+    with quiet():
+        return DDPMScheduler.from_config(config)
+
+
+def load_model(cls: type, folder: Path, **options: Any) -> Any:
+    """A diffusers model from its folder, with every weight matched; safetensors first, `.bin` as weights only."""
+    file = _weights_file(folder)
+    with quiet(), explained(file):
+        model, info = cls.from_pretrained(  # type: ignore[attr-defined]
+            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
+        )
+    require_all(info, file)
+    return model.eval()
+
+
+def require_all(info: Mapping[str, Any], file: Path, ignore: str = "") -> None:
+    """Refuse weights of which some did not match; `ignore` ends the names of buffers that old files carry along."""
+    wrong = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+    wrong += [f"{key} is unknown" for key in sorted(info["unexpected_keys"]) if not (ignore and key.endswith(ignore))]
+    wrong += [f"{key} is {tuple(found)} instead of {tuple(own)}" for key, found, own in sorted(info["mismatched_keys"])]
+    if wrong:
+        shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+        raise UserError(f"{file} does not match its config.json ({len(wrong)} weights): {shown}")
+
+
+@contextlib.contextmanager
+def explained(file: Path) -> Iterator[None]:
+    """Whatever the libraries raise while they read a file, as one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{file} is damaged or incomplete ({reason}): fetch it again") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' own remarks about a checkpoint out of the user's terminal: ours say what is wrong."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _weights_file(folder: Path) -> Path:
+    """The file that diffusers will read, or one line if there is none."""
+    name = "diffusion_pytorch_model"
+    for kind in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json"):
+        if (folder / (name + kind)).is_file():
+            return folder / (name + kind)
+    raise UserError(f"no weights at {folder / name}.safetensors (nor .bin): was the download complete?")
+
+
+def _number(name: str) -> int:
+    digits = name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else -1
+
+
+def _download(repository: str, wanted: str, source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"],
+                ignore_patterns=["*.fp16.*", "*non_ema*", "safety_checker/*"],
+            )
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"no folder {repository} here, and {wanted} cannot be had from the hub under that name ({reason}); {source}"
+        ) from error

@@ -1,0 +1,44 @@
+"""From images to what the UNet reads: the VAE's latents, or the pixels themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from satdifuser.diffusion.files import quiet
+from satdifuser.diffusion.memory import MemoryBound
+from satdifuser.diffusion.noise import batch_noise
+from satdifuser.errors import UserError
+
+POSTERIORS = ("mean", "sample")
+POSTERIOR_DRAW = -1  # the posterior's noise, among the timesteps that key all noise
+
+
+class LatentEncoder(nn.Module):
+    """A frozen VAE's encoder: latents in float32, scaled to unit variance as the UNet was trained on.
+
+    The posterior's mean by default; `posterior="sample"` draws from it by (seed, sample id).
+    """
+
+    def __init__(self, vae: Any, *, dtype: torch.dtype, posterior: str = "mean", seed: int = 0) -> None:
+        super().__init__()
+        if posterior not in POSTERIORS:
+            raise UserError(f"encoder.posterior is {posterior!r}: it can be {' or '.join(POSTERIORS)}")
+        with quiet():
+            self.vae = vae.to(dtype=dtype).eval().requires_grad_(False)
+        self.dtype, self.posterior, self.seed = dtype, posterior, seed
+        self.scale = float(vae.config["scaling_factor"])
+        self.shift = float(vae.config.get("shift_factor") or 0.0)
+        self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.memory = MemoryBound("encoder.batch")
+
+    def forward(self, images: Tensor, sample_ids: Sequence[str]) -> Tensor:
+        parts = self.memory.run(lambda part: self.vae.encode(images[part].to(self.dtype)).latent_dist, len(images))
+        latents = torch.cat([part.mean.float() for part in parts])
+        if self.posterior == "sample":
+            spread = torch.cat([part.std.float() for part in parts])
+            latents = latents + spread * batch_noise(self.seed, sample_ids, POSTERIOR_DRAW, latents)
+        return (latents - self.shift) * self.scale
