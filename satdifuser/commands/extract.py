@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def run(config: Any) -> Path:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("extract runs in one process for now: start it without accelerate launch")
-    path = Path(config.store.path)
+    path, skip = Path(config.store.path), _on_error(config.on_error)
     if path.exists() and config.store.reuse:
         encoder = build_encoder(config.encoder)
         store = FeatureStore(path)
@@ -45,22 +47,26 @@ def run(config: Any) -> Path:
         identity={name: data.identity for name, data in splits.items()},
         dtype=config.store.dtype,
     )
-    skip = _on_error(config.on_error)
+    workers = config.store.workers
+    if workers is None:  # beside a GPU the processors are free
+        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
     with torch.inference_mode(), writer, bar("images") as progress, BackgroundWriter(writer) as background:
         task = progress.add_task("extracting", total=samples)
         for name, data in splits.items():
             batches = OrderedBatches(len(data), config.store.batch_size)
-            for batch in loader(data, batches, config.store.workers, sample_check(encoder), skip):
-                writer.skip(batch.pop("skipped", []))
+            for batch in loader(data, batches, workers, sample_check(encoder), skip):
+                left_out = batch.pop("skipped", [])
+                writer.skip(left_out)
                 if batch["id"]:
                     inputs = to_device({key: batch.pop(key) for key in ("image", "metadata") if key in batch}, device)
                     bank = encoder(inputs["image"], sample_ids=batch["id"], metadata=inputs.get("metadata"))
                     background.put(bank, batch, split=name)
-                progress.advance(task, len(batch["id"]))
+                progress.advance(task, len(batch["id"]) + len(left_out))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     kept = samples - len(writer.skipped)
-    console.print(f"wrote {path}: {kept} samples, {len(spec.taps)} taps, {size / 1e6:.0f} MB")
-    _list_skipped(writer.skipped, console)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)  # ids may have brackets
+    say(f"wrote {path}: {kept} samples, {len(spec.taps)} taps, {size / 1e6:.0f} MB")
+    _list_skipped(writer.skipped, say)
     return path
 
 
@@ -71,14 +77,14 @@ def _on_error(word: str) -> bool:
     return word == "skip"
 
 
-def _list_skipped(skipped: list[dict[str, str]], console: Any) -> None:
+def _list_skipped(skipped: list[dict[str, str]], say: Callable[[str], None]) -> None:
     shown = 20
     if skipped:
-        console.print(f"skipped {len(skipped)} samples (all of them in the store's attribute 'skipped'):")
+        say(f"skipped {len(skipped)} samples (all of them in the store's attribute 'skipped'):")
     for sample in skipped[:shown]:
-        console.print(f"  {sample['reason']}", highlight=False, soft_wrap=True)
+        say(f"  {sample['reason']}")
     if len(skipped) > shown:
-        console.print(f"  and {len(skipped) - shown} more")
+        say(f"  and {len(skipped) - shown} more")
 
 
 def _require_data(store: Any, config: Any) -> None:

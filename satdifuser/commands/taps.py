@@ -16,14 +16,16 @@ def run(config: Any) -> None:
 
     if config.encoder.get("backbone") is None:
         raise UserError("satdifuser taps lists the taps of a diffusion backbone: encoder=small, diffusionsat, ...")
-    from satdifuser.diffusion.schedule import NoiseSchedule, resolve_timesteps
+    from satdifuser.diffusion.schedule import NoiseSchedule
     from satdifuser.diffusion.selection import choose_taps, kind_of, list_taps
 
     backbone = make(config.encoder.backbone, blueprint=True)
     size = int(config.encoder.image_size)
     wanted = config.encoder.taps
-    chosen = choose_taps(backbone, wanted if isinstance(wanted, str) else _plain(wanted), size)
-    timesteps = resolve_timesteps(_plain(config.encoder.timesteps), NoiseSchedule(backbone.scheduler))
+    chosen = choose_taps(backbone, _plain(wanted), size)
+    timesteps = NoiseSchedule(backbone.scheduler).resolve(
+        _plain(config.encoder.timesteps), _plain(config.encoder.save_steps), config.encoder.steps
+    )
     names = {tap.name for tap in chosen}
     table = Table("", "tap", "kind", "channels", "stride", f"map at {size} px", box=None, header_style="bold")
     for tap in list_taps(backbone, size, every=bool(config.all)):
@@ -48,4 +50,4 @@ def run(config: Any) -> None:
 def _plain(value: Any) -> Any:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(value, resolve=True)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

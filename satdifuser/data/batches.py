@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -65,13 +65,20 @@ class OrderedBatches(Sampler[list[int]]):
 Check = Callable[[Sample], str | None]
 
 
-class _BatchReader(Dataset[Batch]):
+class _BatchReader(Dataset[Any]):
     """Reads a whole batch at once: a store can do that faster than sample by sample."""
 
     def __init__(self, data: LabelledDataset, check: Check | None = None, skip: bool = False) -> None:
         self.data, self.check, self.skip = data, check, skip
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
+    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
+        """A batch, or the user's error as a value: raised in a worker, it would come out wrapped in a traceback."""
+        try:
+            return self._read(indices)
+        except UserError as error:
+            return error
+
+    def _read(self, indices: Sequence[int]) -> Batch:
         read = getattr(self.data, "batch", None)
         if read is not None:
             return read(indices)
@@ -90,7 +97,11 @@ class _BatchReader(Dataset[Batch]):
         return batch
 
     def _sample(self, index: int) -> Sample:
-        sample: Sample = self.data[index]
+        try:
+            sample: Sample = self.data[index]
+        except UserError as error:
+            name = self.data.sample_id(index)
+            raise UserError(str(error) if name in str(error) else f"sample {name}: {error}") from error
         fault = self.check(sample) if self.check is not None else None
         if fault is not None:
             raise UserError(f"sample {sample['id']} {fault}")
@@ -103,21 +114,36 @@ def loader(
     workers: int = 0,
     check: Check | None = None,
     skip: bool = False,
-) -> DataLoader[Any]:
-    """A DataLoader over the batches; images or banks, ids and labels under their names.
+) -> Iterable[Batch]:
+    """Batches as they come; images or banks, ids and labels under their names.
 
     `check` says what is wrong with a sample, on the host, before it goes anywhere; with `skip`, samples that are wrong
     or cannot be read are left out of their batch and listed in it.
     """
-    return DataLoader(
-        _BatchReader(data, check, skip),
-        batch_size=None,
-        collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
-        sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+    return _Batches(
+        DataLoader(
+            _BatchReader(data, check, skip),
+            batch_size=None,
+            collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
+            sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
     )
+
+
+class _Batches:
+    """What the loader gives, with the reader's errors raised where the batches are used."""
+
+    def __init__(self, batches: DataLoader[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -127,9 +153,17 @@ def _as_it_is(batch: Any) -> Any:
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples into a batch; images of different sizes are an error that names two of them."""
     batch: Batch = {"id": [sample["id"] for sample in samples]}
+    more = {name: sample for sample in samples for name in sample if name not in samples[0]}
+    for name, sample in more.items():
+        raise UserError(f"sample {samples[0]['id']} has no {name}, but sample {sample['id']} has one: give it to all")
     for name, first in samples[0].items():
         if not isinstance(first, Tensor):
             continue
+        lacking = next((sample for sample in samples if name not in sample), None)
+        if lacking is not None:
+            raise UserError(
+                f"sample {lacking['id']} has no {name}, but sample {samples[0]['id']} has one: give it to all"
+            )
         values: list[Tensor] = [sample[name] for sample in samples]  # type: ignore[literal-required]
         other = next((i for i, v in enumerate(values) if v.shape != values[0].shape), None)
         if other is not None:

@@ -51,7 +51,7 @@ class ImageInput(nn.Module):
 
     def fault(self, image: Tensor, expect: tuple[int, int] | None = None) -> str | None:
         """Why an image `[bands, height, width]` cannot be used, with a remedy; None if it can."""
-        if image.ndim != 3 or image.shape[0] != len(self.sensor):
+        if image.ndim != 3 or image.shape[0] != len(self.sensor) or not image.numel():
             return (
                 f"has the shape {tuple(image.shape)}, but {self.sensor.name} gives [{len(self.sensor)}, height, width]"
                 f" ({', '.join(self.sensor.names)}): set data.sensor to the sensor of the images"
@@ -61,7 +61,7 @@ class ImageInput(nn.Module):
             count = int((~image.isfinite()).any(0).sum())
             return f"has NaN or infinite values in {count} pixels: mask them as no-data (0) or leave the sample out"
         least, most = self.sensor.valid
-        if low < least or high > most:
+        if low < least - 1e-6 or high > most + 1e-6:  # a bound in float32 is not the bound in float64
             return (
                 f"has values from {low:.4g} to {high:.4g}, but {self.sensor.name} is declared as {least:g} to {most:g}:"
                 " scale digital numbers to reflectance, or declare the sensor's range (Sensor.valid)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from satdifuser.diffusion.files import quiet
 from satdifuser.diffusion.latents import LatentEncoder
 from satdifuser.diffusion.loading import Backbone
 from satdifuser.diffusion.network import TappedUNet
-from satdifuser.diffusion.schedule import NoiseSchedule, resolve_timesteps
-from satdifuser.diffusion.selection import Wanted, choose_taps, latent_factor
+from satdifuser.diffusion.schedule import NoiseSchedule
+from satdifuser.diffusion.selection import Wanted, check_size, choose_taps
 from satdifuser.errors import UserError, nearest
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,6 +31,7 @@ class DiffusionEncoder(nn.Module):
     and, up to rounding, of nothing else: not of its batch, nor of the order, the workers or the processes.
 
     `mode` is `noise` (closed form), `inversion` or `generation` (DDIM, with `steps` over the whole schedule);
+    `save_steps` gives the timesteps in the published notation instead, counted in those steps from noise to clean;
     `noise_draws` averages the features of `noise` over so many independent draws. `metadata` is `none`, `samples` (each
     sample's own) or one list of numbers for all. `precision` (`auto`: bfloat16 on a GPU, else float32) is the UNet's;
     the VAE's is the same, but float32 where that is float16, and the maps leave in `output_precision`. `batch` bounds
@@ -43,11 +44,12 @@ class DiffusionEncoder(nn.Module):
         *,
         prepare: ImageInput,
         taps: Wanted,
-        timesteps: Sequence[int] | Mapping[str, Any],
+        timesteps: Sequence[int],
         image_size: int = 64,
         seed: int = 0,
         mode: str = "noise",
         steps: int = 50,
+        save_steps: Sequence[int] | None = None,
         noise_draws: int = 1,
         metadata: str | Sequence[float] = "none",
         posterior: str = "mean",
@@ -65,12 +67,14 @@ class DiffusionEncoder(nn.Module):
         if noise_draws < 1 or (noise_draws > 1 and mode != "noise"):
             raise UserError(f"encoder.noise_draws is {noise_draws}: give 1 or more, and more than 1 in mode noise only")
         schedule = NoiseSchedule(backbone.scheduler)
-        wanted = resolve_timesteps(timesteps, schedule)
+        wanted = schedule.resolve(timesteps, save_steps, steps)
         _check_image(backbone, prepare, image_size)
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where it will be moved to
         unet_dtype = _precision("precision", precision, target)
         vae_dtype = _precision("vae_precision", vae_precision or _safe(unet_dtype), target)
-        output_dtype = unet_dtype if output_precision is None else _precision("output", output_precision, target)
+        output_dtype = (
+            unet_dtype if output_precision is None else _precision("output_precision", output_precision, target)
+        )
         chosen = choose_taps(backbone, taps, image_size)
 
         self.prepare, self.mode = prepare, mode
@@ -92,7 +96,7 @@ class DiffusionEncoder(nn.Module):
         )
         self.latents = None
         if backbone.vae is not None:
-            self.latents = LatentEncoder(backbone.vae, dtype=vae_dtype, posterior=posterior, seed=seed)
+            self.latents = LatentEncoder(backbone.vae, dtype=vae_dtype, posterior=posterior, seed=seed, batch=batch)
         self._set_metadata(metadata, backbone.num_metadata)
         self.spec = BankSpec(
             taps=tuple(replace(tap, timestep=t) for t in wanted for tap in chosen),
@@ -141,7 +145,7 @@ class DiffusionEncoder(nn.Module):
         constant = None
         if not isinstance(metadata, str):
             constant = torch.tensor([float(number) for number in metadata])
-            if len(constant) != reads or not bool(constant.isfinite().all()):
+            if not reads or len(constant) != reads or not bool(constant.isfinite().all()):
                 raise UserError(f"encoder.metadata is {list(metadata)}: the UNet reads {reads} finite numbers")
         elif metadata not in ("none", "samples"):
             raise UserError(f"encoder.metadata is {metadata!r}: it can be none, samples, or a list of {reads} numbers")
@@ -167,6 +171,9 @@ class DiffusionEncoder(nn.Module):
                 f"sample {sample_ids[0]}: metadata has the shape {tuple(given.shape)}, but the UNet reads"
                 f" {self.num_metadata} numbers for each of {len(like)} samples"
             )
+        if given.device.type == "cpu" and not bool(given.isfinite().all()):  # on a GPU the loader has looked
+            unknown = int((~given.isfinite()).any(1).nonzero()[0])
+            raise UserError(f"sample {sample_ids[unknown]}: metadata has NaN or infinite numbers: fill them in")
         return normalise_metadata(given.to(like))
 
     def _settings(self, backbone: Backbone) -> dict[str, Any]:
@@ -204,13 +211,7 @@ def _check_image(backbone: Backbone, prepare: ImageInput, image_size: int) -> No
             f"the VAE makes latents of {backbone.vae.config['latent_channels']} channels, but the UNet reads"
             f" {backbone.unet.config['in_channels']}: they are not of one text-to-image model"
         )
-    factor = 2 ** (len(backbone.unet.config["block_out_channels"]) - 1)
-    factor *= 1 if backbone.vae is None else latent_factor(backbone.vae)
-    if image_size < factor or image_size % factor:
-        raise UserError(
-            f"encoder.image_size is {image_size}: the largest stride of {backbone.name} is {factor}, so use a multiple"
-            " of it (encoder.prepare.size resizes the images)"
-        )
+    check_size(backbone, image_size)
 
 
 def _precision(setting: str, word: str, device: torch.device) -> torch.dtype:

@@ -103,12 +103,15 @@ def quiet() -> Iterator[None]:
     """Keep the libraries' own remarks about a checkpoint out of the user's terminal: ours say what is wrong."""
     from diffusers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _weights_file(folder: Path) -> Path:
@@ -126,18 +129,20 @@ def _number(name: str) -> int:
 
 
 def _download(repository: str, wanted: str, source: str) -> Path:
+    """The parts of a checkpoint that are used, and of two formats the safer one."""
     from huggingface_hub import snapshot_download
 
+    models = ("unet", "checkpoint-*/unet", "vae", "text_encoder")
+    parts = ["model_index.json", *(f"{part}/*" for part in (*models, "tokenizer", "scheduler"))]
+    others = ["*.fp16.*", "*.non_ema.*", "*.msgpack", "*.onnx", "*.ckpt"]
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.bin"],
-                ignore_patterns=["*.fp16.*", "*non_ema*", "safety_checker/*"],
-            )
-        )
+        folder = Path(snapshot_download(repository, allow_patterns=parts, ignore_patterns=[*others, "*.bin"]))
+        found = [path for model in models for path in folder.glob(model)]
+        if not all(any(path.glob("*.safetensors")) for path in found):
+            folder = Path(snapshot_download(repository, allow_patterns=parts, ignore_patterns=others))
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"no folder {repository} here, and {wanted} cannot be had from the hub under that name ({reason}); {source}"
         ) from error
+    return folder

@@ -23,7 +23,9 @@ class LatentEncoder(nn.Module):
     The posterior's mean by default; `posterior="sample"` draws from it by (seed, sample id).
     """
 
-    def __init__(self, vae: Any, *, dtype: torch.dtype, posterior: str = "mean", seed: int = 0) -> None:
+    def __init__(
+        self, vae: Any, *, dtype: torch.dtype, posterior: str = "mean", seed: int = 0, batch: int | None = None
+    ) -> None:
         super().__init__()
         if posterior not in POSTERIORS:
             raise UserError(f"encoder.posterior is {posterior!r}: it can be {' or '.join(POSTERIORS)}")
@@ -33,7 +35,7 @@ class LatentEncoder(nn.Module):
         self.scale = float(vae.config["scaling_factor"])
         self.shift = float(vae.config.get("shift_factor") or 0.0)
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
-        self.memory = MemoryBound("encoder.batch")
+        self.memory = MemoryBound("encoder.batch", batch)
 
     def forward(self, images: Tensor, sample_ids: Sequence[str]) -> Tensor:
         parts = self.memory.run(lambda part: self.vae.encode(images[part].to(self.dtype)).latent_dist, len(images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ SOURCES = {
     "stable_diffusion": "give a folder or a hub name in diffusers' layout as encoder.backbone.weights",
     "pixel_unet": "give a folder in diffusers' layout (unet/, scheduler/), or encoder.backbone.weights=small",
 }
+# of UNet, VAE and scheduler
+SETTINGS = (
+    *("attention_head_dim", "num_attention_heads", "norm_num_groups", "norm_eps", "act_fn", "flip_sin_to_cos"),
+    *("freq_shift", "center_input_sample", "mid_block_scale_factor", "downsample_padding", "resnet_time_scale_shift"),
+    *("time_embedding_type", "scaling_factor", "shift_factor", "prediction_type"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def pixel_unet(weights: str = "small", *, name: str | None = None, seed: int = 0
         unet=unet,
         scheduler=scheduler,
         name=name or (f"{weights}-diffusion" if shipped else folder.resolve().name),
-        fingerprint="" if blueprint else fingerprint(unet, *_schedule(scheduler)),
+        fingerprint="" if blueprint else fingerprint(unet, _settings(unet, scheduler)),
         blueprint=blueprint,
     )
 
@@ -141,7 +148,7 @@ def _latent(
         unet=unet,
         scheduler=scheduler,
         name=name or (f"random-{architecture}" if random else folder.resolve().name),
-        fingerprint="" if blueprint else fingerprint(unet, vae, text, *_schedule(scheduler)),
+        fingerprint="" if blueprint else fingerprint(unet, vae, text, _settings(unet, vae, scheduler)),
         vae=vae,
         prompt=text,
         text=prompt,
@@ -190,10 +197,12 @@ def fingerprint(*parts: nn.Module | Tensor) -> str:
         return hashlib.sha256(b"".join(pool.map(digest, tensors))).hexdigest()[:16]
 
 
-def _schedule(scheduler: Any) -> tuple[Tensor, Tensor]:
-    """What of the schedule features depend on: its levels, and what the network predicts."""
-    kind = str(scheduler.config.get("prediction_type", "epsilon")).encode()
-    return scheduler.alphas_cumprod, torch.tensor(list(kind), dtype=torch.uint8)
+def _settings(*parts: Any) -> Tensor:
+    """What of the configurations changes features, but neither names nor shapes of the weights."""
+    known = {key: part.config[key] for part in parts for key in SETTINGS if part.config.get(key) is not None}
+    levels = [float(a) for a in parts[-1].alphas_cumprod]
+    words = json.dumps([known, levels], sort_keys=True, default=list).encode()
+    return torch.tensor(list(words), dtype=torch.uint8)
 
 
 def _refuse_other_conditions(config: dict[str, Any], folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -25,6 +26,15 @@ METADATA = (
 SCALE = 1000.0
 
 
+def _with_metadata(init: Callable[..., None]) -> Callable[..., None]:
+    """State the parameters of UNet2DConditionModel and our two: diffusers reads a configuration by this signature."""
+    own = inspect.signature(init).parameters
+    inherited = [p for name, p in inspect.signature(UNet2DConditionModel.__init__).parameters.items()]
+    extra = [own[name] for name in ("use_metadata", "num_metadata")]
+    init.__signature__ = inspect.Signature([*inherited, *extra])  # type: ignore[attr-defined]
+    return init
+
+
 class SatUNet(UNet2DConditionModel):
     """`UNet2DConditionModel` with `metadata_embedding.{0..6}`: each number goes through the timestep's sinusoids.
 
@@ -33,72 +43,15 @@ class SatUNet(UNet2DConditionModel):
     """
 
     time_proj: Any
+    config: Any
 
     @register_to_config
-    def __init__(
-        self,
-        sample_size: int | None = None,
-        in_channels: int = 4,
-        out_channels: int = 4,
-        center_input_sample: bool = False,
-        flip_sin_to_cos: bool = True,
-        freq_shift: int = 0,
-        down_block_types: Sequence[str] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        mid_block_type: str | None = "UNetMidBlock2DCrossAttn",
-        up_block_types: Sequence[str] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        only_cross_attention: bool | Sequence[bool] = False,
-        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
-        layers_per_block: int | Sequence[int] = 2,
-        downsample_padding: int = 1,
-        mid_block_scale_factor: float = 1,
-        dropout: float = 0.0,
-        act_fn: str = "silu",
-        norm_num_groups: int | None = 32,
-        norm_eps: float = 1e-5,
-        cross_attention_dim: int | Sequence[int] = 1280,
-        attention_head_dim: int | Sequence[int] = 8,
-        num_attention_heads: int | Sequence[int] | None = None,
-        dual_cross_attention: bool = False,
-        use_linear_projection: bool = False,
-        upcast_attention: bool = False,
-        resnet_time_scale_shift: str = "default",
-        conv_in_kernel: int = 3,
-        conv_out_kernel: int = 3,
-        use_metadata: bool = True,
-        num_metadata: int = 7,
-    ) -> None:
-        super().__init__(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            center_input_sample=center_input_sample,
-            flip_sin_to_cos=flip_sin_to_cos,
-            freq_shift=freq_shift,
-            down_block_types=tuple(down_block_types),
-            mid_block_type=mid_block_type,
-            up_block_types=tuple(up_block_types),
-            only_cross_attention=only_cross_attention,
-            block_out_channels=tuple(block_out_channels),
-            layers_per_block=layers_per_block,
-            downsample_padding=downsample_padding,
-            mid_block_scale_factor=mid_block_scale_factor,
-            dropout=dropout,
-            act_fn=act_fn,
-            norm_num_groups=norm_num_groups,
-            norm_eps=norm_eps,
-            cross_attention_dim=cross_attention_dim,
-            attention_head_dim=attention_head_dim,
-            num_attention_heads=num_attention_heads,
-            dual_cross_attention=dual_cross_attention,
-            use_linear_projection=use_linear_projection,
-            upcast_attention=upcast_attention,
-            resnet_time_scale_shift=resnet_time_scale_shift,
-            conv_in_kernel=conv_in_kernel,
-            conv_out_kernel=conv_out_kernel,
-        )
-        width = block_out_channels[0] * 4
+    @_with_metadata
+    def __init__(self, *, use_metadata: bool = True, num_metadata: int = 7, **unet: Any) -> None:
+        super().__init__(**unet)
+        channels = self.config["block_out_channels"][0]
         self.metadata_embedding = nn.ModuleList(
-            TimestepEmbedding(block_out_channels[0], width, act_fn=act_fn)
+            TimestepEmbedding(channels, 4 * channels, act_fn=self.config["act_fn"])
             for _ in range(num_metadata if use_metadata else 0)
         )
 

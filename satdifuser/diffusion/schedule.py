@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -59,8 +59,12 @@ class NoiseSchedule:
         grid = range(self.offset, self.total, self.total // steps)
         return sorted({t for t in grid if low < t < high} | set(timesteps))
 
-    def check(self, timesteps: Sequence[int]) -> tuple[int, ...]:
-        """The timesteps, if there are some, each once and inside the schedule."""
+    def resolve(
+        self, timesteps: Sequence[int], save_steps: Sequence[int] | None = None, steps: int = 50
+    ) -> tuple[int, ...]:
+        """The timesteps, if there are some, each once and inside the schedule; or those of the published notation."""
+        if save_steps is not None:
+            timesteps = training_timesteps(save_steps, steps, self.total, self.offset)
         whole = [t for t in timesteps if isinstance(t, int) and not isinstance(t, bool) and 0 <= t < self.total]
         if not timesteps or len(set(whole)) != len(timesteps):
             raise UserError(
@@ -83,17 +87,3 @@ def training_timesteps(
         raise UserError(f"generation step {outside[0]} is outside 0 (noise) to {num_steps - 1} (clean)")
     stride = train_steps // num_steps
     return [max(0, (num_steps - 2 - step) * stride + offset) for step in save_steps]
-
-
-def resolve_timesteps(wanted: Sequence[int] | Mapping[str, Any], schedule: NoiseSchedule) -> tuple[int, ...]:
-    """`encoder.timesteps`: training timesteps, or `{save_steps: [47, 45, 40], num_steps: 50}`."""
-    if isinstance(wanted, Mapping):
-        known = {"save_steps", "num_steps"}
-        if "save_steps" not in wanted or set(wanted) - known:
-            raise UserError(
-                f"encoder.timesteps is {dict(wanted)}: give training timesteps, or save_steps (and num_steps)"
-            )
-        wanted = training_timesteps(
-            wanted["save_steps"], int(wanted.get("num_steps", 50)), schedule.total, schedule.offset
-        )
-    return schedule.check(list(wanted))

@@ -45,15 +45,21 @@ def choose_taps(backbone: Backbone, wanted: Wanted, image_size: int) -> tuple[Ta
                 f"{nearest(wanted, PRESETS)}"
             )
         wanted = PRESETS[wanted]
-    if not wanted:
-        raise UserError("encoder.taps is empty: name at least one module, or the preset satdifuser")
+    if not isinstance(wanted, Sequence) or not wanted:
+        found = "empty" if wanted == [] else wanted
+        raise UserError(f"encoder.taps is {found}: give a list with at least one module, or the preset satdifuser")
+    check_size(backbone, image_size)
     network = blueprint_of(backbone.unet)
     names: list[str] = []
     all_taps: list[Tap] | None = None
     for item in wanted:
         if isinstance(item, str):
-            names.append(item)
+            if wanted.count(item) > 1:
+                raise UserError(f"tap {item!r} is asked for twice")
+            names += [item] if item not in names else []
             continue
+        if not isinstance(item, Mapping):
+            raise UserError(f"encoder.taps has {item!r}: give names, and selections of block, module and index")
         all_taps = all_taps if all_taps is not None else list_taps(backbone, image_size)
         names += [name for name in _select(item, all_taps) if name not in names]
     return trace(network, names, dry_call(backbone, network, image_size), image_size)
@@ -61,10 +67,11 @@ def choose_taps(backbone: Backbone, wanted: Wanted, image_size: int) -> tuple[Ta
 
 def list_taps(backbone: Backbone, image_size: int, every: bool = False) -> list[Tap]:
     """Every tap that there is, in the order of computation: of the known kinds, or any module that gives a map."""
+    check_size(backbone, image_size)
     network = blueprint_of(backbone.unet)
     names = [name for name, _ in network.named_modules() if name and (every or kind_of(name))]
     calls = count_calls(network, names, dry_call(backbone, network, image_size))
-    found = [tap_of(name, depth, value, image_size) for depth, (name, (times, value)) in enumerate(calls.items())]
+    found = [tap_of(network, name, depth, value, image_size) for depth, (name, (_, value)) in enumerate(calls.items())]
     once = {name for name, (times, _) in calls.items() if times == 1}
     return [tap for tap in found if tap is not None and tap.name in once]
 
@@ -89,6 +96,17 @@ def dry_call(backbone: Backbone, network: Any, image_size: int) -> Callable[[], 
     return lambda: network(noisy, torch.zeros(1, device="meta"), **options)
 
 
+def check_size(backbone: Backbone, image_size: int) -> None:
+    """An image must divide by the largest stride."""
+    factor = 2 ** (len(backbone.unet.config["block_out_channels"]) - 1)
+    factor *= 1 if backbone.vae is None else latent_factor(backbone.vae)
+    if image_size < factor or image_size % factor:
+        raise UserError(
+            f"encoder.image_size is {image_size}: the largest stride of {backbone.name} is {factor}, so use a multiple"
+            " of it (encoder.prepare.size resizes the images)"
+        )
+
+
 def latent_factor(vae: Any) -> int:
     """Pixels to a side of a latent."""
     return int(2 ** (len(vae.config["block_out_channels"]) - 1))
@@ -98,8 +116,8 @@ def _select(item: Mapping[str, Any], there: Sequence[Tap]) -> list[str]:
     unknown = set(item) - {"block", "module", "index"}
     if unknown or "module" not in item:
         raise UserError(f"the selection of taps {dict(item)} is not understood: it has block, module and index")
-    blocks = _listed(item.get("block", list(BLOCKS)))
-    modules = _listed(item["module"])
+    blocks = _words(item, "block") if item.get("block") is not None else []
+    modules = _words(item, "module")
     single = [kind for module in modules for kind in module.split("|")]
     for what, word, known in (
         *(("module", kind, [*KINDS, "conv_in", "conv_out"]) for kind in single),
@@ -107,7 +125,7 @@ def _select(item: Mapping[str, Any], there: Sequence[Tap]) -> list[str]:
     ):
         if word not in known:
             raise UserError(f"taps: no {what} {word!r}: there is {', '.join(known)}{nearest(word, known)}")
-    names = [tap.name for tap in there if any(_inside(tap.name, block) for block in blocks)]
+    names = [tap.name for tap in there if not blocks or any(_inside(tap.name, block) for block in blocks)]
     found: list[str] = []
     for module in modules:  # a|b: b where there is no a
         kinds = {kind: [name for name in names if kind_of(name) == kind] for kind in module.split("|")}
@@ -117,15 +135,28 @@ def _select(item: Mapping[str, Any], there: Sequence[Tap]) -> list[str]:
         raise UserError(f"the selection of taps {dict(item)} matches nothing: satdifuser taps lists what there is")
     if item.get("index") is None:
         return found
-    indices = [int(index) for index in _listed(item["index"])]
+    indices = _listed(item["index"])
+    if any(not isinstance(index, int) or isinstance(index, bool) for index in indices):
+        raise UserError(f"taps: the index of {dict(item)} must be whole numbers")
     outside = [index for index in indices if not -len(found) <= index < len(found)]
     if outside:
         raise UserError(f"taps: index {outside[0]} of {dict(item)} is outside: it matches {len(found)} modules")
-    return [found[index] for index in indices]
+    chosen = [found[index] for index in indices]
+    twice = next((name for name in chosen if chosen.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"tap {twice!r} is asked for twice: by the indices of {dict(item)}")
+    return chosen
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _words(item: Mapping[str, Any], key: str) -> list[str]:
+    words = _listed(item[key])
+    if any(not isinstance(word, str) for word in words):
+        raise UserError(f"taps: the {key} of {dict(item)} must be a word, or a list of words")
+    return words
 
 
 def _blocks(there: Sequence[Tap]) -> list[str]:

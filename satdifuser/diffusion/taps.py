@@ -65,7 +65,7 @@ def trace(network: nn.Module, names: Sequence[str], call: Callable[[], Any], ima
     for depth, (name, (times, value)) in enumerate(calls.items()):
         if times != 1:
             raise UserError(f"tap {name!r} is computed {times} times in a pass: choose a module that is computed once")
-        tap = tap_of(name, depth, value, image_size)
+        tap = tap_of(network, name, depth, value, image_size)
         if tap is None:
             raise UserError(f"tap {name!r} gives {_shape(value)}, not a map [batch, channels, height, width]")
         taps.append(tap)
@@ -96,10 +96,13 @@ def count_calls(network: nn.Module, names: Sequence[str], call: Callable[[], Any
     return calls
 
 
-def tap_of(name: str, depth: int, output: Any, image_size: int) -> Tap | None:
+def tap_of(network: nn.Module, name: str, depth: int, output: Any, image_size: int) -> Tap | None:
     """The tap that a module's output makes: a map, or tokens that are one; None if it is neither."""
+    not_tokens = isinstance(network.get_submodule(name), nn.GroupNorm) or name.endswith(("attn2.to_k", "attn2.to_v"))
     value = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(value, Tensor) or value.ndim not in (3, 4):
+        return None
+    if value.ndim == 3 and not_tokens:  # channels before positions, or the words of the prompt
         return None
     if value.ndim == 4:
         channels, (height, width) = value.shape[1], value.shape[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ class BackgroundWriter:
         self._store = store
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=DEPTH)
         self._error: BaseException | None = None
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="store writer", daemon=True)
 
     def put(self, bank: FeatureBank, labels: Mapping[str, Any], split: str) -> None:
@@ -46,12 +48,23 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._error = self._error or error  # what waits is not written any more
-        self._queue.put(None)
-        self._thread.join()
         if error is None:
+            try:
+                self._queue.put(None)
+                self._thread.join()
+            except BaseException as interrupt:
+                self._stop(interrupt)
+                raise
             self._raise()
+        else:
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        """End the thread; what waits is not written any more."""
+        self._error = self._error or error
+        while not self._ended.wait(0.02):  # not is_alive(): a thread whose join was interrupted counts as dead
+            with contextlib.suppress(queue.Full):
+                self._queue.put_nowait(None)
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -64,6 +77,7 @@ class BackgroundWriter:
                 self._store.append(bank, labels, split)
             except BaseException as error:
                 self._error = error
+        self._ended.set()
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -83,7 +83,10 @@ class StoreWriter:
             self._check_finite(tap, bank[tap], maps, batch["id"])
             self._buffers[tap].append(maps.numpy())
             self._buffered[tap] += len(maps)
-            self._flush(tap)
+            try:
+                self._flush(tap)
+            except OSError as error:
+                raise _disk_error(error, self.path) from error
 
     def skip(self, samples: Sequence[Mapping[str, str]]) -> None:
         """Promise so many samples less; their ids and reasons go into the store's attributes."""
@@ -99,6 +102,12 @@ class StoreWriter:
             raise UserError(
                 f"only some batches have the label {odd!r}: a store holds labels for all samples or for none"
             )
+        for name, parts in self._columns.items():
+            if name not in ("id", "split") and column[name].shape[1:] != parts[0].shape[1:]:
+                raise UserError(
+                    f"sample {column['id'][0]} has {name} {column[name].shape[1:]}, but sample"
+                    f" {self._columns['id'][0][0]} has {parts[0].shape[1:]}: samples of a data set must have one size"
+                )
 
     def _check_finite(self, tap: Tap, computed: Tensor, stored: Tensor, ids: Sequence[str]) -> None:
         """What the encoder computed must be finite, and what is stored of it too."""
@@ -125,8 +134,6 @@ class StoreWriter:
         finally:
             if error is not None or self._partial.exists():
                 shutil.rmtree(self._partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise _disk_error(error, self.path) from error
 
     def _create(self, tap: Tap) -> Any:
         shape = self.spec.shape(tap)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import islice
+from traceback import clear_frames
+from typing import Any
 
 import pytest
 import torch
@@ -180,3 +183,110 @@ def test_moving_a_batch_moves_tensors_and_banks_and_keeps_the_rest() -> None:
     assert moved["label"].device.type == "meta"
     assert {value.device.type for value in moved["bank"].values()} == {"meta"}
     assert batch["label"].device.type == "cpu"
+
+
+class Doubtful(Numbers):
+    """As `Numbers`; some cannot be read."""
+
+    def __init__(self, length: int, unreadable: Sequence[int] = ()) -> None:
+        super().__init__(length)
+        self.unreadable = unreadable
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        if index in self.unreadable:
+            raise UserError(f"file-{index}.tif is cut short: fetch it again")
+        return super().__getitem__(index)
+
+
+class Above:
+    """Samples above a number are bad."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __call__(self, sample: Any) -> str | None:
+        return f"is above {self.most}: take less" if int(sample["label"]) > self.most else None
+
+
+def complaint(batches: Iterable[Any]) -> tuple[list[list[str]], str]:
+    """The ids of the batches before an error, and the error's one line."""
+    read: list[list[str]] = []
+    said = "no error"
+    try:
+        read.extend(batch["id"] for batch in batches)
+    except UserError as error:
+        said = str(error)
+        clear_frames(error.__traceback__)  # left to the garbage collector, each worker takes torch 5 s to end
+    assert "\n" not in said.strip()
+    assert "Traceback" not in said
+    return read, said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_the_check_finds_wrong_is_an_error_that_names_it(workers: int) -> None:
+    read, said = complaint(loader(Doubtful(8), OrderedBatches(8, 2), workers, Above(4)))
+    assert read == [["n0", "n1"], ["n2", "n3"]]
+    assert said == "sample n5 is above 4: take less"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_cannot_be_read_is_an_error_that_names_it_and_says_why(workers: int) -> None:
+    read, said = complaint(loader(Doubtful(6, [3]), OrderedBatches(6, 2), workers, Above(9)))
+    assert read == [["n0", "n1"]]
+    assert "file-3.tif is cut short: fetch it again" in said
+    assert "sample n3" in said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipping_leaves_bad_samples_out_in_order_and_lists_them_with_reasons(workers: int) -> None:
+    order = [[9, 0, 4], [1, 8], [7, 9], [3, 2, 5, 6]]
+    bad = {i: f"sample n{i} is above 6: take less" for i in (7, 8, 9)}
+    bad |= {i: f"file-{i}.tif is cut short: fetch it again" for i in (2, 4)}
+    read = list(loader(Doubtful(10, [2, 4]), order, workers, Above(6), skip=True))  # type: ignore[arg-type]
+    assert len(read) == len(order)
+    for indices, batch in zip(order, read, strict=True):
+        good = [i for i in indices if i not in bad]
+        assert batch["id"] == [f"n{i}" for i in good]
+        assert [skipped["id"] for skipped in batch["skipped"]] == [f"n{i}" for i in indices if i in bad]
+        reasons = [skipped["reason"] for skipped in batch["skipped"]]
+        assert all(bad[i] in reason for i, reason in zip([i for i in indices if i in bad], reasons, strict=True))
+        if good:
+            assert batch["label"].tolist() == good
+            assert batch["image"][:, 0, 0, 0].tolist() == [float(i) for i in good]
+        else:
+            assert set(batch) == {"id", "skipped"}
+
+
+def test_without_a_bad_sample_the_list_is_empty_and_without_skipping_there_is_none() -> None:
+    skipping = list(loader(Doubtful(5), OrderedBatches(5, 2), 0, Above(9), skip=True))
+    assert [batch.pop("skipped") for batch in skipping] == [[], [], []]
+    for kwargs in ({"check": Above(9)}, {}):
+        plain = list(loader(Doubtful(5), OrderedBatches(5, 2), **kwargs))
+        assert [batch["id"] for batch in plain] == [batch["id"] for batch in skipping]
+        assert all("skipped" not in batch for batch in plain)
+
+
+def test_without_a_check_samples_that_cannot_be_read_are_skipped_all_the_same() -> None:
+    read = list(loader(Doubtful(4, [0, 1, 3]), OrderedBatches(4, 2), skip=True))
+    assert [batch["id"] for batch in read] == [[], ["n2"]]
+    assert [[skipped["id"] for skipped in batch["skipped"]] for batch in read] == [["n0", "n1"], ["n3"]]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_other_errors_of_the_data_set_are_not_taken_for_bad_samples(skip: bool) -> None:
+    class Broken(Numbers):
+        def __getitem__(self, index: int) -> dict[str, object]:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(loader(Broken(2), OrderedBatches(2, 2), skip=skip))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_label_that_only_some_samples_of_a_batch_have_is_an_error_that_names_one(first: bool) -> None:
+    samples = [{"id": "with", "image": torch.zeros(1), "label": torch.tensor(3)}]
+    samples.insert(1 if first else 0, {"id": "without", "image": torch.zeros(1)})
+    with pytest.raises(UserError) as caught:
+        collate(samples)
+    assert "label" in str(caught.value)
+    assert "without" in str(caught.value)

@@ -9,8 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from satdifuser.baselines.unet import UNetEncoder
 from satdifuser.data.bands import SENTINEL2, Band, Sensor
-from satdifuser.data.inputs import ImageInput
+from satdifuser.data.inputs import ImageInput, SampleCheck, sample_check
+from satdifuser.diffusion.encoder import DiffusionEncoder
+from satdifuser.diffusion.loading import pixel_unet
 from satdifuser.errors import UserError
 
 
@@ -98,3 +101,114 @@ def test_the_input_is_not_changed_in_place() -> None:
     before = images.clone()
     ImageInput()(images)
     assert torch.equal(images, before)
+
+
+RGN = Sensor("three", (Band("x", "red", 600, 10), Band("y", "green", 550, 10), Band("z", "nir", 800, 10)))
+NUMBERS = Sensor("numbers", RGN.bands, valid=(0.0, 10000.0))
+
+
+def test_a_good_image_has_no_fault_whatever_its_size() -> None:
+    for shape in ((3, 4, 4), (3, 7, 2), (3, 1, 1)):
+        assert ImageInput(sensor=RGN).fault(torch.rand(shape)) is None
+    assert ImageInput(sensor=RGN).fault(torch.rand(3, 7, 2), expect=(7, 2)) is None
+
+
+@pytest.mark.parametrize(
+    ("sensor", "value", "good"),
+    [
+        (RGN, -0.2, True),  # in float32 it is a little below: Landsat's no-data, and dark water
+        (RGN, -0.21, False),
+        (RGN, 7.0, True),
+        (RGN, 7.1, False),
+        (NUMBERS, 3000.0, True),
+        (NUMBERS, 10000.0, True),
+        (NUMBERS, 10001.0, False),
+        (NUMBERS, -0.2, False),
+    ],
+)
+def test_values_beyond_what_the_sensor_is_declared_to_give_are_a_fault(
+    sensor: Sensor, value: float, good: bool
+) -> None:
+    image = torch.full((3, 4, 5), 0.1)
+    image[random.randrange(3), random.randrange(4), random.randrange(5)] = value
+    fault = ImageInput(["red"], sensor=sensor).fault(image)
+    if good:
+        assert fault is None
+        return
+    assert fault is not None
+    low, high = sensor.valid
+    for word in (f"{value:.4g}", f"declared as {low:g} to {high:g}", "scale digital numbers", "Sensor.valid"):
+        assert word in fault
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4), (4, 4, 4), (4, 4), (1, 3, 4, 4), (3, 0, 0), (3, 4, 0)])
+def test_a_shape_that_is_no_image_of_the_sensor_is_a_fault_with_the_shape(shape: tuple[int, ...]) -> None:
+    fault = ImageInput(["red"], sensor=RGN).fault(torch.zeros(shape))
+    assert fault is not None
+    assert str(shape) in fault
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_pixels_that_are_not_finite_are_counted_once_for_all_bands(bad: float) -> None:
+    image = torch.rand(3, 5, 5)
+    image[:, 2, 3] = bad
+    image[1, 4, 4] = math.nan
+    fault = ImageInput(["red"], sensor=RGN).fault(image)
+    assert fault is not None
+    assert "in 2 pixels" in fault
+    assert "no-data" in fault
+
+
+def test_the_size_that_counts_is_the_one_after_resizing() -> None:
+    image = torch.rand(3, 8, 6)
+    plain, resized = ImageInput(sensor=RGN), ImageInput(sensor=RGN, size=16)
+    fault = plain.fault(image, expect=(16, 16))
+    assert fault is not None
+    for word in ("8 x 6 px", "16 x 16", "encoder.image_size", "encoder.prepare.size"):
+        assert word in fault
+    assert resized.fault(image, expect=(16, 16)) is None
+    assert "16 x 16 px" in str(resized.fault(image, expect=(8, 6)))
+
+
+def test_where_pixels_cannot_be_looked_at_shapes_are() -> None:
+    images = torch.empty(2, 3, 8, 8, device="meta")
+    assert ImageInput(["red"], sensor=RGN)(images, expect=(8, 8)).shape == (2, 1, 8, 8)
+    with pytest.raises(UserError, match=r"sample a is 8 x 8 px.*16 x 16"):
+        ImageInput(["red"], sensor=RGN)(images, ["a", "b"], expect=(16, 16))
+    with pytest.raises(UserError, match=r"\(2, 3, 8, 8\)"):
+        ImageInput(["red"])(images)
+
+
+def test_a_samples_metadata_must_be_there_as_long_as_the_network_reads_and_known() -> None:
+    check = SampleCheck(ImageInput(sensor=RGN), (4, 4), metadata=7)
+    good = {"id": "a", "image": torch.rand(3, 4, 4), "metadata": torch.randn(7)}
+    assert check(good) is None
+    assert "has no metadata" in str(check({key: good[key] for key in ("id", "image")}))
+    for metadata in (torch.randn(6), torch.randn(8), torch.tensor(1.0), torch.randn(7, 1)):
+        said = str(check({**good, "metadata": metadata}))
+        assert f"length {metadata.numel()}" in said
+        assert "reads 7 numbers" in said
+    for bad in (math.nan, math.inf):
+        metadata = torch.zeros(7)
+        metadata[random.randrange(7)] = bad
+        said = str(check({**good, "metadata": metadata}))
+        assert str(metadata.tolist()) in said
+        assert "fill it in" in said
+    assert "NaN" in str(check({**good, "image": torch.full((3, 4, 4), math.nan), "metadata": torch.randn(2)}))
+    ignored = SampleCheck(ImageInput(sensor=RGN), (4, 4))
+    assert ignored({**good, "metadata": torch.full((2,), math.nan)}) is None
+    assert "4 x 4 px" in str(SampleCheck(ImageInput(sensor=RGN), (8, 8))(good))
+
+
+def test_an_encoder_states_what_it_needs_or_its_declared_input_does() -> None:
+    prepare = ImageInput(["B04", "B03", "B02"], size=16)
+    diffusion = DiffusionEncoder(pixel_unet(), prepare=prepare, taps=["mid_block"], timesteps=[21], image_size=16)
+    unet = UNetEncoder(prepare=prepare, image_size=16, width=8)
+    for encoder in (diffusion, unet):
+        check = sample_check(encoder)
+        assert check == SampleCheck(prepare, (16, 16), 0)
+        assert check({"id": "a", "image": torch.rand(13, 5, 5)}) is None
+    assert sample_check(torch.nn.Linear(2, 2)) is None
+    other = torch.nn.Linear(2, 2)
+    other.prepare = torch.nn.Identity()  # of another kind
+    assert sample_check(other) is None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +139,72 @@ def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def satellite_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("satellite") / "diffusionsat", satellite=True)
+
+
+@pytest.fixture
+def latent_copy(latent_folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint to spoil."""
+    return Path(shutil.copytree(latent_folder, tmp_path / "latent"))
+
+
+@pytest.fixture
+def satellite_copy(satellite_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(satellite_folder, tmp_path / "satellite"))
+
+
+class CheckpointFiles:
+    """What tests do to the files of a checkpoint."""
+
+    config = SATELLITE_UNET
+
+    @staticmethod
+    def edit(path: Path, **keys) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+    @staticmethod
+    def change(path: Path, spoil) -> dict[str, torch.Tensor]:
+        state = load_file(path)
+        spoil(state)
+        save_file(state, path, {"format": "pt"})
+        return state
+
+    @classmethod
+    def randomise(cls, path: Path) -> dict[str, torch.Tensor]:
+        return cls.change(path, lambda state: state.update({k: torch.randn_like(v) for k, v in state.items()}))
+
+    @staticmethod
+    def pickle(path: Path, **more) -> Path:
+        """The same weights in the older format."""
+        other = path.with_name("pytorch_model.bin") if path.name == "model.safetensors" else path.with_suffix(".bin")
+        torch.save({**load_file(path), **more}, other)
+        path.unlink()
+        return other
+
+    @staticmethod
+    def shard(unet: Path) -> list[Path]:
+        from diffusers import UNet2DConditionModel
+
+        model = UNet2DConditionModel.from_pretrained(unet)
+        (unet / "diffusion_pytorch_model.safetensors").unlink()
+        model.save_pretrained(unet, max_shard_size="20KB")
+        return sorted(unet.glob("*.safetensors"))
+
+    @staticmethod
+    def older_attention(state: dict[str, torch.Tensor]) -> None:
+        """The names that a VAE's attention had."""
+        names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+        for name in [name for name in state if "mid_block.attentions.0.to_" in name]:
+            where, new, kind = re.split(r"(to_[qkv]|to_out\.0)", name)
+            state[where + names[new] + kind] = state.pop(name)
+
+    @staticmethod
+    def older_text(state: dict[str, torch.Tensor]) -> None:
+        """The names that a text model's weights had, and a buffer that lay among them."""
+        for name in list(state):
+            state["text_model." + name.removeprefix("text_model.")] = state.pop(name)
+        state["text_model.embeddings.position_ids"] = torch.arange(9)[None]
+
+
+@pytest.fixture(scope="session")
+def files() -> type[CheckpointFiles]:
+    return CheckpointFiles

@@ -323,12 +323,27 @@ def test_a_disk_that_is_full_from_the_start_is_one_line_and_leaves_nothing(
     assert left_in(tmp_path) == []
 
 
-def test_another_error_of_the_disk_is_one_line_with_its_reason(tmp_path: Path) -> None:
+def test_another_error_of_the_disk_is_one_line_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: StoreWriter, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(StoreWriter, "_flush", broken)
     with (
         pytest.raises(UserError, match=r"could not write .*Input/output error"),
         StoreWriter(tmp_path / "store", SPEC, samples=2, labels=LABELS, identity=IDENTITY),
     ):
-        raise OSError(errno.EIO, "Input/output error")
+        pass
+    assert left_in(tmp_path) == []
+
+
+def test_an_error_of_the_data_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="tile"),
+        StoreWriter(tmp_path / "store", SPEC, samples=2, labels=LABELS, identity=IDENTITY),
+    ):
+        raise FileNotFoundError("tile.tif")
     assert left_in(tmp_path) == []
 
 
