@@ -13,9 +13,8 @@ from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.data.inputs import ImageInput, SampleCheck
 from satdifuser.diffusion import modes
 from satdifuser.diffusion.attention import use_attention
-from satdifuser.diffusion.files import quiet
 from satdifuser.diffusion.latents import LatentEncoder
-from satdifuser.diffusion.loading import Backbone
+from satdifuser.diffusion.loading import Backbone, cast
 from satdifuser.diffusion.network import TappedUNet
 from satdifuser.diffusion.schedule import NoiseSchedule
 from satdifuser.diffusion.selection import Wanted, check_size, choose_taps
@@ -80,8 +79,7 @@ class DiffusionEncoder(nn.Module):
         self.prepare, self.mode = prepare, mode
         self.levels = modes.Levels(wanted, schedule, steps, seed, noise_draws)
         self.levels.schedule.levels([0, *wanted], steps)
-        with quiet():
-            unet = backbone.unet.to(dtype=unet_dtype)
+        unet = cast(backbone.unet, unet_dtype)
         if channels_last:
             unet = unet.to(memory_format=torch.channels_last)
         use_attention(unet, attention, target)
@@ -145,10 +143,14 @@ class DiffusionEncoder(nn.Module):
         constant = None
         if not isinstance(metadata, str):
             constant = torch.tensor([float(number) for number in metadata])
-            if not reads or len(constant) != reads or not bool(constant.isfinite().all()):
+            if reads != 7 or len(constant) != reads or not bool(constant.isfinite().all()):
                 raise UserError(f"encoder.metadata is {list(metadata)}: the UNet reads {reads} finite numbers")
         elif metadata not in ("none", "samples"):
             raise UserError(f"encoder.metadata is {metadata!r}: it can be none, samples, or a list of {reads} numbers")
+        elif metadata == "samples" and reads not in (0, 7):
+            raise UserError(
+                f"encoder.metadata is 'samples', but the UNet reads {reads} numbers, not DiffusionSat's seven"
+            )
         elif metadata == "samples" and not reads:
             raise UserError("encoder.metadata is 'samples', but the UNet reads no metadata: set encoder.metadata=none")
         self.register_buffer("constant_metadata", constant, persistent=False)

@@ -94,7 +94,9 @@ def explained(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:300] or type(error).__name__
+        if "weights_only" in reason or "Weights only" in reason:
+            reason = "it holds more than tensors, and what a pickle says is not run"
         raise UserError(f"{file} is damaged or incomplete ({reason}): fetch it again") from error
 
 

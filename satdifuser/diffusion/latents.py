@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satdifuser.diffusion.files import quiet
+from satdifuser.diffusion.loading import cast
 from satdifuser.diffusion.memory import MemoryBound
 from satdifuser.diffusion.noise import batch_noise
 from satdifuser.errors import UserError
@@ -29,8 +29,7 @@ class LatentEncoder(nn.Module):
         super().__init__()
         if posterior not in POSTERIORS:
             raise UserError(f"encoder.posterior is {posterior!r}: it can be {' or '.join(POSTERIORS)}")
-        with quiet():
-            self.vae = vae.to(dtype=dtype).eval().requires_grad_(False)
+        self.vae = cast(vae, dtype).eval().requires_grad_(False)
         self.dtype, self.posterior, self.seed = dtype, posterior, seed
         self.scale = float(vae.config["scaling_factor"])
         self.shift = float(vae.config.get("shift_factor") or 0.0)

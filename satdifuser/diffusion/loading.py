@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from satdifuser.diffusion import architectures
-from satdifuser.diffusion.files import find_folder, find_unet, load_model, load_scheduler, read_config
+from satdifuser.diffusion.files import explained, find_folder, find_unet, load_model, load_scheduler, quiet, read_config
 from satdifuser.diffusion.prompts import DEFAULT, embed_prompt
 from satdifuser.errors import UserError
 
@@ -159,11 +160,9 @@ def _latent(
 
 def _build(cls: Any, config: dict[str, Any], folder: Path, random: bool, seed: int, blueprint: bool) -> Any:
     """The model of a configuration: its shapes only, with random weights, or with those of its folder."""
-    if blueprint:
-        with torch.device("meta"):
-            return cls.from_config(config).eval()
-    if random:
-        with _seeded(seed):
+    if blueprint or random:
+        device = torch.device("meta" if blueprint else "cpu")
+        with explained(folder / "config.json"), _seeded(seed), device:
             return cls.from_config(config).eval()
     override = {key: config[key] for key in ("use_metadata", "num_metadata") if key in config}
     return load_model(cls, folder, torch_dtype=torch.float32, **override)
@@ -173,6 +172,14 @@ def blueprint_of(model: Any) -> Any:
     """The same network on the meta device: it computes shapes, at no cost."""
     with torch.device("meta"):
         return type(model).from_config(model.config).eval().requires_grad_(False)
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model in a precision: itself if it has that already, else a copy, for others may use the backbone too."""
+    if all(parameter.dtype == dtype for parameter in model.parameters()):
+        return model
+    with quiet():
+        return copy.deepcopy(model).to(dtype=dtype)
 
 
 def fingerprint(*parts: nn.Module | Tensor) -> str:
@@ -199,7 +206,7 @@ def fingerprint(*parts: nn.Module | Tensor) -> str:
 
 def _settings(*parts: Any) -> Tensor:
     """What of the configurations changes features, but neither names nor shapes of the weights."""
-    known = {key: part.config[key] for part in parts for key in SETTINGS if part.config.get(key) is not None}
+    known = [{key: part.config[key] for key in SETTINGS if part.config.get(key) is not None} for part in parts]
     levels = [float(a) for a in parts[-1].alphas_cumprod]
     words = json.dumps([known, levels], sort_keys=True, default=list).encode()
     return torch.tensor(list(words), dtype=torch.uint8)

@@ -43,6 +43,8 @@ class TappedUNet(nn.Module):
         self.memory = MemoryBound("encoder.batch", batch)
         self.register_buffer("prompt", None if prompt is None else prompt.to(self.dtype), persistent=False)
         self._run = torch.compile(self._evaluate) if compiled else self._evaluate
+        if compiled:  # else what was compiled for a pass without taps would be used for one with them
+            torch._dynamo.config.skip_nnmodule_hook_guards = False
 
     def read(self, noisy: Tensor, timesteps: Tensor, metadata: Tensor | None = None) -> Maps:
         """The maps at each tap; the network stops after the last one."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from satdifuser.errors import UserError
 
+OFFSET = 1  # the first level of a path's grid, as Stable Diffusion's schedulers have it
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -26,7 +27,6 @@ class NoiseSchedule:
             raise UserError(f"the scheduler predicts {self.prediction!r}: it can be {', '.join(PREDICTIONS)}")
         kept = scheduler.alphas_cumprod.double().cpu()
         self.total = len(kept)
-        self.offset = int(config.get("steps_offset", 1))
         self._signal: list[float] = kept.sqrt().tolist()
         self._sigma: list[float] = (1.0 - kept).sqrt().tolist()
 
@@ -56,7 +56,7 @@ class NoiseSchedule:
         if not 1 <= steps <= self.total:
             raise UserError(f"encoder.steps is {steps}: a path can have 1 to {self.total} steps")
         low, high = min(timesteps), max(timesteps)
-        grid = range(self.offset, self.total, self.total // steps)
+        grid = range(OFFSET, self.total, self.total // steps)
         return sorted({t for t in grid if low < t < high} | set(timesteps))
 
     def resolve(
@@ -64,7 +64,7 @@ class NoiseSchedule:
     ) -> tuple[int, ...]:
         """The timesteps, if there are some, each once and inside the schedule; or those of the published notation."""
         if save_steps is not None:
-            timesteps = training_timesteps(save_steps, steps, self.total, self.offset)
+            timesteps = training_timesteps(save_steps, steps, self.total, OFFSET)
         whole = [t for t in timesteps if isinstance(t, int) and not isinstance(t, bool) and 0 <= t < self.total]
         if not timesteps or len(set(whole)) != len(timesteps):
             raise UserError(
@@ -75,7 +75,7 @@ class NoiseSchedule:
 
 
 def training_timesteps(
-    save_steps: Sequence[int], num_steps: int = 50, train_steps: int = 1000, offset: int = 1
+    save_steps: Sequence[int], num_steps: int = 50, train_steps: int = 1000, offset: int = OFFSET
 ) -> list[int]:
     """The published notation in training timesteps: generation steps, counted from pure noise to the clean image.
 

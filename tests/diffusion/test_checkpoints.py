@@ -280,6 +280,7 @@ WEIGHTS_THAT_MATTER = [(UNET, "mid_block.attentions.0.proj_in.bias"), (TEXT, "fi
 WEIGHTS_THAT_MATTER += [(VAE, "encoder.conv_out.weight"), (VAE, "quant_conv.bias")]
 SETTINGS_THAT_MATTER = [(SCHEDULE, {"prediction_type": "v_prediction"}), (SCHEDULE, {"beta_end": 0.0121})]
 SETTINGS_THAT_MATTER += [("vae/config.json", {"scaling_factor": 0.2}), ("unet/config.json", {"attention_head_dim": 4})]
+SETTINGS_THAT_MATTER += [("unet/config.json", {"norm_num_groups": 2}), ("unet/config.json", {"act_fn": "relu"})]
 
 
 @pytest.mark.parametrize(("part", "what"), WEIGHTS_THAT_MATTER + SETTINGS_THAT_MATTER)

@@ -323,9 +323,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line_and_leaves_nothing(
     assert left_in(tmp_path) == []
 
 
-def test_another_error_of_the_disk_is_one_line_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_error_of_the_disk_is_one_line_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: StoreWriter, *args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
