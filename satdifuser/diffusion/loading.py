@@ -72,7 +72,7 @@ def pixel_unet(weights: str = "small", *, name: str | None = None, seed: int = 0
     return Backbone(
         unet=unet,
         scheduler=scheduler,
-        name=name or (f"{weights}-diffusion" if shipped else folder.resolve().name),
+        name=name or (f"{weights}-diffusion" if shipped else _name(weights, folder)),
         fingerprint="" if blueprint else fingerprint(unet, _settings(unet, scheduler)),
         blueprint=blueprint,
     )
@@ -148,7 +148,7 @@ def _latent(
     return Backbone(
         unet=unet,
         scheduler=scheduler,
-        name=name or (f"random-{architecture}" if random else folder.resolve().name),
+        name=name or (f"random-{architecture}" if random else _name(weights, folder)),
         fingerprint="" if blueprint else fingerprint(unet, vae, text, _settings(unet, vae, scheduler)),
         vae=vae,
         prompt=text,
@@ -166,6 +166,11 @@ def _build(cls: Any, config: dict[str, Any], folder: Path, random: bool, seed: i
             return cls.from_config(config).eval()
     override = {key: config[key] for key in ("use_metadata", "num_metadata") if key in config}
     return load_model(cls, folder, torch_dtype=torch.float32, **override)
+
+
+def _name(weights: str, folder: Path) -> str:
+    """The last word of a path or of a hub name (whose folder in the cache is named by its revision)."""
+    return folder.resolve().name if Path(weights).expanduser().is_dir() else weights.rpartition("/")[2]
 
 
 def blueprint_of(model: Any) -> Any:

@@ -216,7 +216,9 @@ def test_a_name_on_the_hub_is_downloaded_or_refused(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert stable_diffusion("org/name").fingerprint == stable_diffusion(str(latent_folder)).fingerprint
+    found = stable_diffusion("org/name")
+    assert found.fingerprint == stable_diffusion(str(latent_folder)).fingerprint
+    assert found.name == "name"
     message = complaint("org/other-2.1")
     for words in ("org/other-2.1", "a stable_diffusion checkpoint", "offline: no network", "give a folder or a hub"):
         assert words in message
