@@ -158,7 +158,8 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = args.batch or (32 if device.type == "cuda" else 2)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    torch.set_float32_matmul_precision("highest")  # float32 means float32
+    torch.backends.cudnn.allow_tf32 = False
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(
         f"{args.architecture} with random weights, {args.size} px, batch {batch}, {hardware}, torch {torch.__version__}"

@@ -43,7 +43,6 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     vae |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     monkeypatch.setitem(architectures.UNETS, "tiny", TINY)
     monkeypatch.setattr(architectures, "VAE", vae)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", torch.backends.cuda.matmul.allow_tf32)
     return module
 
 
@@ -72,10 +71,10 @@ def test_the_published_protocol_and_our_inversion_give_the_same_features(bench: 
 
 def test_work_is_counted_up_to_the_last_tap(bench: ModuleType) -> None:
     shapes = stable_diffusion("nowhere", architecture="sd21", blueprint=True)
-    whole = bench.flops(shapes, 256, None)
+    whole = bench.flops(shapes, 64, None)  # the tiny VAE halves
     assert 1.7e11 < whole < 1.9e11  # some 0.18 TFLOP for one 32 x 32 latent
-    assert bench.flops(shapes, 256, "mid_block") < 0.6 * whole
-    assert bench.flops(shapes, 256, "conv_out") == whole
+    assert bench.flops(shapes, 64, "mid_block") < 0.6 * whole
+    assert bench.flops(shapes, 64, "conv_out") == whole
 
 
 def test_it_prints_a_row_for_each_variant_with_its_ratio(
