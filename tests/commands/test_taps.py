@@ -70,7 +70,7 @@ def rows(text: str) -> dict[str, tuple[bool, list[str]]]:
 
 def test_the_published_selection_is_marked_and_counted_without_a_checkpoint(capsys: pytest.CaptureFixture) -> None:
     text = printed(capsys, "encoder=diffusionsat")
-    assert "no folder checkpoints/diffusionsat" in text
+    assert "no folder ./checkpoints/diffusionsat" in text
     assert "architecture diffusionsat" in text
     table = rows(text)
     marked = {name for name, (mark, _) in table.items() if mark}
