@@ -78,7 +78,7 @@ class DiffusionEncoder(nn.Module):
 
         self.prepare, self.mode = prepare, mode
         self.levels = modes.Levels(wanted, schedule, steps, seed, noise_draws)
-        self.levels.schedule.levels([0, *wanted], steps)
+        schedule.levels(wanted, steps)  # refuses a number of steps that the schedule cannot have
         unet = cast(backbone.unet, unet_dtype)
         if channels_last:
             unet = unet.to(memory_format=torch.channels_last)
@@ -182,6 +182,8 @@ class DiffusionEncoder(nn.Module):
         """What else features depend on: recorded, so that features made otherwise are not taken for these."""
         name = {dtype: word for word, dtype in PRECISIONS.items()}
         found: dict[str, Any] = {"precision": name[self.network.dtype]}
+        if self.network.output_dtype != self.network.dtype:
+            found["output_precision"] = name[self.network.output_dtype]
         if self.mode == "noise":
             found["noise_draws"] = self.levels.draws
         else:

@@ -237,6 +237,7 @@ def test_the_maps_leave_in_the_output_precision(precision: str, output: str, dra
     images, ids = some(1)
     bank = make(precision=precision, output_precision=output, noise_draws=draws)(images, sample_ids=ids)
     assert {value.dtype for value in bank.values()} == {PRECISIONS[output]}
+    assert dict(bank.spec.settings)["output_precision"] == output
 
 
 def test_automatic_precision_is_float32_without_a_gpu(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
