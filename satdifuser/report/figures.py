@@ -63,8 +63,12 @@ def shorten(name: str) -> str:
 
     >>> shorten("up_blocks.1.resnets.0.conv2")
     'up1 res0 conv2'
+    >>> shorten("up_blocks.1.attentions.0.transformer_blocks.0.attn1"), shorten("up_blocks.1.attentions.0")
+    ('up1 att0 self', 'up1 att0')
     """
-    name = name.replace("_blocks.", "").replace("resnets.", "res").replace("attentions.", "attn")
+    words = {"transformer_blocks.0.": "", "attn1": "self", "attn2": "cross", "_blocks.": ""}
+    for long, short in {**words, "resnets.": "res", "attentions.": "att"}.items():
+        name = name.replace(long, short)
     return name.replace(".", " ")
 
 
