@@ -68,7 +68,7 @@ class ViTEncoder(nn.Module):
         images: Tensor,
         *,
         sample_ids: Sequence[str] | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Tensor | None = None,
     ) -> FeatureBank:
         x = self.prepare(images, sample_ids)
         maps: Any = self.vit.forward_intermediates(x, indices=self.blocks, norm=False, intermediates_only=True)

@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from satdifuser.data.inputs import ImageInput
-from satdifuser.diffusion import modes
 from satdifuser.diffusion.encoder import PRECISIONS, DiffusionEncoder
 from satdifuser.diffusion.loading import Backbone, blueprint_of, stable_diffusion
 from satdifuser.diffusion.modes import MODES
@@ -33,7 +32,6 @@ from satdifuser.diffusion.selection import choose_taps, dry_call
 from satdifuser.diffusion.taps import recording
 
 TIMESTEPS = (21, 61, 161)
-WAYS = {"noise": modes.noise, "inversion": modes.inversion, "generation": modes.generation}
 
 
 @dataclass
@@ -85,7 +83,7 @@ def ours(encoder: DiffusionEncoder, images: Tensor, ids: list[str], mode: str) -
         return encoder.latents(encoder.prepare(images, ids), ids)  # type: ignore[misc]
 
     def to_features(latents: Tensor) -> Any:
-        return list(WAYS[mode](encoder.network, latents, ids, encoder.levels, None))
+        return list(MODES[mode](encoder.network, latents, ids, encoder.levels, None))
 
     return to_latents, to_features
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +55,7 @@ class UNetEncoder(nn.Module):
         images: Tensor,
         *,
         sample_ids: Sequence[str] | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Tensor | None = None,
     ) -> FeatureBank:
         x = self.prepare(images, sample_ids, expect=self.spec.image_size)
         skips = []

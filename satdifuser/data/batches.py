@@ -153,17 +153,10 @@ def _as_it_is(batch: Any) -> Any:
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples into a batch; images of different sizes are an error that names two of them."""
     batch: Batch = {"id": [sample["id"] for sample in samples]}
-    more = {name: sample for sample in samples for name in sample if name not in samples[0]}
-    for name, sample in more.items():
-        raise UserError(f"sample {samples[0]['id']} has no {name}, but sample {sample['id']} has one: give it to all")
+    _check_names(samples)
     for name, first in samples[0].items():
         if not isinstance(first, Tensor):
             continue
-        lacking = next((sample for sample in samples if name not in sample), None)
-        if lacking is not None:
-            raise UserError(
-                f"sample {lacking['id']} has no {name}, but sample {samples[0]['id']} has one: give it to all"
-            )
         values: list[Tensor] = [sample[name] for sample in samples]  # type: ignore[literal-required]
         other = next((i for i, v in enumerate(values) if v.shape != values[0].shape), None)
         if other is not None:
@@ -173,6 +166,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
             )
         batch[name] = torch.stack(values)
     return batch
+
+
+def _check_names(samples: Sequence[Sample]) -> None:
+    """Every sample has what the first has to stack, and nothing that the first has not."""
+    first = samples[0]
+    stacked = {name for name, value in first.items() if isinstance(value, Tensor)}
+    for sample in samples:
+        odd = sorted((sample.keys() - first.keys()) | (stacked - sample.keys()))
+        if odd:
+            without, having = (first, sample) if odd[0] in sample else (sample, first)
+            raise UserError(
+                f"sample {without['id']} has no {odd[0]}, but sample {having['id']} has one: give it to all"
+            )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

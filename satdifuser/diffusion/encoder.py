@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from satdifuser.diffusion.attention import use_attention
 from satdifuser.diffusion.latents import LatentEncoder
 from satdifuser.diffusion.loading import Backbone, cast
 from satdifuser.diffusion.network import TappedUNet
+from satdifuser.diffusion.satunet import METADATA, normalise_metadata
 from satdifuser.diffusion.schedule import NoiseSchedule
 from satdifuser.diffusion.selection import Wanted, check_size, choose_taps
 from satdifuser.errors import UserError, nearest
@@ -129,10 +130,9 @@ class DiffusionEncoder(nn.Module):
             if self.latents is not None:
                 clean = self.latents(clean, sample_ids)
             numbers = self._metadata(metadata, sample_ids, clean)
-            way = {"noise": modes.noise, "inversion": modes.inversion, "generation": modes.generation}[self.mode]
             maps = {
                 (name, timestep): value
-                for timestep, found in way(self.network, clean, sample_ids, self.levels, numbers)
+                for timestep, found in modes.MODES[self.mode](self.network, clean, sample_ids, self.levels, numbers)
                 for name, value in found.items()
             }
         return FeatureBank(self.spec, {tap: maps[tap.name, int(tap.timestep or 0)] for tap in self.spec.taps})
@@ -143,11 +143,11 @@ class DiffusionEncoder(nn.Module):
         constant = None
         if not isinstance(metadata, str):
             constant = torch.tensor([float(number) for number in metadata])
-            if reads != 7 or len(constant) != reads or not bool(constant.isfinite().all()):
+            if reads != len(METADATA) or len(constant) != reads or not bool(constant.isfinite().all()):
                 raise UserError(f"encoder.metadata is {list(metadata)}: the UNet reads {reads} finite numbers")
         elif metadata not in ("none", "samples"):
             raise UserError(f"encoder.metadata is {metadata!r}: it can be none, samples, or a list of {reads} numbers")
-        elif metadata == "samples" and reads not in (0, 7):
+        elif metadata == "samples" and reads not in (0, len(METADATA)):
             raise UserError(
                 f"encoder.metadata is 'samples', but the UNet reads {reads} numbers, not DiffusionSat's seven"
             )
@@ -159,8 +159,6 @@ class DiffusionEncoder(nn.Module):
         """Normalised numbers for each sample, or None where the metadata is left out."""
         if self.metadata_source == "none":
             return None
-        from satdifuser.diffusion.satunet import normalise_metadata
-
         if self.constant_metadata is not None:
             return normalise_metadata(self.constant_metadata).expand(len(like), -1)
         if given is None:
@@ -200,7 +198,7 @@ class DiffusionEncoder(nn.Module):
         return found
 
 
-def _check_choice(setting: str, value: str, known: Sequence[str]) -> None:
+def _check_choice(setting: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise UserError(f"encoder.{setting} is {value!r}: it can be {', '.join(known)}{nearest(value, known)}")
 

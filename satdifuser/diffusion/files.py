@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -101,10 +102,9 @@ def explained(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' own remarks about a checkpoint out of the user's terminal: ours say what is wrong."""
-    from diffusers.utils import logging
-
+def quiet(library: str = "diffusers") -> Iterator[None]:
+    """Keep a library's own bars and remarks about a checkpoint out of the user's terminal: ours say what is wrong."""
+    logging = importlib.import_module(f"{library}.utils.logging")  # diffusers' and transformers' are alike
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

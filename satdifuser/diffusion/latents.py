@@ -33,7 +33,6 @@ class LatentEncoder(nn.Module):
         self.dtype, self.posterior, self.seed = dtype, posterior, seed
         self.scale = float(vae.config["scaling_factor"])
         self.shift = float(vae.config.get("shift_factor") or 0.0)
-        self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.memory = MemoryBound("encoder.batch", batch)
 
     def forward(self, images: Tensor, sample_ids: Sequence[str]) -> Tensor:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +115,7 @@ def _latent(
 ) -> Backbone:
     from diffusers import AutoencoderKL, DDPMScheduler
 
-    random = weights == "random"
+    random, satellite = weights == "random", kind == "diffusionsat"
     here = random or Path(weights).expanduser().is_dir()
     if random or (blueprint and not here):
         folder = Path(weights)
@@ -125,14 +123,14 @@ def _latent(
         scheduler = DDPMScheduler.from_config(architectures.SCHEDULE)
     else:
         folder = find_folder(weights, f"a {kind} checkpoint", SOURCES[kind])
-        classes = ("UNet2DConditionModel", "SatUNet") if kind == "diffusionsat" else ("UNet2DConditionModel",)
-        config = read_config(find_unet(folder, kind == "diffusionsat") / "config.json", classes, "UNet")
+        classes = ("UNet2DConditionModel", "SatUNet") if satellite else ("UNet2DConditionModel",)
+        config = read_config(find_unet(folder, satellite) / "config.json", classes, "UNet")
         vae_config = read_config(folder / "vae" / "config.json", ("AutoencoderKL",), "VAE")
         scheduler = load_scheduler(folder)
-    if kind == "diffusionsat" and config["_class_name"] != "SatUNet" and "num_metadata" not in config:
+    if satellite and config["_class_name"] != "SatUNet" and "num_metadata" not in config:
         config = {**config, "use_metadata": False, "num_metadata": 0}
     _refuse_other_conditions(config, folder)
-    unet = _build(cls, config, find_unet(folder, kind == "diffusionsat"), random, seed, blueprint)
+    unet = _build(cls, config, find_unet(folder, satellite), random, seed, blueprint)
     vae = _build(AutoencoderKL, vae_config, folder / "vae", random, seed, blueprint)
     vae.decoder, vae.post_quant_conv = None, None  # a third of its weights, and never used
     width = unet.config["cross_attention_dim"]
@@ -162,7 +160,8 @@ def _build(cls: Any, config: dict[str, Any], folder: Path, random: bool, seed: i
     """The model of a configuration: its shapes only, with random weights, or with those of its folder."""
     if blueprint or random:
         device = torch.device("meta" if blueprint else "cpu")
-        with explained(folder / "config.json"), _seeded(seed), device:
+        with explained(folder / "config.json"), torch.random.fork_rng(devices=[]), device:
+            torch.manual_seed(seed)
             return cls.from_config(config).eval()
     override = {key: config[key] for key in ("use_metadata", "num_metadata") if key in config}
     return load_model(cls, folder, torch_dtype=torch.float32, **override)
@@ -224,10 +223,3 @@ def _refuse_other_conditions(config: dict[str, Any], folder: Path) -> None:
                 f"the UNet in {folder} has {key}={config[key]!r}: it is conditioned on more than a timestep and a"
                 " prompt (Stable Diffusion 1.5 and 2.1 and their kin are supported)"
             )
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -12,8 +12,6 @@ from satdifuser.diffusion.network import Maps, TappedUNet
 from satdifuser.diffusion.noise import batch_noise
 from satdifuser.diffusion.schedule import NoiseSchedule
 
-MODES = ("noise", "inversion", "generation")
-
 
 @dataclass(frozen=True)
 class Levels:
@@ -42,12 +40,10 @@ def noise(
         if levels.draws > 1:
             maps = {name: value.float() + total.get(name, 0.0) for name, value in maps.items()}
         total = maps
+    if levels.draws > 1:
+        total = {name: (value / levels.draws).to(network.output_dtype) for name, value in total.items()}
     for row, t in enumerate(levels.timesteps):
-        rows = slice(row * count, (row + 1) * count)
-        if levels.draws == 1:
-            yield t, {name: value[rows] for name, value in total.items()}
-        else:
-            yield t, {name: (value[rows] / levels.draws).to(network.output_dtype) for name, value in total.items()}
+        yield t, {name: value[row * count : (row + 1) * count] for name, value in total.items()}
 
 
 def inversion(
@@ -84,3 +80,6 @@ def walk(
             latent = levels.schedule.move(latent, output, level, target)
         else:
             latent = levels.schedule.move(latent, network.predict(latent, at, metadata), level, target)
+
+
+MODES = {"noise": noise, "inversion": inversion, "generation": generation}

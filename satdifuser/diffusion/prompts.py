@@ -26,9 +26,10 @@ def embed_prompt(folder: Path, prompt: str) -> Tensor:
     read_config(text / "config.json", None, "text encoder")
     if not any((words / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise UserError(f"no tokenizer at {words / 'vocab.json'}: was the download complete?")
-    with quiet(), _no_bars(), explained(words):
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a worker's fork
+    with quiet("transformers"), explained(words):
         tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
-    with quiet(), _no_bars(), explained(text):
+    with quiet("transformers"), explained(text):
         loaded: Any = CLIPTextModel.from_pretrained(
             text,
             local_files_only=True,
@@ -48,22 +49,3 @@ def embed_prompt(folder: Path, prompt: str) -> Tensor:
     mask = tokens.attention_mask if getattr(model.config, "use_attention_mask", False) else None
     with torch.no_grad():
         return model.eval()(tokens.input_ids, attention_mask=mask).last_hidden_state.float()
-
-
-class _no_bars:  # noqa: N801 (a context, like quiet)
-    """transformers draws a bar for every file that it loads, and warns of what `require_all` judges."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self.before, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity(logging.CRITICAL)
-        logging.disable_progress_bar()
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a worker's fork
-
-    def __exit__(self, *error: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self.before)
-        if self.bars:
-            logging.enable_progress_bar()

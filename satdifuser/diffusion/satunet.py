@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
@@ -29,7 +30,7 @@ SCALE = 1000.0
 def _with_metadata(init: Callable[..., None]) -> Callable[..., None]:
     """State the parameters of UNet2DConditionModel and our two: diffusers reads a configuration by this signature."""
     own = inspect.signature(init).parameters
-    inherited = [p for name, p in inspect.signature(UNet2DConditionModel.__init__).parameters.items()]
+    inherited = inspect.signature(UNet2DConditionModel.__init__).parameters.values()
     extra = [own[name] for name in ("use_metadata", "num_metadata")]
     init.__signature__ = inspect.Signature([*inherited, *extra])  # type: ignore[attr-defined]
     return init
@@ -83,10 +84,8 @@ def normalise_metadata(values: Tensor) -> Tensor:
     Each becomes 1000 (value - lowest) / width, so that the timestep's sinusoids serve it. This is our reading of the
     published training code.
 
-    >>> import torch
     >>> normalise_metadata(torch.tensor([[0.0, 0.0, 0.5, 0.1, 2040.0, 6.0, 31.0]])).tolist()
     [[500.0, 500.0, 500.0, 100.0, 500.0, 500.0, 1000.0]]
     """
-    lowest = values.new_tensor([low for _, low, _ in METADATA])
-    width = values.new_tensor([width for _, _, width in METADATA])
-    return (values - lowest) / width * SCALE
+    columns = zip(values.unbind(-1), METADATA, strict=True)  # number by number: constants need no copy to a GPU
+    return torch.stack([(column - lowest) / width * SCALE for column, (_, lowest, width) in columns], -1)

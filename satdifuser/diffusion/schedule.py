@@ -64,7 +64,7 @@ class NoiseSchedule:
     ) -> tuple[int, ...]:
         """The timesteps, if there are some, each once and inside the schedule; or those of the published notation."""
         if save_steps is not None:
-            timesteps = training_timesteps(save_steps, steps, self.total, OFFSET)
+            timesteps = training_timesteps(save_steps, steps, self.total)
         whole = [t for t in timesteps if isinstance(t, int) and not isinstance(t, bool) and 0 <= t < self.total]
         if not timesteps or len(set(whole)) != len(timesteps):
             raise UserError(

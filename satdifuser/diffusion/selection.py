@@ -50,6 +50,7 @@ def choose_taps(backbone: Backbone, wanted: Wanted, image_size: int) -> tuple[Ta
         raise UserError(f"encoder.taps is {found}: give a list with at least one module, or the preset satdifuser")
     check_size(backbone, image_size)
     network = blueprint_of(backbone.unet)
+    call = dry_call(backbone, network, image_size)
     names: list[str] = []
     all_taps: list[Tap] | None = None
     for item in wanted:
@@ -60,17 +61,21 @@ def choose_taps(backbone: Backbone, wanted: Wanted, image_size: int) -> tuple[Ta
             continue
         if not isinstance(item, Mapping):
             raise UserError(f"encoder.taps has {item!r}: give names, and selections of block, module and index")
-        all_taps = all_taps if all_taps is not None else list_taps(backbone, image_size)
+        all_taps = all_taps if all_taps is not None else _taps_of(network, call, image_size)
         names += [name for name in _select(item, all_taps) if name not in names]
-    return trace(network, names, dry_call(backbone, network, image_size), image_size)
+    return trace(network, names, call, image_size)
 
 
 def list_taps(backbone: Backbone, image_size: int, every: bool = False) -> list[Tap]:
     """Every tap that there is, in the order of computation: of the known kinds, or any module that gives a map."""
     check_size(backbone, image_size)
     network = blueprint_of(backbone.unet)
+    return _taps_of(network, dry_call(backbone, network, image_size), image_size, every)
+
+
+def _taps_of(network: Any, call: Callable[[], Any], image_size: int, every: bool = False) -> list[Tap]:
     names = [name for name, _ in network.named_modules() if name and (every or kind_of(name))]
-    calls = count_calls(network, names, dry_call(backbone, network, image_size))
+    calls = count_calls(network, names, call)
     found = [tap_of(network, name, depth, value, image_size) for depth, (name, (_, value)) in enumerate(calls.items())]
     once = {name for name, (times, _) in calls.items() if times == 1}
     return [tap for tap in found if tap is not None and tap.name in once]

@@ -25,7 +25,7 @@ def recording(network: nn.Module, names: Sequence[str], last: str | None = None)
 
     def reader(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            read[name] = output[0] if isinstance(output, tuple) else output
+            read[name] = _value(output)
             if name == last:
                 raise _LastTapRead
 
@@ -99,21 +99,27 @@ def count_calls(network: nn.Module, names: Sequence[str], call: Callable[[], Any
 def tap_of(network: nn.Module, name: str, depth: int, output: Any, image_size: int) -> Tap | None:
     """The tap that a module's output makes: a map, or tokens that are one; None if it is neither."""
     not_tokens = isinstance(network.get_submodule(name), nn.GroupNorm) or name.endswith(("attn2.to_k", "attn2.to_v"))
-    value = output[0] if isinstance(output, tuple) and output else output
+    value = _value(output)
     if not isinstance(value, Tensor) or value.ndim not in (3, 4):
         return None
-    if value.ndim == 3 and not_tokens:  # channels before positions, or the words of the prompt
-        return None
     if value.ndim == 4:
-        channels, (height, width) = value.shape[1], value.shape[2:]
+        channels, height, width = value.shape[1:]
+    elif not_tokens:  # channels before positions, or the words of the prompt
+        return None
     else:
-        channels, height = value.shape[2], math.isqrt(value.shape[1])
-        width = value.shape[1] // max(height, 1)
-    if height != width or (value.ndim == 3 and height * width != value.shape[1]) or not height or image_size % height:
+        tokens, channels = value.shape[1:]
+        height = math.isqrt(tokens)
+        width = height if height**2 == tokens else tokens
+    if height != width or not height or image_size % height:
         return None
     return Tap(name, None, depth, channels, image_size // height)
 
 
+def _value(output: Any) -> Any:
+    """What a module gives, or the first of several things."""
+    return output[0] if isinstance(output, tuple) and output else output
+
+
 def _shape(output: Any) -> Any:
-    value = output[0] if isinstance(output, tuple) and output else output
+    value = _value(output)
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,15 +10,6 @@ from satdifuser.bank import BankError
 from satdifuser.baselines.unet import UNetEncoder
 from satdifuser.data.inputs import ImageInput
 from satdifuser.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on more threads, and much slower where the processors have other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(**changes: int) -> UNetEncoder:
