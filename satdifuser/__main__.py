@@ -1,4 +1,4 @@
-"""`python -m satdifuser`, which is also how accelerate launches it."""
+"""`python -m satdifuser`, which is also how torchrun and accelerate launch it."""
 
 import sys
 

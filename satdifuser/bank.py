@@ -52,10 +52,6 @@ class BankSpec:
     ...     encoder="toy", weights="none", image_size=(32, 32))
     >>> spec.strides, spec.timesteps, spec.names(stride=4)
     ((4, 8), (21, 61), ('up',))
-    >>> spec.shape(spec.find("mid", 61))
-    (4, 4, 4)
-    >>> [str(tap) for tap in spec.select(timesteps=[21]).taps]
-    ['mid@21', 'up@21']
     """
 
     taps: tuple[Tap, ...]
@@ -107,12 +103,7 @@ class BankSpec:
         return next(tap.channels for tap in self.taps if tap.name == name)
 
     def find(self, name: str, timestep: int | None = None) -> Tap:
-        """The tap of that name and timestep, or an error that says which there are.
-
-        >>> BankSpec((Tap("mid", 21, 0, 4, 8),), "toy", "none", (32, 32)).find("mid", 61)
-        Traceback (most recent call last):
-        satdifuser.bank.BankError: no tap mid@61; the spec of encoder 'toy' has mid@21
-        """
+        """The tap of that name and timestep, or an error that says which there are."""
         for tap in self.taps:
             if (tap.name, tap.timestep) == (name, timestep):
                 return tap
@@ -146,9 +137,7 @@ class BankSpec:
         ]
         keep = self.taps
         for what, wanted, there, of in chosen:
-            if wanted is None:
-                continue
-            wanted = list(wanted)
+            wanted = list(there if wanted is None else wanted)
             missing = [value for value in wanted if value not in there]
             if missing:
                 raise BankError(f"no {what} {missing[0]}; the spec of encoder {self.encoder!r} has {list(there)}")
@@ -156,13 +145,7 @@ class BankSpec:
         return replace(self, taps=keep)
 
     def differences(self, other: BankSpec) -> list[str]:
-        """What sets two specs apart, one line each; empty if features are exchangeable.
-
-        >>> a = BankSpec((Tap("mid", 21, 0, 4, 8),), "toy", "abc", (32, 32))
-        >>> b = BankSpec((Tap("mid", 21, 0, 4, 8),), "toy", "def", (32, 32))
-        >>> a.differences(b)
-        ["weights: 'abc' and 'def'"]
-        """
+        """What sets two specs apart, one line each; empty if features are exchangeable."""
         found = [
             f"{what}: {getattr(self, what)!r} and {getattr(other, what)!r}"
             for what in ("encoder", "weights", "image_size", "mode")
@@ -184,9 +167,7 @@ class BankSpec:
                 found.append(f"tap {name}: {self.shape(left[name])} and {other.shape(right[name])}")
             else:
                 found.append(f"tap {name}: depth {left[name].depth} and {right[name].depth}")
-        if not found and self.taps != other.taps:
-            found.append("order of the taps")
-        return found
+        return found or (["order of the taps"] if self.taps != other.taps else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and YAML; `from_dict` gives the same spec back."""
@@ -198,12 +179,7 @@ class BankSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BankSpec:
-        """
-        >>> import json
-        >>> spec = BankSpec((Tap("mid", None, 0, 4, 8),), "toy", "none", (32, 32), settings=(("seed", 0),))
-        >>> BankSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-        True
-        """
+        """The inverse of `to_dict`."""
         height, width = values["image_size"]
         return cls(
             taps=tuple(Tap(**tap) for tap in values["taps"]),
@@ -227,9 +203,6 @@ class FeatureBank(Mapping[Tap, Tensor]):
     >>> bank = FeatureBank(spec, {tap: torch.zeros(3, *spec.shape(tap)) for tap in spec.taps})
     >>> bank.batch_size, bank.map("up", 21).shape
     (3, torch.Size([3, 2, 8, 8]))
-    >>> FeatureBank(spec, {tap: torch.zeros(3, 4, 4, 4) for tap in spec.taps})
-    Traceback (most recent call last):
-    satdifuser.bank.BankError: tap up@21 has the shape (4, 4, 4) for each sample, but its spec says (2, 8, 8)
     """
 
     def __init__(self, spec: BankSpec, maps: Mapping[Tap, Tensor]) -> None:
@@ -250,6 +223,23 @@ class FeatureBank(Mapping[Tap, Tensor]):
                 raise BankError(f"tap {tap} has {shape[0]} samples, but tap {spec.taps[0]} has {batch}")
         self.spec = spec
         self._maps = {tap: maps[tap] for tap in spec.taps}
+        self._stacks: dict[str, Tensor] = {}
+
+    @classmethod
+    def stacked(cls, spec: BankSpec, stacks: Mapping[str, Tensor]) -> FeatureBank:
+        """A bank whose maps of one name lie in one tensor `[taps of that name, batch, C, H, W]`, as a store reads them.
+
+        It is the same bank, but `stack` gives the tensor without a copy.
+        """
+        maps: dict[Tap, Tensor] = {}
+        for name in spec.names():
+            taps = [tap for tap in spec.taps if tap.name == name]
+            if name not in stacks or len(stacks[name]) != len(taps):
+                raise BankError(f"tap {name} needs a stack of {len(taps)} maps: {', '.join(map(str, taps))}")
+            maps.update(zip(taps, stacks[name], strict=True))
+        bank = cls(spec, maps)
+        bank._stacks = {name: stacks[name] for name in spec.names()}
+        return bank
 
     def __getitem__(self, tap: Tap) -> Tensor:
         try:
@@ -276,11 +266,18 @@ class FeatureBank(Mapping[Tap, Tensor]):
     def batch_size(self) -> int:
         return self._maps[self.spec.taps[0]].shape[0]
 
+    @property
+    def device(self) -> torch.device:
+        return self._maps[self.spec.taps[0]].device
+
     def map(self, name: str, timestep: int | None = None) -> Tensor:
         return self._maps[self.spec.find(name, timestep)]
 
     def stack(self, name: str) -> Tensor:
         """All timesteps of one tap, folded into the batch: `[timesteps * batch, C, H, W]`, timestep by timestep."""
+        whole = self._stacks.get(name)
+        if whole is not None and tuple(t.timestep for t in self.spec.taps if t.name == name) == self.spec.timesteps:
+            return whole.flatten(0, 1)
         return torch.cat([self.map(name, timestep) for timestep in self.spec.timesteps])
 
     def select(self, spec: BankSpec) -> FeatureBank:
@@ -288,8 +285,17 @@ class FeatureBank(Mapping[Tap, Tensor]):
         return FeatureBank(spec, {tap: self[tap] for tap in spec.taps})
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> FeatureBank:
-        """The bank with a function of the tensor applied to every map; shapes stay."""
-        return FeatureBank(self.spec, {tap: function(value) for tap, value in self._maps.items()})
+        """The bank with a function that keeps the shape applied to every map."""
+        return self._each(function, lambda x: function(x.flatten(0, 1)).unflatten(0, (len(x), -1)))
+
+    def samples(self, which: slice | Tensor) -> FeatureBank:
+        """Only some samples of the batch."""
+        return self._each(lambda x: x[which], lambda x: x[:, which])
+
+    def _each(self, of_map: Callable[[Tensor], Tensor], of_stack: Callable[[Tensor], Tensor]) -> FeatureBank:
+        if self._stacks:
+            return self.stacked(self.spec, {name: of_stack(value) for name, value in self._stacks.items()})
+        return FeatureBank(self.spec, {tap: of_map(value) for tap, value in self._maps.items()})
 
     def to(self, *args: Any, **kwargs: Any) -> FeatureBank:
         """As `Tensor.to`, for every map."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.bank import BankError
@@ -57,9 +56,25 @@ def open_split(config: Any, split: str) -> LabelledDataset:
         return build_data(config.data, split)
     from satdifuser.store import FeatureStore
 
-    store = FeatureStore(Path(config.features))
-    spec = store.spec.select(timesteps=config.select.timesteps, names=config.select.taps)
+    store = FeatureStore(config.features)
+    spec = store.spec
+    if not store.latents:  # of latents, the encoder's own settings say which features are made
+        spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)
     return store.split(split, spec)
+
+
+def _source(config: Any, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
+    """The encoder, unless the data are features, and the spec of what the fusion head gets."""
+    from satdifuser.store import StoredFeatures
+
+    if isinstance(data, StoredFeatures) and not data.store.latents:
+        return None, data.spec
+    encoder = build_encoder(config.encoder)
+    if isinstance(data, StoredFeatures):
+        if not hasattr(encoder, "latent_spec"):
+            raise UserError(f"{data.store.path} holds latents, which only the encoder that made them can read")
+        data.store.require(encoder.latent_spec)  # type: ignore[arg-type]
+    return encoder, encoder.spec
 
 
 def build_task(config: Any, data: LabelledDataset) -> Task:
@@ -74,8 +89,7 @@ def build_model(config: Any, data: LabelledDataset) -> FeatureModel:
     from satdifuser.model import FeatureModel
 
     task = build_task(config.task, data)
-    encoder = build_encoder(config.encoder) if config.features is None else None
-    spec: Any = encoder.spec if encoder is not None else data.spec  # type: ignore[attr-defined]
+    encoder, spec = _source(config, data)
     torch.manual_seed(config.seed)  # the heads' weights depend on the seed, not on what was built before them
     fusion = make(config.fusion, spec=spec)
     decoder = make(config.decoder, pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)

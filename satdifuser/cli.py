@@ -18,6 +18,7 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     configured: bool = True
+    words: bool = False  # it takes words of its own, and its `run` gives the exit code
 
 
 COMMANDS = {
@@ -41,7 +42,7 @@ COMMANDS = {
         (
             "satdifuser train fusion=moe task=segmentation features=features.zarr run=runs/moe",
             "satdifuser train encoder=unet fusion=mean task=classification run=runs/unet",
-            "accelerate launch --num_processes 2 -m satdifuser train features=features.zarr run=runs/two",
+            "torchrun --nproc_per_node 2 -m satdifuser train features=features.zarr run=runs/two",
         ),
     ),
     "eval": Command(
@@ -53,6 +54,18 @@ COMMANDS = {
         "satdifuser.commands.taps",
         "every place where a diffusion backbone's features can be read (no weights needed)",
         ("satdifuser taps encoder=diffusionsat", "satdifuser taps encoder=small all=true"),
+    ),
+    "store": Command(
+        "satdifuser.commands.store",
+        "look after feature stores: info, verify, merge, prune",
+        (
+            "satdifuser store info features.zarr",
+            "satdifuser store verify features.zarr",
+            "satdifuser store merge both.zarr one.zarr two.zarr",
+            "satdifuser store prune features.zarr small.zarr timesteps=21 taps=up_blocks.1.attentions.1",
+        ),
+        configured=False,
+        words=True,
     ),
     "doctor": Command(
         "satdifuser.commands.doctor",
@@ -105,6 +118,9 @@ def _dispatch(words: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(_help(name, command))
         return 0
+    if command.words:
+        code: int = importlib.import_module(command.module).run(rest)
+        return code
     config_dirs, overrides = _options(name, rest)
     if not command.configured and overrides:
         raise UserError(f"satdifuser {name} takes no overrides, but got {overrides[0]!r}")

@@ -49,12 +49,18 @@ class FeatureModel(nn.Module):
         return None if self.encoder is None else sample_check(self.encoder)
 
     def bank(self, batch: Batch) -> FeatureBank:
-        """The batch's features: as read from a store, or computed now."""
-        if self.encoder is None:
-            return batch["bank"].to(torch.float32)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            bank = self.encoder(batch["image"], sample_ids=batch["id"], metadata=batch.get("metadata"))
-        return bank.to(torch.float32)
+        """The batch's features: as read from a store, or computed now from its images or stored latents."""
+        bank = batch.get("bank")
+        if bank is None or "latent" in bank.spec.names():
+            assert self.encoder is not None
+            given = {"sample_ids": batch["id"], "metadata": batch.get("metadata")}
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                if bank is None:
+                    bank = self.encoder(batch["image"], **given)
+                else:
+                    bank = self.encoder.from_latents(bank.map("latent"), **given)  # type: ignore[operator]
+        kind = bank.device.type  # under autocast, once what every layer would else convert for itself
+        return bank.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
 
     def forward(self, batch: Batch) -> Output:
         fused = self.fusion(self.bank(batch))

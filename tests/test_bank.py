@@ -364,3 +364,110 @@ def test_cat_joins_batches_in_order(toy_spec, toy_bank):
 def test_cat_refuses_banks_of_different_specs_and_says_what_differs(toy_spec, toy_bank):
     with pytest.raises(BankError, match="weights: 'none' and 'other'"):
         FeatureBank.cat([toy_bank(toy_spec()), toy_bank(toy_spec(weights="other"))])
+
+
+# --- banks whose timesteps lie side by side
+
+
+def stacks_of(spec, batch=3):
+    return {
+        name: torch.randn(len(spec.timesteps), batch, *spec.shape(next(tap for tap in spec.taps if tap.name == name)))
+        for name in spec.names()
+    }
+
+
+@pytest.mark.parametrize("timesteps", [(21, 61, 97), (97, 21), (None,)])
+def test_a_bank_of_stacks_is_the_same_bank_and_stacks_without_a_copy(toy_spec, timesteps):
+    spec = toy_spec(timesteps)
+    stacks = stacks_of(spec)
+    bank = FeatureBank.stacked(spec, stacks)
+    plain = FeatureBank(spec, {tap: stacks[tap.name][timesteps.index(tap.timestep)] for tap in spec.taps})
+    assert bank.spec == spec
+    assert bank.batch_size == 3
+    assert list(bank) == list(plain)
+    for tap in spec.taps:
+        assert torch.equal(bank[tap], plain[tap])
+    for name in spec.names():
+        assert torch.equal(bank.stack(name), plain.stack(name))
+        assert bank.stack(name).data_ptr() == stacks[name].data_ptr()
+
+
+def test_stack_of_a_tap_that_lacks_a_timestep_is_refused_for_a_bank_of_stacks_too(toy_spec):
+    spec = toy_spec()
+    less = dataclasses.replace(spec, taps=spec.taps[:-1])
+    stacks = stacks_of(spec)
+    stacks["up.1"] = stacks["up.1"][:2]
+    bank = FeatureBank.stacked(less, stacks)
+    assert torch.equal(bank.map("up.1", 61), stacks["up.1"][1])
+    with pytest.raises(BankError, match=r"up\.1@97"):
+        bank.stack("up.1")
+
+
+def test_stack_goes_in_the_order_of_the_timesteps_where_a_taps_own_order_differs(toy_spec):
+    spec = toy_spec((21, 61))
+    taps = [spec.find(name, t) for name, t in [("mid", 21), ("mid", 61), ("up.0", 61), ("up.0", 21)]]
+    mixed = dataclasses.replace(spec, taps=tuple(taps))
+    stacks = stacks_of(mixed)
+    bank = FeatureBank.stacked(mixed, stacks)
+    assert torch.equal(bank.map("up.0", 61), stacks["up.0"][0])
+    assert torch.equal(bank.stack("up.0"), torch.cat([stacks["up.0"][1], stacks["up.0"][0]]))
+
+
+@pytest.mark.parametrize("harm", ["missing", "too few", "too many", "shape"])
+def test_a_stack_that_does_not_fit_its_spec_is_refused_by_name(toy_spec, harm):
+    spec = toy_spec()
+    stacks = stacks_of(spec)
+    if harm == "missing":
+        del stacks["up.0"]
+    else:
+        stacks["up.0"] = {
+            "too few": stacks["up.0"][:2],
+            "too many": torch.cat([stacks["up.0"], stacks["up.0"]]),
+            "shape": stacks["up.0"].transpose(-1, -2),
+        }[harm]
+    with pytest.raises(BankError, match=r"tap up\.0"):
+        FeatureBank.stacked(spec, stacks)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize(
+    "which", [slice(1, 4), slice(0, None, 2), slice(0, 0), [3, 0, 0], [False, True, False, True, True]]
+)
+def test_samples_are_chosen_in_every_map_alike(toy_spec, toy_bank, stacked, which):
+    spec = toy_spec()
+    bank = FeatureBank.stacked(spec, stacks_of(spec, 5)) if stacked else toy_bank(spec, 5)
+    which = which if isinstance(which, slice) else torch.tensor(which)
+    some = bank.samples(which)
+    order = torch.arange(5)[which].tolist()
+    assert some.batch_size == len(order)
+    for tap in spec.taps:
+        assert some[tap].shape[0] == len(order)
+        assert all(torch.equal(some[tap][i], bank[tap][n]) for i, n in enumerate(order))
+    assert torch.equal(some.stack("up.0"), torch.cat([some.map("up.0", t) for t in spec.timesteps]))
+
+
+def test_a_bank_of_stacks_stays_one_when_it_is_converted(toy_spec):
+    spec = toy_spec()
+    bank = FeatureBank.stacked(spec, stacks_of(spec))
+    half = bank.to(torch.float16)
+    for tap in spec.taps:
+        assert torch.equal(half[tap], bank[tap].half())
+    assert half.stack("mid").data_ptr() == half.map("mid", 21).data_ptr()
+    with pytest.raises(BankError, match="mid@21"):
+        bank.apply(lambda value: value.transpose(-1, -2))
+
+
+def test_an_empty_bank_of_stacks_can_be_converted(toy_spec):
+    spec = toy_spec()
+    empty = FeatureBank.stacked(spec, stacks_of(spec, 0))
+    assert empty.to(torch.float64).batch_size == 0
+    assert empty.stack("mid").shape == (0, 12, 2, 3)
+
+
+def test_select_and_cat_take_banks_of_stacks(toy_spec):
+    spec = toy_spec()
+    banks = [FeatureBank.stacked(spec, stacks_of(spec, batch)) for batch in (2, 1)]
+    joined = FeatureBank.cat(banks)
+    assert all(torch.equal(joined[tap], torch.cat([bank[tap] for bank in banks])) for tap in spec.taps)
+    small = joined.select(spec.select(timesteps=[61, 97], names=["up.1"]))
+    assert torch.equal(small.stack("up.1"), torch.cat([joined.map("up.1", 61), joined.map("up.1", 97)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
+    from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
 
 
@@ -58,6 +60,7 @@ def run(config: Any) -> dict[str, Any]:
     if config.features is not None:
         trained.features = config.features
     model = build_model(trained, open_split(trained, config.split))
+    _same_features(folder, model)
     accelerator = make_accelerator(trained.trainer.mixed_precision)
     model.load_trained_state(load_checkpoint(folder.best)[1])
     model.to(accelerator.device)
@@ -69,6 +72,20 @@ def run(config: Any) -> dict[str, Any]:
         console.print(f"{config.split} ({found.samples} samples)  {scores}", highlight=False)
         console.print(f"wrote {path}")
     return result
+
+
+def _same_features(folder: RunFolder, model: FeatureModel) -> None:
+    """A head reads features by their meaning: those of another encoder would pass through it and mean nothing."""
+    from satdifuser.bank import BankSpec
+
+    file = folder.path / "spec.json"
+    if not file.is_file():
+        return
+    different = BankSpec.from_dict(json.loads(file.read_text())).differences(model.fusion.spec)
+    if different:
+        raise UserError(
+            f"{folder.path} was trained on other features than these (trained on and given): {'; '.join(different[:4])}"
+        )
 
 
 def load_run_config(path: Path) -> Any:

@@ -1,73 +1,178 @@
-"""`satdifuser extract`: features of a data set to a store on disk."""
+"""`satdifuser extract`: features of a data set to a store on disk, by one process or several, resumable at any time."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_data, build_encoder
-from satdifuser.data.base import LabelledDataset
 from satdifuser.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-def run(config: Any) -> Path:
+    from satdifuser.data.joined import JoinedSplits
+    from satdifuser.store import FeatureStore, Form, Processes, StorePlan
+
+# What says where and how fast, and not which features: it may change between a run and the one that goes on with it.
+PASSING = ("path", "batch_size", "workers", "reuse", "overwrite")
+
+
+def run(config: Any) -> str:
     """Extract every split of `store.splits` (all of the data by default) and give the path of the store."""
+    from satdifuser.data.inputs import sample_check
+    from satdifuser.engine.progress import console
+    from satdifuser.store import FeatureStore, Form, Processes
+    from satdifuser.store.place import place_of
+
+    skip = _on_error(config.on_error)
+    path, form = str(config.store.path), Form(config.store.dtype, config.store.keep)
+    processes = Processes.launched()
+    names = list(config.store.splits or config.data.splits)
+    encoder = build_encoder(config.encoder)
+    if config.store.reuse and place_of(path).exists():
+        _same(FeatureStore(path), _kept_spec(encoder, form), form, config, names)
+        if processes.main:
+            console.print(f"{path} already holds these features", markup=False, highlight=False, soft_wrap=True)
+        return path
+    from satdifuser.data.joined import JoinedSplits
+
+    data = JoinedSplits({name: build_data(config.data, name) for name in names})
+    device = _device(processes)
+    encoder = encoder.to(device).eval()
+    workers = _workers(config.store.workers, device, processes)
+    skipped: list[dict[str, str]] = []
+    if skip:
+        data, skipped = _without_faults(data, sample_check(encoder), workers, processes)
+    plan = _plan(config, encoder, form, data, skipped)
+    if config.dry_run:
+        from satdifuser.commands.dry_run import show
+
+        if processes.main:
+            show(plan, encoder, data, path, config.store.batch_size, workers, device)
+        return path
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)  # ids may have brackets
+    try:
+        _extract(config, path, plan, encoder, data, workers, device, processes)
+    except KeyboardInterrupt:
+        say(f"what is written stays in {place_of(path).partial}: the same command goes on from there")
+        raise
+    if processes.main:
+        size = sum(size for size, _ in FeatureStore(path).manifest.files.values())
+        say(f"wrote {path}: {plan.samples} samples, {len(plan.spec.taps)} taps, {size / 1e6:.0f} MB")
+        _list_skipped(skipped, say)
+    return path
+
+
+def _extract(
+    config: Any,
+    path: str,
+    plan: StorePlan,
+    encoder: nn.Module,
+    data: JoinedSplits,
+    workers: int,
+    device: torch.device,
+    processes: Processes,
+) -> None:
+    """Read, compute, pack and write, all at the same time: workers, this thread, the device and the writer's thread."""
     import torch
 
-    from satdifuser.data.batches import OrderedBatches, loader, to_device
+    from satdifuser.data.batches import RangeBatches, loader
     from satdifuser.data.inputs import sample_check
-    from satdifuser.engine.progress import bar, console
-    from satdifuser.store import BackgroundWriter, FeatureStore, StoreWriter
+    from satdifuser.engine.features import features
+    from satdifuser.engine.progress import ExtractProgress, console
+    from satdifuser.store import BackgroundWriter, StoreWriter
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("extract runs in one process for now: start it without accelerate launch")
-    path, skip = Path(config.store.path), _on_error(config.on_error)
-    if path.exists() and config.store.reuse:
-        encoder = build_encoder(config.encoder)
-        store = FeatureStore(path)
-        store.require(encoder.spec)  # type: ignore[arg-type]
-        _require_data(store, config)
-        console.print(f"{path} already holds these features")
-        return path
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    names = list(config.store.splits or config.data.splits)
-    splits: dict[str, LabelledDataset] = {name: build_data(config.data, name) for name in names}
-    samples = sum(len(data) for data in splits.values())
-    encoder = build_encoder(config.encoder).to(device).eval()
-    spec: Any = encoder.spec
-    first = splits[names[0]]
-    writer = StoreWriter(
-        path,
-        spec,
-        samples=samples,
-        labels=first.labels,
-        identity={name: data.identity for name, data in splits.items()},
-        dtype=config.store.dtype,
+    with _interruptible(), StoreWriter(path, plan, processes, overwrite=config.store.overwrite) as store:
+        if store.rows_done and processes.main:
+            there = f"{store.rows_done} of {plan.samples} samples are there"
+            console.print(f"going on with {path}: {there}", markup=False, highlight=False, soft_wrap=True)
+        mine = sum(len(rows) for rows in store.todo)
+        alone = processes.world == 1
+        total, done = (plan.samples, store.rows_done) if alone else (mine, 0)
+        share = "" if alone else f" (process {processes.rank + 1} of {processes.world})"
+        batches = RangeBatches(store.todo, config.store.batch_size)
+        sample_bytes = plan.form.bytes_per_sample(plan.spec)
+        progress = ExtractProgress(total, done, sample_bytes, store.place.partial, share if processes.main else None)
+        with torch.inference_mode(), progress, BackgroundWriter(store) as background:
+            for batch in loader(data, batches, workers, sample_check(encoder)):
+                background.put(features(encoder, batch, device, latents=plan.form.latents), batch)
+                progress.advance(len(batch["id"]))
+
+
+def _plan(
+    config: Any, encoder: nn.Module, form: Form, data: JoinedSplits, skipped: Sequence[dict[str, str]]
+) -> StorePlan:
+    from omegaconf import OmegaConf
+
+    from satdifuser.store import StorePlan
+
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    settings["store"] = {key: value for key, value in settings["store"].items() if key not in PASSING}
+    del settings["dry_run"]
+    sensor = getattr(next(iter(data.splits.values())), "sensor", None)
+    return StorePlan(
+        form.spec(_kept_spec(encoder, form)),
+        form,
+        ids=data.ids(),
+        labels=data.labels,
+        identity=data.identity,
+        config=settings,
+        skipped=skipped,
+        bands=() if sensor is None else sensor.names,
+        latents=getattr(encoder, "latent_spec", None),
+        shard_bytes=round(config.store.shard_mb * 2**20),
     )
-    workers = config.store.workers
-    if workers is None:  # beside a GPU the processors are free
-        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-    with torch.inference_mode(), writer, bar("images") as progress, BackgroundWriter(writer) as background:
-        task = progress.add_task("extracting", total=samples)
-        for name, data in splits.items():
-            batches = OrderedBatches(len(data), config.store.batch_size)
-            for batch in loader(data, batches, workers, sample_check(encoder), skip):
-                left_out = batch.pop("skipped", [])
-                writer.skip(left_out)
-                if batch["id"]:
-                    inputs = to_device({key: batch.pop(key) for key in ("image", "metadata") if key in batch}, device)
-                    bank = encoder(inputs["image"], sample_ids=batch["id"], metadata=inputs.get("metadata"))
-                    background.put(bank, batch, split=name)
-                progress.advance(task, len(batch["id"]) + len(left_out))
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    kept = samples - len(writer.skipped)
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)  # ids may have brackets
-    say(f"wrote {path}: {kept} samples, {len(spec.taps)} taps, {size / 1e6:.0f} MB")
-    _list_skipped(writer.skipped, say)
-    return path
+
+
+def _kept_spec(encoder: nn.Module, form: Form) -> Any:
+    """The spec of what the encoder gives for the store, before it is pooled."""
+    if not form.latents:
+        return encoder.spec
+    if not hasattr(encoder, "latent_spec"):
+        raise UserError("store.keep=latents needs a diffusion encoder: this one has no latents")
+    return encoder.latent_spec
+
+
+def _without_faults(
+    data: JoinedSplits, check: Any, workers: int, processes: Processes
+) -> tuple[JoinedSplits, list[dict[str, str]]]:
+    """Look at every sample once: which rows there are must be known before the first is written."""
+    from satdifuser.data.batches import OrderedBatches, faults
+    from satdifuser.engine.progress import bar
+
+    found: list[tuple[int, str]] = []
+    batches = OrderedBatches(len(data), 32, processes.rank, processes.world)
+    with bar("images", quiet=not processes.main) as progress:
+        task = progress.add_task("looking for bad samples", total=len(batches) * 32)
+        for bad in faults(data, batches, workers, check):
+            found += bad
+            progress.advance(task, 32)
+    reasons = dict(sorted(processes.gathered(found)))
+    skipped = [{"id": data.sample_id(row), "reason": reason} for row, reason in reasons.items()]
+    return data.without(set(reasons)), skipped
+
+
+def _device(processes: Processes) -> torch.device:
+    import torch
+
+    if processes.world > 1:
+        from accelerate import PartialState
+
+        return torch.device(PartialState().device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _workers(wanted: int | None, device: torch.device, processes: Processes) -> int:
+    """Beside a GPU the processors are free to load images; on a CPU they have enough to do."""
+    if wanted is not None:
+        return wanted
+    return min(8, max(1, (os.cpu_count() or 1) // processes.world)) if device.type == "cuda" else 0
 
 
 def _on_error(word: str) -> bool:
@@ -87,12 +192,33 @@ def _list_skipped(skipped: list[dict[str, str]], say: Callable[[str], None]) -> 
         say(f"  and {len(skipped) - shown} more")
 
 
-def _require_data(store: Any, config: Any) -> None:
-    names = list(config.store.splits or config.data.splits)
+def _same(store: FeatureStore, spec: Any, form: Form, config: Any, names: Sequence[str]) -> None:
+    """Raise unless a store holds just what would be extracted."""
+    remedy = "use another store.path, or store.overwrite=true"
+    if store.form != form:
+        raise UserError(f"{store.path} holds {store.form.words}, and asked for is {form.words}: {remedy}")
+    store.require(spec)
     for name in names:
         wanted = build_data(config.data, name).identity
         if store.data.get(name) != wanted:
             raise UserError(
-                f"{store.path} holds other data for {name} ({store.data.get(name)}) than asked for ({wanted}):"
-                " use another store.path"
+                f"{store.path} holds other data for {name} ({store.data.get(name)}) than asked for ({wanted}): {remedy}"
             )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM (a batch system that wants its machine back) ends a run as Ctrl-C does: what is done is kept."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -30,7 +30,8 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
         run_folder.open(resume=config.resume, overwrite=config.overwrite)
         _same_configuration(run_folder, config)
         write_text(run_folder.config, OmegaConf.to_yaml(config))
-        run_folder.write_json("environment.json", environment())
+        run_folder.write_json("environment.json", environment(accelerator.num_processes))
+        run_folder.write_json("spec.json", model.fusion.spec.to_dict())
     accelerator.wait_for_everyone()
     trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
     if config.resume and run_folder.last.is_file():

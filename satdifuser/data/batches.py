@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from satdifuser.bank import FeatureBank
 from satdifuser.data.base import Batch, LabelledDataset, Sample
+from satdifuser.data.prefetch import prefetched
 from satdifuser.errors import UserError
 
 
@@ -62,41 +63,38 @@ class OrderedBatches(Sampler[list[int]]):
             yield self.indices[first : first + self.batch_size]
 
 
+@runtime_checkable
+class ReadsBatches(Protocol):
+    """A data set that reads a whole batch at once, with its bank still packed: a store."""
+
+    def packed(self, indices: Sequence[int], pin: bool = False) -> Batch: ...
+
+
+class RangeBatches(Sampler[list[int]]):
+    """Every sample of some ranges in order; a batch never runs over the end of its range."""
+
+    def __init__(self, ranges: Sequence[range], batch_size: int) -> None:
+        self.ranges, self.batch_size = ranges, batch_size
+
+    def __len__(self) -> int:
+        return sum(-(-len(rows) // self.batch_size) for rows in self.ranges)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self.ranges:
+            for first in range(rows.start, rows.stop, self.batch_size):
+                yield list(range(first, min(first + self.batch_size, rows.stop)))
+
+
 Check = Callable[[Sample], str | None]
 
 
-class _BatchReader(Dataset[Any]):
-    """Reads a whole batch at once: a store can do that faster than sample by sample."""
+class _Samples(Dataset[Any]):
+    """Samples read and checked one by one; what `__getitem__` makes of a batch of them is for those who inherit."""
 
-    def __init__(self, data: LabelledDataset, check: Check | None = None, skip: bool = False) -> None:
-        self.data, self.check, self.skip = data, check, skip
+    def __init__(self, data: LabelledDataset, check: Check | None = None) -> None:
+        self.data, self.check = data, check
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
-        """A batch, or the user's error as a value: raised in a worker, it would come out wrapped in a traceback."""
-        try:
-            return self._read(indices)
-        except UserError as error:
-            return error
-
-    def _read(self, indices: Sequence[int]) -> Batch:
-        read = getattr(self.data, "batch", None)
-        if read is not None:
-            return read(indices)
-        samples: list[Sample] = []
-        skipped: list[dict[str, str]] = []
-        for index in indices:
-            try:
-                samples.append(self._sample(index))
-            except UserError as error:
-                if not self.skip:
-                    raise
-                skipped.append({"id": self.data.sample_id(index), "reason": str(error)})
-        batch = collate(samples) if samples else {"id": []}
-        if self.skip:
-            batch["skipped"] = skipped
-        return batch
-
-    def _sample(self, index: int) -> Sample:
+    def sample(self, index: int) -> Sample:
         try:
             sample: Sample = self.data[index]
         except UserError as error:
@@ -108,28 +106,60 @@ class _BatchReader(Dataset[Any]):
         return sample
 
 
+class _BatchReader(_Samples):
+    def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
+        """A batch, or the user's error as a value: raised in a worker, it would come out wrapped in a traceback."""
+        try:
+            return collate([self.sample(index) for index in indices])
+        except UserError as error:
+            return error
+
+
+class _FaultFinder(_Samples):
+    def __getitem__(self, indices: Sequence[int]) -> list[tuple[int, str]]:
+        """Samples that cannot be used, with the reason; images do not leave the worker."""
+        found = []
+        for index in indices:
+            try:
+                self.sample(index)
+            except UserError as error:
+                found.append((index, str(error)))
+        return found
+
+
 def loader(
     data: LabelledDataset,
     batches: Sampler[list[int]],
     workers: int = 0,
     check: Check | None = None,
-    skip: bool = False,
 ) -> Iterable[Batch]:
     """Batches as they come; images or banks, ids and labels under their names.
 
-    `check` says what is wrong with a sample, on the host, before it goes anywhere; with `skip`, samples that are wrong
-    or cannot be read are left out of their batch and listed in it.
+    `check` says what is wrong with a sample, on the host, before it goes anywhere. A store is read by threads, which
+    share its memory and copy nothing; images are read by `workers` processes.
     """
-    return _Batches(
-        DataLoader(
-            _BatchReader(data, check, skip),
-            batch_size=None,
-            collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
-            sampler=batches,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    if isinstance(data, ReadsBatches):
+        pin = torch.cuda.is_available()
+        return prefetched(lambda indices: data.packed(indices, pin=pin), batches, threads=max(1, workers))
+    return _Batches(_in_workers(_BatchReader(data, check), batches, workers, pin=torch.cuda.is_available()))
+
+
+def faults(
+    data: LabelledDataset, batches: Sampler[list[int]], workers: int = 0, check: Check | None = None
+) -> Iterable[list[tuple[int, str]]]:
+    """Batch by batch, the samples that cannot be read or used, each with its reason."""
+    return _in_workers(_FaultFinder(data, check), batches, workers)
+
+
+def _in_workers(reader: _Samples, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader[Any]:
+    return DataLoader(
+        reader,
+        batch_size=None,
+        collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
+        sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
     )
 
 
@@ -182,9 +212,9 @@ def _check_names(samples: Sequence[Sample]) -> None:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Tensors and banks moved, the rest as it is."""
-    moved = (Tensor, FeatureBank)
-    return {k: v.to(device, non_blocking=True) if isinstance(v, moved) else v for k, v in batch.items()}
+    """Tensors and banks moved, the rest as it is; a bank as it was stored travels so, and is unpacked there."""
+    moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
+    return {k: v.unpack() if hasattr(v, "unpack") else v for k, v in moved.items()}
 
 
 def part(batch: Batch, number: int, parts: int) -> Batch:
@@ -192,5 +222,5 @@ def part(batch: Batch, number: int, parts: int) -> Batch:
     pick = slice(number, None, parts)
     cut: Batch = {}
     for name, value in batch.items():
-        cut[name] = value.apply(lambda x: x[pick]) if isinstance(value, FeatureBank) else value[pick]
+        cut[name] = value.samples(pick) if isinstance(value, FeatureBank) else value[pick]
     return cut

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.inputs import ImageInput, SampleCheck
 from satdifuser.diffusion import modes
 from satdifuser.diffusion.attention import use_attention
@@ -18,7 +18,7 @@ from satdifuser.diffusion.loading import Backbone, cast
 from satdifuser.diffusion.network import TappedUNet
 from satdifuser.diffusion.satunet import METADATA, normalise_metadata
 from satdifuser.diffusion.schedule import NoiseSchedule
-from satdifuser.diffusion.selection import Wanted, check_size, choose_taps
+from satdifuser.diffusion.selection import Wanted, check_size, choose_taps, latent_factor
 from satdifuser.errors import UserError, nearest
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -125,10 +125,25 @@ class DiffusionEncoder(nn.Module):
     ) -> FeatureBank:
         if sample_ids is None or len(sample_ids) != len(images):
             raise UserError(f"the noise depends on each sample's id: give {len(images)} sample_ids")
-        with torch.autocast(images.device.type, enabled=False):  # the encoder's precision is its own, not the trainer's
+        latents = self.encode(images, sample_ids=sample_ids)[self.latent_spec.taps[0]]
+        return self.from_latents(latents, sample_ids=sample_ids, metadata=metadata)
+
+    def encode(self, images: Tensor, *, sample_ids: Sequence[str]) -> FeatureBank:
+        """What goes into the UNet: the VAE's latents, or the prepared pixels where there is none."""
+        with torch.autocast(images.device.type, enabled=False):
             clean = self.prepare(images.float(), sample_ids, expect=self.spec.image_size)
             if self.latents is not None:
                 clean = self.latents(clean, sample_ids)
+        return FeatureBank(
+            self.latent_spec, {self.latent_spec.taps[0]: clean.contiguous()}
+        )  # as it comes back from a store
+
+    def from_latents(
+        self, latents: Tensor, *, sample_ids: Sequence[str], metadata: Tensor | None = None
+    ) -> FeatureBank:
+        """The features of latents that `encode` gave, now or in an earlier run."""
+        with torch.autocast(latents.device.type, enabled=False):
+            clean = latents.float()
             numbers = self._metadata(metadata, sample_ids, clean)
             maps = {
                 (name, timestep): value
@@ -136,6 +151,24 @@ class DiffusionEncoder(nn.Module):
                 for name, value in found.items()
             }
         return FeatureBank(self.spec, {tap: maps[tap.name, int(tap.timestep or 0)] for tap in self.spec.taps})
+
+    @property
+    def latent_spec(self) -> BankSpec:
+        """The spec of what `encode` gives: everything that the latents depend on, and nothing of the UNet's work."""
+        stride = 1 if self.latents is None else latent_factor(self.latents.vae)
+        channels = self.network.unet.config["in_channels"]
+        settings: dict[str, Any] = dict(self.prepare.settings)
+        if self.latents is not None:
+            word = next(word for word, dtype in PRECISIONS.items() if dtype == self.latents.dtype)
+            settings |= {"posterior": self.latents.posterior, "vae_precision": word}
+            if self.latents.posterior == "sample":
+                settings["seed"] = self.levels.seed
+        return replace(
+            self.spec,
+            taps=(Tap("latent", None, 0, channels, stride),),
+            mode="latents",
+            settings=tuple(settings.items()),
+        )
 
     def _set_metadata(self, metadata: str | Sequence[float], reads: int) -> None:
         self.num_metadata = reads

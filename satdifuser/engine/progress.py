@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -10,23 +13,66 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 console = Console(stderr=True)
+QUIET_SECONDS = 60.0  # between lines where there is no bar
 
 
 class Rate(ProgressColumn):
-    """Items a second."""
+    """Items a second, or `each` times as much."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, each: float = 1.0) -> None:
         super().__init__()
-        self.unit = unit
+        self.unit, self.each = unit, each
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} {self.unit}/s" if task.speed else "")
+        return Text(f"{task.speed * self.each:.1f} {self.unit}/s" if task.speed else "")
 
 
 def bar(unit: str, quiet: bool = False) -> Progress:
     """The project's progress bar; where there is no terminal it prints nothing."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
+
+
+class ExtractProgress:
+    """The bar of an extraction: images and bytes a second, time and space left; a line a minute without a terminal."""
+
+    def __init__(self, total: int, done: int, sample_bytes: int, folder: Path, process: str | None = "") -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate("images"),
+            Rate("MB", sample_bytes / 1e6),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[free]}"),
+        )
+        self._quiet = process is None
+        self._bar = Progress(*columns, console=console, disable=self._quiet or not console.is_terminal, transient=True)
+        self._name, self._folder, self._bytes = f"extracting{process or ''}", folder, sample_bytes
+        self._task = self._bar.add_task(self._name, total=total, completed=done, free="")
+        self._total, self._done, self._began = total, done, done
+        self._start = self._said = time.monotonic()
+
+    def __enter__(self) -> ExtractProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, images: int) -> None:
+        self._done += images
+        free = f"{shutil.disk_usage(self._folder).free / 1e9:.0f} GB free"
+        self._bar.update(self._task, completed=self._done, free=free)
+        now = time.monotonic()
+        if not self._quiet and not console.is_terminal and now - self._said >= QUIET_SECONDS:
+            self._said = now
+            rate = (self._done - self._began) / (now - self._start)
+            left = (self._total - self._done) / rate
+            speed = f"{rate:.1f} images/s, {rate * self._bytes / 1e6:.0f} MB/s, {left / 60:.0f} min left, {free}"
+            console.print(f"{self._name} {self._done}/{self._total}: {speed}", highlight=False)
 
 
 class TrainProgress:

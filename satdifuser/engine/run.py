@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> Path:
     return partial.replace(path)
 
 
-def environment() -> dict[str, Any]:
+def environment(processes: int = 1) -> dict[str, Any]:
     """Versions and machine, to be kept with a result."""
     import torch
 
@@ -101,4 +101,5 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,9 @@ def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
 
     AcceleratorState._reset_state()  # one process may train several runs, each with a precision of its own
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=sparse)
-    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    cpu = launched and not torch.cuda.is_available()  # else each process takes itself to be alone
+    return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[kwargs])
 
 
 @dataclass

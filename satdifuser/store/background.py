@@ -21,7 +21,7 @@ class BackgroundWriter:
     """Use it inside the store's own context; leaving it waits for the last batch and raises what went wrong.
 
     with StoreWriter(...) as store, BackgroundWriter(store) as writer:
-        writer.put(bank, labels, split="train")
+        writer.put(bank, batch)
     """
 
     def __init__(self, store: StoreWriter) -> None:
@@ -31,15 +31,16 @@ class BackgroundWriter:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="store writer", daemon=True)
 
-    def put(self, bank: FeatureBank, labels: Mapping[str, Any], split: str) -> None:
-        """Hand over a batch; its maps travel from the GPU while the next batch is on its way."""
+    def put(self, bank: FeatureBank, batch: Mapping[str, Any]) -> None:
+        """Hand over a batch; it is packed on its device, and travels from a GPU while the next one is computed."""
         self._raise()
+        packed = self._store.plan.form.pack(bank)
         arrived = None
-        if next(iter(bank.values())).is_cuda:
-            bank = bank.to("cpu", non_blocking=True)  # into pinned memory
+        if bank.device.type == "cuda":
+            packed = packed.to("cpu", non_blocking=True)  # into pinned memory
             arrived = torch.cuda.Event()
             arrived.record()
-        self._queue.put((bank, labels, split, arrived))
+        self._queue.put((packed, batch, arrived))
 
     def __enter__(self) -> BackgroundWriter:
         self._thread.start()
@@ -70,11 +71,11 @@ class BackgroundWriter:
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue
-            bank, labels, split, arrived = item
+            packed, batch, arrived = item
             try:
                 if arrived is not None:
                     arrived.synchronize()
-                self._store.append(bank, labels, split)
+                self._store.append(packed, batch)
             except BaseException as error:
                 self._error = error
         self._ended.set()

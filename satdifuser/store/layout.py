@@ -1,38 +1,79 @@
 """Where things lie in a feature store: a Zarr v3 group that other tools open without our code.
 
-One array `[sample, channel, y, x]` for each tap, named like the tap; `id`, `split` and the labels are arrays beside
-them; the bank's spec, the data's identity and its classes are attributes of the group.
+    zarr.json        spec, form, data, classes, band statistics, configuration: attributes of the group
+    <tap>@<t>/       one array [sample, channel, y, x] for each tap (beside it <tap>@<t>.scale where it is int8)
+    id, split, ...   sample ids (UTF-8 bytes), number of the split, labels
+    checksum         [sample, column] CRC-32C of each row, so that damage has a name
+    manifest.json    every file with its size and CRC-32C; it is written last
+
+Samples are cut into units. A unit has one file of every array; it is what processes share out and what is resumed.
 """
 
 from __future__ import annotations
 
-from satdifuser.bank import BankSpec, Tap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-VERSION = 1
-SHARD_BYTES = 64 * 2**20  # one file of a tap holds about this much
-DTYPES = ("float16", "float32")
+from satdifuser.store.forms import Column
 
-
-def dimensions(spec: BankSpec, tap: Tap) -> tuple[str, str, str, str]:
-    """Dimension names of a tap's array: taps of one shape share theirs, as xarray wants it."""
-    channels, height, width = spec.shape(tap)
-    return "sample", f"channel_{channels}", f"y_{height}", f"x_{width}"
+VERSION = 2
+SHARD_BYTES = 256 * 2**20  # about the largest file; docs/store.md has the measurement behind both
+CHUNK_BYTES = 64 * 2**10  # smaller rows share a chunk, for the sake of readers that fetch chunk by chunk
+LEAST_UNITS = 8  # of a small store, so that several processes find work
 
 
-def bytes_per_sample(spec: BankSpec, itemsize: int) -> int:
-    """Bytes that one sample's maps take on disk.
+def files_key(name: str, unit: int, dimensions: int) -> str:
+    """The file of an array that holds a unit: flat, since a folder for each dimension would only cost inodes.
 
-    >>> spec = BankSpec((Tap("mid", 21, 0, 4, 8),), "toy", "none", (32, 32))
-    >>> bytes_per_sample(spec, itemsize=2)
-    128
+    >>> files_key("mid@21", 3, 4)
+    'mid@21/c.3.0.0.0'
     """
-    total = 0
-    for tap in spec.taps:
-        channels, height, width = spec.shape(tap)
-        total += channels * height * width * itemsize
-    return total
+    return f"{name}/c.{unit}" + ".0" * (dimensions - 1)
 
 
-def samples_per_shard(spec: BankSpec, tap: Tap, itemsize: int) -> int:
-    channels, height, width = spec.shape(tap)
-    return max(1, SHARD_BYTES // (channels * height * width * itemsize))
+@dataclass(frozen=True)
+class Unit:
+    """Samples `first` to `first + count`."""
+
+    number: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Units:
+    """How samples are cut: a function of their number and size alone, not of the processes that write them."""
+
+    samples: int
+    size: int
+    chunk_bytes: int = CHUNK_BYTES
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], samples: int, shard_bytes: int = SHARD_BYTES) -> Units:
+        size = max(1, shard_bytes // max(column.row_bytes for column in columns))
+        units = cls(samples, min(size, -(-samples // LEAST_UNITS)), CHUNK_BYTES)
+        whole = max(units.chunk(column.row_bytes) for column in columns)
+        return replace(units, size=-(-units.size // whole) * whole)
+
+    def chunk(self, row_bytes: int) -> int:
+        """Rows of a chunk: a power of two no larger than a unit, so that the largest of several is a multiple of all.
+
+        >>> Units(10_000, 512).chunk(2560), Units(10_000, 512).chunk(655_360)
+        (16, 1)
+        """
+        rows = 1
+        while 2 * rows * row_bytes <= self.chunk_bytes and 2 * rows <= self.size:
+            rows *= 2
+        return rows
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.size)
+
+    def __getitem__(self, number: int) -> Unit:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        first = number * self.size
+        return Unit(number, first, min(self.size, self.samples - first))
+
+    def __iter__(self) -> Iterator[Unit]:
+        return (self[number] for number in range(len(self)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,97 +12,164 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
-from satdifuser.data.base import LABELS, Batch, Labels
+from satdifuser.bank import BankError, BankSpec
+from satdifuser.data.base import Batch, Labels
 from satdifuser.errors import UserError, nearest
-from satdifuser.store.layout import VERSION, bytes_per_sample
-from satdifuser.store.writer import ids_from_bytes
+from satdifuser.store.files import StoreFiles, damaged, misfit, open_files, read_manifest
+from satdifuser.store.forms import Column, Form, Packed, empty_stacks
+from satdifuser.store.layout import VERSION, Unit, Units, files_key
+from satdifuser.store.shards import shard_bytes
+from satdifuser.store.unit import LABEL_COLUMNS
 
 IN_MEMORY_BYTES = 4 * 2**30
 
 
 class FeatureStore:
-    """A store on disk, opened for reading."""
+    """A store on disk or, as `s3://...`, `gs://...` and the like, anywhere that fsspec reads."""
 
-    def __init__(self, path: str | Path) -> None:
-        import zarr
-
-        self.path = Path(path)
-        if not (self.path / "zarr.json").is_file():
+    def __init__(self, path: str | Path, *, complete: bool = True) -> None:
+        self.files: StoreFiles = open_files(str(path))
+        self.path = self.files.root
+        if not self.files.exists("zarr.json"):
             raise UserError(f"no feature store at {self.path}: make one with satdifuser extract store.path={self.path}")
-        self._group: Any = zarr.open_group(self.path, mode="r")
-        attributes: Any = self._group.attrs
-        version = attributes.get("satdifuser_store")
-        if version != VERSION:
-            raise UserError(f"{self.path} is a store of version {version}, and this satdifuser reads version {VERSION}")
-        self.spec = BankSpec.from_dict(attributes["spec"])
-        self.labels = Labels.from_dict(attributes["labels"])
-        self.splits: list[str] = list(attributes["splits"])
-        self.data: dict[str, Any] = dict(attributes["data"])
-        for tap in self.spec.taps:
-            self._check_complete(tap)
+        try:
+            self._group = self.files.group()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(self.path, "zarr.json", f"cannot be read ({type(error).__name__})") from None
+        self.attributes: dict[str, Any] = dict(self._group.attrs)
+        self._check_version(self.attributes.get("satdifuser_store"))
+        self.manifest = read_manifest(self.files)
+        try:
+            self.spec = BankSpec.from_dict(self.attributes["spec"])
+            self.form = Form(**self.attributes["form"])
+            self.labels = Labels.from_dict(self.attributes["labels"])
+            self.splits: list[str] = list(self.attributes["splits"])
+            self.data: dict[str, Any] = dict(self.attributes["data"])
+            self.columns = self.form.columns(self.spec)
+            self.samples = int(self._group[self.columns[0].name].shape[0])
+            unit = self.attributes["unit"]
+            self.units = Units(self.samples, int(unit["samples"]), int(unit["chunk_bytes"]))
+            if self.units.size < 1 or self.units.chunk_bytes < 1:
+                raise ValueError(f"units of {self.units.size} samples")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path} has lost a part of its description ({error}): extract it again") from None
+        if complete:
+            self._check_complete()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureStore, (self.path,)  # opened anew in another process
+
+    @property
+    def latents(self) -> bool:
+        """Whether it holds what goes into the UNet, and not what comes out."""
+        return self.form.latents
 
     def column(self, name: str) -> NDArray[Any] | None:
-        """A whole label array (or `id`, `split`), None where the data had no such label."""
+        """A whole label array (or `id`, `split`, `checksum`), None where the data had no such label."""
         return np.asarray(self._group[name][...]) if name in self._group else None
 
-    def array(self, tap: Tap) -> Any:
-        """The Zarr array of a tap, `[sample, channel, y, x]`."""
-        return self._group[str(tap)]
+    def has(self, name: str) -> bool:
+        """Whether the data had such a label."""
+        return name in self._group
 
-    def _check_complete(self, tap: Tap) -> None:
-        """Zarr reads a file that is not there as zeros, so make sure that all of them are."""
-        if str(tap) not in self._group:
-            raise UserError(f"{self.path} has lost tap {tap}: extract it again")
-        array = self.array(tap)
-        expected = -(-array.shape[0] // array.shards[0])
-        found = sum(1 for _ in (self.path / str(tap) / "c").glob("*/0/0/0"))
-        if found != expected:
-            raise UserError(f"{self.path} has {found} of the {expected} files of tap {tap}: extract it again")
+    def ids(self) -> list[str]:
+        rows = self.column("id")
+        assert rows is not None
+        return ids_from_bytes(rows)
 
-    def split(self, name: str, spec: BankSpec | None = None) -> StoredFeatures:
-        """One split as a data set, of all taps or of those of a smaller spec."""
+    def wide(self, name: str) -> tuple[tuple[int, ...], str] | None:
+        """Shape of a row and type of a label that is kept in shards; None where it is small, or not there."""
+        array = self._group.get(name)
+        return None if array is None or array.shards is None else (array.shape[1:], str(array.dtype))
+
+    def split(self, name: str, spec: BankSpec | None = None, *, in_memory: bool = True) -> StoredFeatures:
+        """One split as a data set, of all taps or of those of a smaller spec; kept in memory if it fits there."""
         if name not in self.splits:
             raise UserError(
                 f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}{nearest(name, self.splits)}"
             )
-        return StoredFeatures(self, name, spec or self.spec)
+        return StoredFeatures(self, name, spec or self.spec, in_memory=in_memory)
 
     def require(self, spec: BankSpec) -> None:
-        """Raise, saying what differs, unless the store holds exactly what an encoder of that spec would give."""
+        """Raise, saying what differs, unless the store holds what an encoder of that spec would give.
+
+        (Of a store of latents, the spec is that of the encoder's latents.)
+        """
+        asked = self.form.spec(spec)
         try:
-            mine = self.spec.select(timesteps=spec.timesteps, names=spec.names())
+            mine = self.spec.select(timesteps=asked.timesteps, names=asked.names())
         except BankError as error:
             raise UserError(f"{self.path}: {error}") from None
-        different = mine.differences(spec)
+        different = mine.differences(asked)
         if different:
             raise UserError(
                 f"{self.path} holds other features than asked for (store and asked): {'; '.join(different[:4])}"
             )
 
+    def shard(self, name: str, unit: Unit, row_bytes: int, dimensions: int) -> tuple[str, int]:
+        """The file of an array's unit and the size that it must have."""
+        chunk = self.units.chunk(row_bytes)
+        return files_key(name, unit.number, dimensions), shard_bytes(unit.count, row_bytes, chunk, self.units.size)
+
+    def _check_version(self, version: Any) -> None:
+        if version == VERSION:
+            return
+        if not isinstance(version, int):
+            raise UserError(f"{self.path} is no feature store of satdifuser: its zarr.json says nothing of one")
+        remedy = "extract it again" if version < VERSION else "install a newer satdifuser"
+        raise UserError(f"{self.path} is a store of version {version}, and this satdifuser reads {VERSION}: {remedy}")
+
+    def _check_complete(self) -> None:
+        """Zarr reads a file that is not there as zeros, so make sure that all of them are (`verify` looks inside)."""
+        for column in self.columns:
+            for unit in self.units:
+                key, size = self.shard(column.name, unit, column.row_bytes, 1 + len(column.shape))
+                if self.manifest.files.get(key, (None,))[0] != size:
+                    raise UserError(f"{self.path} does not list {key} as it must be: extract it again")
+        there = self.files.sizes(self.manifest.files)
+        for key, (size, _) in self.manifest.files.items():
+            fault = misfit(size, there.get(key))
+            if fault is not None:
+                raise damaged(self.path, key, fault)
+
 
 class StoredFeatures:
-    """The samples of one split. `batch(indices)` reads many at once; a split that fits in memory is read once."""
+    """The samples of one split. `batch(indices)` reads many at once; a split that fits in memory is read once.
+
+    It may be used from several threads and, as any map-style data set, from the workers of a `DataLoader`.
+    """
 
     name = "store"
 
-    def __init__(self, store: FeatureStore, split: str, spec: BankSpec) -> None:
+    def __init__(self, store: FeatureStore, split: str, spec: BankSpec, in_memory: bool = True) -> None:
         self.store, self.split, self.spec, self.labels = store, split, spec, store.labels
-        of = store.column("split")
+        of, ids = store.column("split"), store.column("id")
         assert of is not None
-        self._rows = np.flatnonzero(of == store.splits.index(split))
-        ids = store.column("id")
         assert ids is not None
+        self._rows = np.flatnonzero(of == store.splits.index(split))
         self._ids = ids_from_bytes(ids[self._rows])
-        columns = {name: store.column(name) for name in LABELS}
-        self._labels = {name: torch.from_numpy(v[self._rows]) for name, v in columns.items() if v is not None}
-        self._memory: dict[Tap, Tensor] | None = None
-        first = store.array(spec.taps[0])
-        self._fits = bytes_per_sample(spec, first.dtype.itemsize) * len(self) <= IN_MEMORY_BYTES
+        self._labels: dict[str, Tensor] = {}
+        self._wide: dict[str, tuple[tuple[int, ...], str]] = {}
+        for name in LABEL_COLUMNS:
+            wide = store.wide(name)
+            if wide is not None:
+                self._wide[name] = wide
+            elif (values := store.column(name)) is not None:
+                self._labels[name] = torch.from_numpy(values[self._rows])
+        self._memory: Packed | None = None
+        self._loading = threading.Lock()  # several threads may ask at once
+        self._fits = in_memory and store.form.bytes_per_sample(spec) * len(self) <= IN_MEMORY_BYTES
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredFeatures, (self.store, self.split, self.spec, self._fits)
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"store": str(self.store.path), **dict(self.store.data[self.split])}
+        return {"store": self.store.path, **dict(self.store.data[self.split])}
+
+    @property
+    def ids(self) -> list[str]:
+        return self._ids
 
     def sample_id(self, index: int) -> str:
         return self._ids[index]
@@ -114,29 +182,77 @@ class StoredFeatures:
         return self.batch([index])
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Banks, ids and labels of the samples asked for, in that order."""
+        """Banks, ids and labels of the samples asked for, in that order (latents are a bank of one tap, `latent`)."""
+        batch = self.packed(indices)
+        return {**batch, "bank": batch["bank"].unpack()}
+
+    def packed(self, indices: Sequence[int], pin: bool = False) -> Batch:
+        """As `batch`, with the bank as it lies on disk: to be unpacked where it is used."""
         where = torch.as_tensor(list(indices), dtype=torch.long)
         labels = {name: _widen(name, values[where]) for name, values in self._labels.items()}
-        return {"id": [self._ids[i] for i in indices], "bank": FeatureBank(self.spec, self._read(where)), **labels}
+        rows = self._rows[where.numpy()]
+        for name, (shape, dtype) in self._wide.items():
+            labels[name] = _widen(name, torch.from_numpy(self._read_wide(name, shape, dtype, rows)))
+        return {"id": [self._ids[i] for i in indices], **labels, "bank": self._features(where, rows, pin)}
 
-    def _read(self, where: Tensor) -> dict[Tap, Tensor]:
-        if self._fits:
-            if self._memory is None:
-                self._memory = self._load(self._rows)
-            return {tap: values[where] for tap, values in self._memory.items()}
-        return self._load(self._rows[where.numpy()])
+    def _features(self, where: Tensor, rows: NDArray[Any], pin: bool) -> Packed:
+        form = self.store.form
+        if self._fits and torch.utils.data.get_worker_info() is None:  # workers share the system's cache instead
+            with self._loading:
+                if self._memory is None:
+                    self._memory = Packed(self.spec, form, self._read(self._rows, pin=False))
+            stacks = {key: value.index_select(1, where) for key, value in self._memory.stacks.items()}
+            return Packed(self.spec, form, stacks)
+        return Packed(self.spec, form, self._read(rows, pin))
 
-    def _load(self, rows: NDArray[Any]) -> dict[Tap, Tensor]:
-        if not len(rows):
-            return {tap: torch.empty(0, *self.spec.shape(tap)) for tap in self.spec.taps}
-        whole = len(rows) == rows[-1] - rows[0] + 1 and bool((np.diff(rows) == 1).all())
-        select: Any = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
-        maps = {}
-        for tap in self.spec.taps:
-            array = self.store.array(tap)
-            maps[tap] = torch.from_numpy(np.asarray(array[select] if whole else array.oindex[select]))
-        return maps
+    def _read(self, rows: NDArray[Any], pin: bool) -> dict[tuple[str, str], Tensor]:
+        """Rows of all columns, each straight into its place among the timesteps of its tap."""
+        stacks = empty_stacks(self.spec, self.store.form, len(rows), pin_memory=pin)
+        place = dict.fromkeys(stacks, 0)
+        wanted = []
+        for column in self.store.form.columns(self.spec):
+            key = (column.tap.name, column.part)
+            target = stacks[key][place[key]]
+            place[key] += 1
+            if len(rows):
+                view = memoryview(target.view(torch.uint8).numpy().reshape(-1))  # type: ignore[arg-type]
+                wanted += self._pieces(column.name, column.row_bytes, 1 + len(column.shape), rows, view)
+        self.store.files.read_into(wanted)
+        return stacks
+
+    def _read_wide(self, name: str, shape: tuple[int, ...], dtype: str, rows: NDArray[Any]) -> NDArray[Any]:
+        values = np.empty((len(rows), *shape), dtype)
+        row_bytes = values.itemsize * int(np.prod(shape, dtype=int))
+        if len(rows):
+            view = memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            self.store.files.read_into(self._pieces(name, row_bytes, 1 + len(shape), rows, view))
+        return values
+
+    def _pieces(
+        self, name: str, row_bytes: int, dimensions: int, rows: NDArray[Any], target: memoryview
+    ) -> list[tuple[str, int, memoryview]]:
+        """Which bytes of which files go where; neighbours in one file are read at once."""
+        size = self.store.units.size
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] // size != rows[:-1] // size)) + 1
+        found = []
+        for first, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+            unit, offset = divmod(int(rows[first]), size)
+            piece = target[first * row_bytes : stop * row_bytes]
+            found.append((files_key(name, unit, dimensions), offset * row_bytes, piece))
+        return found
 
 
 def _widen(name: str, values: Tensor) -> Tensor:
-    return values.float() if name in ("multilabel", "target") else values.long()
+    return values.float() if name in ("multilabel", "target", "metadata") else values.long()
+
+
+def ids_from_bytes(rows: NDArray[np.uint8]) -> list[str]:
+    """The inverse of how ids are written.
+
+    >>> ids_from_bytes(np.frombuffer(b"tile-1", np.uint8).reshape(1, 6))
+    ['tile-1']
+    """
+    return [row.tobytes().rstrip(b"\x00").decode("utf-8") for row in rows]
+
+
+__all__ = ["Column", "FeatureStore", "StoredFeatures", "ids_from_bytes"]

@@ -1,123 +1,90 @@
-"""Writing a feature store: into a folder beside it, renamed when it is whole, so that a store is never half there."""
+"""Writing a feature store, by one process or several: unit by unit, each whole or not there, and resumable at any row.
+
+While it grows it lies in `<path>.partial`: `store/` with the arrays and `progress/` with the plan and a journal for
+each unit. The last step renames `store/` to its place, so that a store is never half there.
+"""
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from satdifuser.bank import BankSpec, FeatureBank, Tap
-from satdifuser.data.base import LABELS, Labels
+from satdifuser.bank import FeatureBank
 from satdifuser.errors import UserError
-from satdifuser.store.layout import DTYPES, VERSION, bytes_per_sample, dimensions, samples_per_shard
-
-TORCH_DTYPE = {"float16": torch.float16, "float32": torch.float32}
+from satdifuser.store.disk import disk_errors, lock, write_aside
+from satdifuser.store.finish import finish
+from satdifuser.store.forms import Packed
+from satdifuser.store.layout import Unit
+from satdifuser.store.place import place_of
+from satdifuser.store.plan import StorePlan
+from satdifuser.store.processes import Processes
+from satdifuser.store.statistics import Sums
+from satdifuser.store.unit import UnitWriter, resumable
 
 
 class StoreWriter:
-    """Appends batches of banks with their ids, splits and labels. Use it as a context manager: an error leaves nothing.
+    """Fills the store of a plan; leaving it without an error waits for all processes and finishes the store.
 
-    with StoreWriter(path, spec, samples=1000, labels=data.labels) as writer:
-        writer.append(bank, batch, split="train")
+    with StoreWriter(path, plan) as writer:
+        for rows in writer.todo:                       # ranges of the plan's rows, some of them done by an earlier run
+            ...
+            writer.append(bank, batch)                 # the next rows, in order
     """
 
     def __init__(
         self,
-        path: Path,
-        spec: BankSpec,
+        path: str | Path,
+        plan: StorePlan,
+        processes: Processes | None = None,
         *,
-        samples: int,
-        labels: Labels,
-        identity: Mapping[str, Any],
-        dtype: str = "float16",
+        overwrite: bool = False,
+        bands: Sums | None = None,
     ) -> None:
-        import zarr
-
-        if dtype not in DTYPES:
-            raise UserError(f"store.dtype is {dtype!r}: it can be {' or '.join(DTYPES)}")
-        if path.exists():
-            raise UserError(f"{path} already exists: remove it or give another store.path")
-        self.path, self.spec, self.samples, self.dtype = path, spec, samples, dtype
-        self._partial = path.with_name(path.name + ".partial")
-        self._splits = list(identity)
-        self._buffers: dict[Tap, list[NDArray[Any]]] = {tap: [] for tap in spec.taps}
-        self._buffered = dict.fromkeys(spec.taps, 0)
-        self._written = dict.fromkeys(spec.taps, 0)
-        self._columns: dict[str, list[NDArray[Any]]] = {}
-        self.skipped: list[dict[str, str]] = []
-        attributes: dict[str, Any] = {
-            "satdifuser_store": VERSION,
-            "spec": spec.to_dict(),
-            "labels": labels.to_dict(),
-            "data": dict(identity),
-            "splits": self._splits,
-        }
+        self.place = place_of(path)
+        self.path, self.plan, self.processes = str(path), plan, processes or Processes()
+        self.overwrite, self._bands = overwrite, bands  # statistics that are known already
+        self._lock: Any = None
+        self._unit: UnitWriter | None = None
         try:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._check_space(bytes_per_sample(spec, np.dtype(dtype).itemsize) * samples)
-            self._group = zarr.open_group(self._partial, mode="w", zarr_format=3)
-            self._group.attrs.update(attributes)
-            self._arrays = {tap: self._create(tap) for tap in spec.taps}
-        except OSError as error:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            raise _disk_error(error, path) from error
+            with disk_errors(self.path):
+                units = self._take_up() if self.processes.main else []
+            self._open: list[tuple[int, int]] = self.processes.told(units)
+        except BaseException:
+            self._release()
+            raise
+        mine = self._open[self.processes.rank :: self.processes.world]
+        self._queue: Iterator[Unit] = iter([plan.units[number] for number, _ in mine])
+        self.todo = [range(plan.units[n].first + done, plan.units[n].first + plan.units[n].count) for n, done in mine]
 
-    def append(self, bank: FeatureBank, batch: Mapping[str, Any], split: str) -> None:
-        """Add a batch; shards are written as they fill up."""
-        bank.check(self.spec, "the store")
-        column = {"id": np.asarray(batch["id"]), "split": np.full(bank.batch_size, self._splits.index(split), np.uint8)}
-        column.update({name: _compact(name, batch[name]) for name in LABELS if name in batch})
-        self._check_columns(bank, column)
-        for name, values in column.items():
-            self._columns.setdefault(name, []).append(values)
-        for tap in self.spec.taps:
-            maps = bank[tap].detach().to(TORCH_DTYPE[self.dtype]).cpu()
-            self._check_finite(tap, bank[tap], maps, batch["id"])
-            self._buffers[tap].append(maps.numpy())
-            self._buffered[tap] += len(maps)
-            try:
-                self._flush(tap)
-            except OSError as error:
-                raise _disk_error(error, self.path) from error
+    @property
+    def rows_done(self) -> int:
+        """Rows that earlier runs have written, over all processes."""
+        left = sum(self.plan.units[number].count - done for number, done in self._open)
+        return self.plan.samples - left
 
-    def skip(self, samples: Sequence[Mapping[str, str]]) -> None:
-        """Promise so many samples less; their ids and reasons go into the store's attributes."""
-        self.skipped.extend(dict(sample) for sample in samples)
-
-    def _check_columns(self, bank: FeatureBank, column: Mapping[str, NDArray[Any]]) -> None:
-        """Every batch has the same labels, and one of each for every sample."""
-        for name, values in column.items():
-            if len(values) != bank.batch_size:
-                raise UserError(f"{len(values)} values of {name!r} for {bank.batch_size} samples cannot be stored")
-        if self._columns and column.keys() != self._columns.keys():
-            odd = sorted(column.keys() ^ self._columns.keys())[0]
-            raise UserError(
-                f"only some batches have the label {odd!r}: a store holds labels for all samples or for none"
-            )
-        for name, parts in self._columns.items():
-            if name not in ("id", "split") and column[name].shape[1:] != parts[0].shape[1:]:
-                raise UserError(
-                    f"sample {column['id'][0]} has {name} {column[name].shape[1:]}, but sample"
-                    f" {self._columns['id'][0][0]} has {parts[0].shape[1:]}: samples of a data set must have one size"
-                )
-
-    def _check_finite(self, tap: Tap, computed: Tensor, stored: Tensor, ids: Sequence[str]) -> None:
-        """What the encoder computed must be finite, and what is stored of it too."""
-        lost = ~stored.isfinite().flatten(1).all(1)
-        if not bool(lost.any()):
-            return
-        name = ids[int(lost.nonzero()[0])]
-        if not bool(computed.isfinite().all()):
-            raise UserError(f"sample {name}: the encoder gave NaN or infinite values at tap {tap}: check its weights")
-        raise UserError(f"sample {name}: tap {tap} has values beyond {self.dtype}: set store.dtype=float32")
+    def append(self, bank: FeatureBank | Packed, batch: Mapping[str, Any]) -> None:
+        """The next rows: a bank (or one packed already) with its ids, labels and, for the band statistics, images."""
+        packed = self.plan.form.pack(bank) if isinstance(bank, FeatureBank) else bank
+        done = 0
+        while done < packed.batch_size:
+            if self._unit is None:
+                unit = next(self._queue, None)
+                if unit is None:
+                    raise UserError(f"the store was promised {self.plan.samples} samples, but more came")
+                with disk_errors(self.path):
+                    self._unit = UnitWriter(self.place, self.plan, unit)
+            count = min(packed.batch_size - done, self._unit.left)
+            with disk_errors(self.path):
+                self._unit.append(packed, batch, slice(done, done + count))
+                if not self._unit.left:
+                    self._unit.seal()
+                    self._unit = None
+            done += count
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -126,104 +93,70 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._finish()
-        except OSError as problem:
-            error = problem
-            raise _disk_error(problem, self.path) from problem
+            if error is not None:
+                self._stop()
+                return
+            if self._unit is not None or next(self._queue, None) is not None:
+                self._stop()
+                raise UserError(f"the store was promised {self.plan.samples} samples, but fewer came")
+            self.processes.wait()
+            if self.processes.main:
+                with disk_errors(self.path):
+                    finish(self.place, self.plan, overwrite=self.overwrite, bands=self._bands)
+            self.processes.wait()
         finally:
-            if error is not None or self._partial.exists():
-                shutil.rmtree(self._partial, ignore_errors=True)
+            self._release()
 
-    def _create(self, tap: Tap) -> Any:
-        shape = self.spec.shape(tap)
-        shard = min(samples_per_shard(self.spec, tap, np.dtype(self.dtype).itemsize), self.samples)
-        return self._group.create_array(
-            str(tap),
-            shape=(self.samples, *shape),
-            dtype=self.dtype,
-            chunks=(1, *shape),
-            shards=(shard, *shape),
-            config={"write_empty_chunks": True},  # a missing file is then a lost one
-            compressors=None,  # network activations hardly compress, and reading is what counts
-            dimension_names=dimensions(self.spec, tap),
-        )
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
-    def _flush(self, tap: Tap, everything: bool = False) -> None:
-        array, shard = self._arrays[tap], self._arrays[tap].shards[0]
-        while self._buffered[tap] >= shard or (everything and self._buffered[tap]):
-            rows = np.concatenate(self._buffers[tap])
-            count = min(shard, len(rows))
-            array[self._written[tap] : self._written[tap] + count] = rows[:count]
-            self._written[tap] += count
-            self._buffers[tap], self._buffered[tap] = [rows[count:]], len(rows) - count
+    def _stop(self) -> None:
+        """Keep what is there for the next run, as far as the disk still takes it."""
+        if self._unit is not None:
+            with contextlib.suppress(OSError):
+                self._unit.stop()
 
-    def _finish(self) -> None:
-        for tap in self.spec.taps:
-            self._flush(tap, everything=True)
-        samples = self.samples - len(self.skipped)
-        short = [tap for tap in self.spec.taps if self._written[tap] != samples]
-        if short:
-            raise UserError(f"the store was promised {samples} samples, but got {self._written[short[0]]}")
-        if self.skipped:
-            self._drop_skipped(samples)
-        for name, parts in self._columns.items():
-            values = np.concatenate(parts)
-            if name == "id":  # UTF-8 bytes of fixed length: every reader of Zarr v3 has them
-                values = np.char.encode(values.astype(str), "utf-8")
-                width = values.dtype.itemsize
-                values = values.view(np.uint8).reshape(len(values), width)
-            names = {
-                "mask": ("sample", "mask_y", "mask_x"),
-                "multilabel": ("sample", "class"),
-                "id": ("sample", "byte"),
-            }
-            self._group.create_array(
-                name,
-                data=values,
-                chunks=(min(len(values), 4096), *values.shape[1:]),
-                dimension_names=names.get(name, ("sample",)),
-            )
-        self._partial.rename(self.path)
+    def _take_up(self) -> list[tuple[int, int]]:
+        """Take the place, and give the units that are not complete, with the rows of them that are."""
+        self._begin()
+        found = []
+        for unit in self.plan.units:
+            journal = resumable(self.place, self.plan, unit)
+            if journal.rows == unit.count and not journal.sealed:  # it was stopped at its very end
+                UnitWriter(self.place, self.plan, unit).seal()
+            elif journal.rows < unit.count:
+                found.append((unit.number, journal.rows))
+        return found
 
-    def _drop_skipped(self, samples: int) -> None:
-        """Shorten the arrays to what there is, and say what is not."""
-        if not samples:
-            raise UserError(f"no sample is left: all {len(self.skipped)} were skipped ({self.skipped[0]['reason']})")
-        for tap, array in self._arrays.items():
-            array.resize((samples, *self.spec.shape(tap)))
-        self._group.attrs["skipped"] = self.skipped
-
-    def _check_space(self, needed: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.path.parent).free
-        if needed > free:
-            raise UserError(
-                f"the store needs {needed / 1e9:.1f} GB, but {self.path.parent} has {free / 1e9:.1f} GB free: use"
-                " store.dtype=float16, fewer taps or timesteps, or another disk"
-            )
+    def _begin(self) -> None:
+        """Go on with what lies in the place if it is of the same plan."""
+        partial, progress = self.place.partial, self.place.partial / "progress"
+        if self.place.exists() and not (self.overwrite and self.place.replaceable):
+            remedy = "store.overwrite=true to replace it" if self.place.replaceable else "remove it first"
+            raise UserError(f"{self.path} already exists: give another store.path, or {remedy}")
+        partial.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(partial / "lock", self.path)
+        theirs = read_plan(progress / "plan.json")
+        different = "its plan is lost" if theirs is None else self.plan.difference(theirs)
+        if different is not None:
+            if any(progress.glob("*.safetensors")) and theirs is not None and not self.overwrite:
+                raise UserError(
+                    f"{partial} was begun with other settings (there and now): {different}: go on with the same,"
+                    " or begin anew with store.overwrite=true"
+                )
+            for folder in (self.place.root, progress):
+                shutil.rmtree(folder, ignore_errors=True)
+        self.place.check_space(self.plan)
+        progress.mkdir(exist_ok=True)
+        self.place.root.mkdir(exist_ok=True)
+        write_aside(progress / "plan.json", self.plan.to_json())
 
 
-def _compact(name: str, values: Tensor) -> NDArray[Any]:
-    """Labels in the smallest type that holds them (a mask of classes and 255 in one byte, unless it does not fit)."""
-    array = values.numpy()
-    if name == "mask" and array.min() >= 0 and array.max() <= 255:
-        return array.astype(np.uint8)
-    return array.astype(np.uint8) if name == "multilabel" else array
-
-
-def _disk_error(error: OSError, path: Path) -> UserError:
-    if error.errno == errno.ENOSPC:
-        return UserError(
-            f"the disk filled up while writing {path}; what was written is removed: free space or use another disk"
-        )
-    return UserError(f"could not write {path}: {error}")
-
-
-def ids_from_bytes(rows: NDArray[np.uint8]) -> Sequence[str]:
-    """The inverse of how ids are written.
-
-    >>> ids_from_bytes(np.frombuffer(b"tile-1", np.uint8).reshape(1, 6))
-    ['tile-1']
-    """
-    return [row.tobytes().rstrip(b"\x00").decode("utf-8") for row in rows]
+def read_plan(path: Path) -> dict[str, Any] | None:
+    """The plan of what was begun; None where there is none that can be read."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None

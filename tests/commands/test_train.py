@@ -90,14 +90,13 @@ def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
     launch = [
         sys.executable,
         "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
         "2",
-        "--num_machines",
-        "1",
+        "-m",
+        "satdifuser",
     ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "satdifuser"]
     done = subprocess.run(
         [*launch, "train", *common, f"run={tmp_path / 'two'}", "--debug"],
         capture_output=True,
@@ -106,6 +105,7 @@ def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     assert two["samples"] == one["samples"] == 7
     assert two["test"] == pytest.approx(one["test"], rel=1e-3, abs=1e-4)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from traceback import clear_frames
 from typing import Any
@@ -12,7 +14,16 @@ import torch
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.base import Labels
-from satdifuser.data.batches import OrderedBatches, ShuffledBatches, collate, loader, part, to_device
+from satdifuser.data.batches import (
+    OrderedBatches,
+    RangeBatches,
+    ShuffledBatches,
+    collate,
+    faults,
+    loader,
+    part,
+    to_device,
+)
 from satdifuser.errors import UserError
 
 SPEC = BankSpec((Tap("mid", 21, 0, 2, 8), Tap("up", 21, 1, 3, 4)), "toy", "none", (16, 16))
@@ -43,9 +54,14 @@ class Numbers:
 
 
 class Stored(Numbers):
-    """As `Numbers`, with a `batch` of its own that gives banks."""
+    """As `Numbers`, read by the batch: it gives banks, and notes where it was asked."""
 
-    def batch(self, indices: list[int]) -> dict[str, object]:
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.asked: list[tuple[list[int], bool, int, int]] = []
+
+    def packed(self, indices: Sequence[int], pin: bool = False) -> dict[str, object]:
+        self.asked.append((list(indices), pin, os.getpid(), threading.get_ident()))
         bank = FeatureBank(
             SPEC, {t: torch.stack([torch.full(SPEC.shape(t), float(i)) for i in indices]) for t in SPEC.taps}
         )
@@ -135,13 +151,31 @@ def test_the_loader_gives_the_samples_of_each_batch_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_set_that_reads_batches_is_asked_for_whole_batches(workers: int) -> None:
-    read = list(loader(Stored(5), OrderedBatches(5, 2), workers))
+def test_a_data_set_that_reads_batches_is_asked_for_whole_batches_in_threads_of_this_process(workers: int) -> None:
+    data = Stored(5)
+    read = list(loader(data, OrderedBatches(5, 2), workers))
     assert [batch["id"] for batch in read] == [["n0", "n1"], ["n2", "n3"], ["n4"]]
     for batch in read:
         assert isinstance(batch["bank"], FeatureBank)
         assert batch["bank"].spec == SPEC
         assert [f"n{int(v)}" for v in batch["bank"].map("up", 21)[:, 0, 0, 0]] == batch["id"]
+    assert sorted(rows for rows, *_ in data.asked) == [[0, 1], [2, 3], [4]]
+    assert {(pin, process) for _, pin, process, _ in data.asked} == {(torch.cuda.is_available(), os.getpid())}
+    assert threading.get_ident() not in {thread for *_, thread in data.asked}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
+def test_batches_of_ranges_have_every_row_in_order_and_none_runs_over_the_end_of_its_range(size: int) -> None:
+    ranges = [range(3, 9), range(9, 10), range(20, 20), range(12, 19)]
+    batches = RangeBatches(ranges, size)
+    listed = list(batches)
+    assert len(batches) == len(listed)
+    assert [row for batch in listed for row in batch] == [3, 4, 5, 6, 7, 8, 9, *range(12, 19)]
+    for batch in listed:
+        assert 0 < len(batch) <= size
+        assert any(set(batch) <= set(rows) for rows in ranges)
+    for rows in ranges:  # only the last of a range may be smaller
+        assert [len(batch) for batch in listed if batch[0] in rows][:-1] == [size] * ((len(rows) - 1) // size)
 
 
 def test_collating_stacks_every_tensor_and_lists_the_ids() -> None:
@@ -238,48 +272,38 @@ def test_a_sample_that_cannot_be_read_is_an_error_that_names_it_and_says_why(wor
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skipping_leaves_bad_samples_out_in_order_and_lists_them_with_reasons(workers: int) -> None:
-    order = [[9, 0, 4], [1, 8], [7, 9], [3, 2, 5, 6]]
+def test_faults_are_all_bad_samples_batch_by_batch_with_their_reasons(workers: int) -> None:
+    order = [[9, 0, 4], [1, 8], [5, 6], [7, 3, 2]]
     bad = {i: f"sample n{i} is above 6: take less" for i in (7, 8, 9)}
     bad |= {i: f"file-{i}.tif is cut short: fetch it again" for i in (2, 4)}
-    read = list(loader(Doubtful(10, [2, 4]), order, workers, Above(6), skip=True))  # type: ignore[arg-type]
-    assert len(read) == len(order)
-    for indices, batch in zip(order, read, strict=True):
-        good = [i for i in indices if i not in bad]
-        assert batch["id"] == [f"n{i}" for i in good]
-        assert [skipped["id"] for skipped in batch["skipped"]] == [f"n{i}" for i in indices if i in bad]
-        reasons = [skipped["reason"] for skipped in batch["skipped"]]
-        assert all(bad[i] in reason for i, reason in zip([i for i in indices if i in bad], reasons, strict=True))
-        if good:
-            assert batch["label"].tolist() == good
-            assert batch["image"][:, 0, 0, 0].tolist() == [float(i) for i in good]
-        else:
-            assert set(batch) == {"id", "skipped"}
+    found = list(faults(Doubtful(10, [2, 4]), order, workers, Above(6)))  # type: ignore[arg-type]
+    assert [[row for row, _ in batch] for batch in found] == [[9, 4], [8], [], [7, 2]]
+    for row, reason in (fault for batch in found for fault in batch):
+        assert bad[row] in reason
+        assert f"n{row}" in reason
 
 
-def test_without_a_bad_sample_the_list_is_empty_and_without_skipping_there_is_none() -> None:
-    skipping = list(loader(Doubtful(5), OrderedBatches(5, 2), 0, Above(9), skip=True))
-    assert [batch.pop("skipped") for batch in skipping] == [[], [], []]
-    for kwargs in ({"check": Above(9)}, {}):
-        plain = list(loader(Doubtful(5), OrderedBatches(5, 2), **kwargs))
-        assert [batch["id"] for batch in plain] == [batch["id"] for batch in skipping]
-        assert all("skipped" not in batch for batch in plain)
+def test_there_are_no_faults_in_good_samples_and_without_a_check_only_unreadable_ones() -> None:
+    assert list(faults(Doubtful(5), OrderedBatches(5, 2), 0, Above(9))) == [[], [], []]
+    found = list(faults(Doubtful(4, [0, 1, 3]), OrderedBatches(4, 2)))
+    assert [[row for row, _ in batch] for batch in found] == [[0, 1], [3]]
 
 
-def test_without_a_check_samples_that_cannot_be_read_are_skipped_all_the_same() -> None:
-    read = list(loader(Doubtful(4, [0, 1, 3]), OrderedBatches(4, 2), skip=True))
-    assert [batch["id"] for batch in read] == [[], ["n2"]]
-    assert [[skipped["id"] for skipped in batch["skipped"]] for batch in read] == [["n0", "n1"], ["n3"]]
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_processes_together_find_every_fault_once(world: int) -> None:
+    data, bad = Doubtful(11, [1, 4, 5]), {1, 4, 5, 9, 10}
+    found = [faults(data, OrderedBatches(11, 3, rank, world), 0, Above(8)) for rank in range(world)]
+    assert sorted(row for share in found for batch in share for row, _ in batch) == sorted(bad)
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_other_errors_of_the_data_set_are_not_taken_for_bad_samples(skip: bool) -> None:
+@pytest.mark.parametrize("read", [loader, faults])
+def test_other_errors_of_the_data_set_are_not_taken_for_bad_samples(read: Callable[..., Iterable[Any]]) -> None:
     class Broken(Numbers):
         def __getitem__(self, index: int) -> dict[str, object]:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(loader(Broken(2), OrderedBatches(2, 2), skip=skip))
+        list(read(Broken(2), OrderedBatches(2, 2)))
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -50,9 +50,9 @@ class ToyBanks:
         return len(self.classes)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.batch([index])
+        return self.packed([index])
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def packed(self, indices: Sequence[int], pin: bool = False) -> Batch:
         where = torch.as_tensor(list(indices))
         return {
             "id": [f"toy-{i}" for i in indices],

@@ -80,7 +80,7 @@ def test_micro_batches_give_the_step_of_the_whole_batch(toy_trainer: Make, segme
 
 def test_the_loss_of_a_step_is_the_mean_over_all_valid_pixels(toy_trainer: Make, segmentation: type) -> None:
     trainer = toy_trainer("mean", task=segmentation, accumulate=2)
-    batch = trainer.train.batch([0, 3, 5, 7])  # type: ignore[attr-defined]
+    batch = trainer.train.packed([0, 3, 5, 7])  # type: ignore[attr-defined]
     with torch.no_grad():
         logits = trainer.model(batch).logits.double().log_softmax(1)
     total, count = 0.0, 0
@@ -131,7 +131,7 @@ def test_the_balance_loss_takes_part_in_training(toy_trainer: Make) -> None:
         gate.score.weight.zero_()
         gate.score.bias.copy_(torch.tensor([2.0, 0.0, 0.0, 0.0]))
     heavy = gate.score.bias.detach().clone()
-    batch = trainer.train.batch(list(range(8)))  # type: ignore[attr-defined]
+    batch = trainer.train.packed(list(range(8)))  # type: ignore[attr-defined]
     for _ in range(5):
         trainer._step(trainer.model, batch)
     moved = gate.score.bias.detach() - heavy

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import errno
+import gc
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.data.base import Labels
+from satdifuser.bank import FeatureBank
 from satdifuser.errors import UserError
-from satdifuser.store import BackgroundWriter, FeatureStore, StoreWriter
+from satdifuser.store import BackgroundWriter, Form, StoreWriter
 from satdifuser.store.background import DEPTH
 
-LABELS = Labels(("a", "b"), ("#000000", "#ffffff"))
-Item = tuple[FeatureBank, dict[str, Any], str]
+Item = tuple[FeatureBank, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -32,29 +32,15 @@ def no_thread_stays() -> Iterator[None]:
 
 
 @pytest.fixture
-def spec(toy_spec: Callable[..., BankSpec]) -> BankSpec:
-    return toy_spec(timesteps=(21, 61))
+def items(made: Any) -> list[Item]:
+    """Seven batches of two samples."""
+    return [made.batch(slice(first, first + 2)) for first in range(0, 14, 2)]
 
 
-@pytest.fixture
-def items(spec: BankSpec, toy_bank: Callable[..., FeatureBank]) -> list[Item]:
-    """Six batches of one to three samples of two splits."""
-    found: list[Item] = []
-    for number, count in enumerate(torch.randint(1, 4, (6,)).tolist()):
-        labels = {"id": [f"s{number}-{i}" for i in range(count)], "label": torch.randint(0, 2, (count,))}
-        found.append((toy_bank(spec, count, torch.float32), labels, "train" if number % 2 else "val"))
-    return found
-
-
-def open_store(path: Path, spec: BankSpec, items: list[Item]) -> StoreWriter:
-    total = sum(bank.batch_size for bank, _, _ in items)
-    return StoreWriter(path, spec, samples=total, labels=LABELS, identity={"train": {}, "val": {}}, dtype="float32")
-
-
-def put_all(path: Path, spec: BankSpec, items: list[Item]) -> None:
-    with open_store(path, spec, items) as store, BackgroundWriter(store) as writer:
-        for bank, labels, split in items:
-            writer.put(bank, labels, split)
+def put_all(path: Path, made: Any, items: list[Item]) -> None:
+    with StoreWriter(path, made.plan()) as store, BackgroundWriter(store) as writer:
+        for bank, batch in items:
+            writer.put(bank, batch)
 
 
 class Fake:
@@ -66,8 +52,9 @@ class Fake:
         self.thread = 0
         self.gate = threading.Event()
         self.gate.set()
+        self.plan = SimpleNamespace(form=Form("float32"))
 
-    def append(self, bank: Any, labels: Any, split: str) -> None:
+    def append(self, packed: Any, batch: Any) -> None:
         assert threading.current_thread().name == "store writer"
         self.thread = threading.get_ident()
         self.gate.wait(10)
@@ -75,7 +62,7 @@ class Fake:
         if len(self.taken) == self.fail_at:
             assert self.error is not None
             raise self.error
-        self.taken.append((bank, labels, split))
+        self.taken.append((packed, batch))
 
 
 def within(seconds: float, work: Callable[[], None]) -> None:
@@ -96,23 +83,12 @@ def within(seconds: float, work: Callable[[], None]) -> None:
         raise raised[0]
 
 
-def test_the_store_is_byte_for_byte_that_of_direct_appends(tmp_path: Path, spec: BankSpec, items: list[Item]) -> None:
-    put_all(tmp_path / "background", spec, items)
-    with open_store(tmp_path / "direct", spec, items) as store:
-        for bank, labels, split in items:
-            store.append(bank, labels, split)
-
-    def files(root: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
-
-    assert files(tmp_path / "background") == files(tmp_path / "direct")
-    for split in ("train", "val"):
-        data = FeatureStore(tmp_path / "background").split(split)
-        mine = [(bank, labels) for bank, labels, name in items if name == split]
-        batch = data.batch(range(len(data)))
-        assert batch["id"] == [name for _, labels in mine for name in labels["id"]]
-        wanted = FeatureBank.cat([bank for bank, _ in mine])
-        assert all(torch.equal(batch["bank"][tap], wanted[tap]) for tap in spec.taps)
+def test_the_store_is_byte_for_byte_that_of_direct_appends(
+    tmp_path: Path, made: Any, items: list[Item], files_of: Callable[[Path], dict[str, bytes]]
+) -> None:
+    put_all(tmp_path / "background", made, items)
+    made.write(tmp_path / "direct")
+    assert files_of(tmp_path / "background") == files_of(tmp_path / "direct")
 
 
 def test_batches_arrive_in_order_and_all_of_them_before_the_block_is_left(items: list[Item]) -> None:
@@ -121,7 +97,20 @@ def test_batches_arrive_in_order_and_all_of_them_before_the_block_is_left(items:
         for item in items:
             writer.put(*item)
     assert len(store.taken) == len(items)
-    assert all(taken[0] is item[0] and taken[1:] == item[1:] for taken, item in zip(store.taken, items, strict=True))
+    for (packed, taken), (bank, batch) in zip(store.taken, items, strict=True):
+        assert taken is batch
+        assert all(torch.equal(packed.unpack()[tap], bank[tap]) for tap in bank)
+
+
+def test_a_bank_may_be_used_for_the_next_batch_as_soon_as_it_is_handed_over(items: list[Item]) -> None:
+    store = Fake(wait=0.05)
+    wanted = [bank.map("mid.block", 21).clone() for bank, _ in items]
+    with BackgroundWriter(store) as writer:  # type: ignore[arg-type]
+        for bank, batch in items:
+            writer.put(bank, batch)
+            bank.map("mid.block", 21).zero_()
+    for (packed, _), values in zip(store.taken, wanted, strict=True):
+        assert torch.equal(packed.unpack().map("mid.block", 21), values)
 
 
 def test_no_more_than_a_few_batches_wait_for_a_slow_disk(items: list[Item]) -> None:
@@ -199,49 +188,65 @@ def test_an_error_of_the_main_thread_passes_with_a_full_queue_and_what_waits_is_
     assert len(store.taken) <= (0 if store_fails else 1)
 
 
-def test_a_disk_that_fills_up_is_one_line_and_nothing_is_left(
-    tmp_path: Path, spec: BankSpec, items: list[Item], monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_fills_up_is_one_line_and_the_next_run_goes_on(
+    tmp_path: Path,
+    made: Any,
+    items: list[Item],
+    disk: SimpleNamespace,
+    files_of: Callable[[Path], dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    flush, calls = StoreWriter._flush, []
-
-    def full(self: StoreWriter, *args: Any, **kwargs: Any) -> None:
-        calls.append(args)
-        if len(calls) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        flush(self, *args, **kwargs)
-
-    monkeypatch.setattr(StoreWriter, "_flush", full)
+    monkeypatch.setattr("satdifuser.store.unit.SAVE_SECONDS", -1.0)  # a full disk takes no journal any more
+    disk.room = 8 * 1400  # about eight samples
     with pytest.raises(UserError, match="the disk filled up") as caught:
-        within(20, lambda: put_all(tmp_path / "f.zarr", spec, items))
+        within(20, lambda: put_all(tmp_path / "store", made, items))
     assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    del caught
+    gc.collect()
+    disk.room = 2**62
+    with StoreWriter(tmp_path / "store", made.plan()) as store, BackgroundWriter(store) as writer:
+        assert 0 < store.rows_done < 14
+        for bank, batch in made.batches(store.todo):
+            writer.put(bank, batch)
+    made.write(tmp_path / "direct")
+    assert files_of(tmp_path / "store") == files_of(tmp_path / "direct")
 
 
-@pytest.mark.parametrize("position", [0, 3, 5])
-def test_a_value_that_cannot_be_stored_names_its_sample_and_nothing_is_left(
-    tmp_path: Path, spec: BankSpec, items: list[Item], position: int
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_a_value_that_cannot_be_stored_names_its_sample_and_what_came_before_is_kept(
+    tmp_path: Path, made: Any, items: list[Item], position: int
 ) -> None:
-    bank, labels, _ = items[position]
-    bank[spec.taps[1]][-1, 0, 0, 0] = torch.inf
-    with pytest.raises(UserError, match=f"sample {labels['id'][-1]}: "):
-        within(20, lambda: put_all(tmp_path / "f.zarr", spec, items))
-    assert list(tmp_path.iterdir()) == []
+    bank, batch = items[position]
+    bank.map("up.0", 21)[-1, 0, 0, 0] = torch.inf
+    with pytest.raises(UserError, match="NaN or infinite") as caught:
+        within(20, lambda: put_all(tmp_path / "store", made, items))
+    assert f"sample {batch['id'][-1]}: " in str(caught.value)
+    del caught
+    gc.collect()
+    assert StoreWriter(tmp_path / "store", made.plan()).rows_done >= 2 * position
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the encoder")], ids=repr)
-def test_an_interruption_midway_leaves_no_store(
-    tmp_path: Path, spec: BankSpec, items: list[Item], error: BaseException
+def test_an_interruption_midway_leaves_no_store_and_the_next_run_goes_on(
+    tmp_path: Path,
+    made: Any,
+    items: list[Item],
+    error: BaseException,
+    files_of: Callable[[Path], dict[str, bytes]],
 ) -> None:
     def work() -> None:
-        with open_store(tmp_path / "f.zarr", spec, items) as store, BackgroundWriter(store) as writer:
-            for item in items[:4]:
+        with StoreWriter(tmp_path / "store", made.plan()) as store, BackgroundWriter(store) as writer:
+            for item in items[:5]:
                 writer.put(*item)
             raise error
 
     with pytest.raises(type(error)) as caught:
         within(20, work)
     assert caught.value is error
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "store").exists()
+    made.write(tmp_path / "store")
+    made.write(tmp_path / "direct")
+    assert files_of(tmp_path / "store") == files_of(tmp_path / "direct")
 
 
 def test_without_a_batch_the_thread_ends_too() -> None:

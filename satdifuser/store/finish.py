@@ -1,0 +1,145 @@
+"""The last step of a store: labels joined, metadata and manifest written, and the folder renamed to its place."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satdifuser.errors import UserError
+from satdifuser.store import statistics
+from satdifuser.store.journal import Journal, joined
+from satdifuser.store.layout import files_key
+from satdifuser.store.manifest import NAME, Manifest
+from satdifuser.store.place import LocalPlace, RemotePlace
+from satdifuser.store.plan import StorePlan
+from satdifuser.store.shards import ShardWriter, crc32c, sharded_metadata
+
+WIDE = 1024  # bytes; a label that takes more in each row is kept like a tap's maps and read row by row
+SMALL_CHUNK = 65_536  # rows of the other labels in a file
+DIMENSIONS = {"mask": ("mask_y", "mask_x"), "multilabel": ("class",), "metadata": ("number",)}
+
+
+def finish(
+    place: LocalPlace | RemotePlace, plan: StorePlan, *, overwrite: bool = False, bands: statistics.Sums | None = None
+) -> None:
+    """Every unit is sealed: complete the store and put it in its place."""
+    import zarr
+
+    root = place.root
+    journals = [Journal.load(place.partial / "progress" / f"{unit.number}.safetensors") for unit in plan.units]
+    unsealed = [unit.number for unit, journal in zip(plan.units, journals, strict=True) if not journal.sealed]
+    if unsealed:
+        raise UserError(f"{len(unsealed)} of {len(plan.units)} units of {place} are not written: start again to go on")
+    manifest = Manifest({key: file for journal in journals for key, file in journal.files.items()})
+    attributes = plan.attributes()
+    found = [journal.bands for journal in journals if journal.bands is not None] if bands is None else [bands]
+    if found:
+        names = plan.bands or [str(number) for number in range(found[0].shape[2])]
+        attributes["bands"] = statistics.described(statistics.join(found), plan.splits, names)
+    group: Any = zarr.open_group(root, mode="a", zarr_format=3)
+    group.attrs.update(attributes)
+    for column in plan.columns:
+        _create(
+            group, column.name, plan, column.shape, column.dtype, column.dimensions, plan.units.chunk(column.row_bytes)
+        )
+        if column.part == "" and plan.form.dtype == "bfloat16":
+            group[column.name].attrs["bits"] = "bfloat16"  # a float32 is these 16 bits and 16 zeros
+    ids = np.char.encode(np.array([name for _, name in plan.rows]), "utf-8")  # bytes: every reader of Zarr has them
+    small(group, "id", ids.view(np.uint8).reshape(len(ids), -1), ("sample", "byte"))
+    small(group, "split", np.array([split for split, _ in plan.rows], np.uint8), ("sample",))
+    checksums = np.concatenate([journal.checksums for journal in journals])
+    small(group, "checksum", checksums.astype(np.uint32), ("sample", "column"))
+    for name in _label_names(journals, plan):
+        _label(group, root, name, [journal.labels[name] for journal in journals], plan, manifest)
+    complete(root, manifest)
+    place.finish(overwrite)
+
+
+def _label_names(journals: list[Journal], plan: StorePlan) -> list[str]:
+    """Labels that all units have, in one shape."""
+    first = journals[0].labels
+    for journal, unit in zip(journals, plan.units, strict=True):
+        name = plan.rows[unit.first][1]
+        odd = sorted(first.keys() ^ journal.labels.keys())
+        if odd:
+            raise UserError(
+                f"only some samples have the label {odd[0]!r} (see {name}): a store holds labels for all or none"
+            )
+        for label, values in journal.labels.items():
+            if values.shape[1:] != first[label].shape[1:]:
+                raise UserError(
+                    f"sample {name} has {label} {values.shape[1:]}, but sample {plan.rows[0][1]} has"
+                    f" {first[label].shape[1:]}: samples of a data set must have one size"
+                )
+    return sorted(first)
+
+
+def _label(group: Any, root: Path, name: str, parts: list[NDArray[Any]], plan: StorePlan, manifest: Manifest) -> None:
+    widest = np.result_type(*parts)
+    shape = parts[0].shape[1:]
+    row_bytes = widest.itemsize * int(np.prod(shape, dtype=int))
+    dimensions = ("sample", *DIMENSIONS.get(name, ()))
+    if row_bytes <= WIDE:
+        small(group, name, joined(parts), dimensions)
+        return
+    chunk = plan.units.chunk(row_bytes)
+    while plan.units.size % chunk:
+        chunk //= 2
+    _create(group, name, plan, shape, widest.name, dimensions, chunk)
+    for unit, values in zip(plan.units, parts, strict=True):
+        key = files_key(name, unit.number, 1 + len(shape))
+        shard = ShardWriter(root / key, row_bytes, chunk, plan.units.size)
+        try:
+            shard.append(values.astype(widest, copy=False))
+            manifest.files[key] = shard.seal()
+        finally:
+            shard.close()
+
+
+def _create(group: Any, name: str, plan: StorePlan, shape: Any, dtype: str, dimensions: Any, chunk: int) -> None:
+    if name not in group:
+        group.create_array(
+            name,
+            **sharded_metadata(
+                samples=plan.samples, shape=shape, dtype=dtype, chunk=chunk, unit=plan.units.size, dimensions=dimensions
+            ),
+        )
+
+
+def small(group: Any, name: str, values: NDArray[Any], dimensions: Any) -> None:
+    group.create_array(
+        name,
+        data=values,
+        chunks=(min(len(values), SMALL_CHUNK), *values.shape[1:]),
+        dimension_names=dimensions,
+        overwrite=True,
+    )
+
+
+def complete(root: Path, manifest: Manifest) -> None:
+    """Add the files that are not listed yet, make sure of all, and write the manifest last."""
+    import zarr
+
+    for left in [*root.rglob("*.partial"), *root.rglob("*.part")]:  # of a kill
+        left.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is not in Zarr's specification yet, but xarray and Zarr read it
+        zarr.consolidate_metadata(root, zarr_format=3)
+    for file in sorted(root.rglob("*")):
+        key = file.relative_to(root).as_posix()
+        if file.is_file() and key not in manifest.files and key != NAME:
+            data = np.fromfile(file, np.uint8)
+            manifest.files[key] = (len(data), crc32c(data))
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    partial = root / f"{NAME}.partial"
+    with partial.open("w") as text:
+        text.write(manifest.to_json())
+        text.flush()
+        os.fsync(text.fileno())
+    partial.replace(root / NAME)
