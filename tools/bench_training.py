@@ -29,6 +29,8 @@ from satdifuser.data.inputs import ImageInput
 from satdifuser.decoders import LinearDecoder
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import stable_diffusion
+from satdifuser.diffusion.taps import as_map
+from satdifuser.engine.memory import keep_memory
 from satdifuser.fusion import GlobalWeighted
 from satdifuser.model import FeatureModel
 from satdifuser.store import BackgroundWriter, FeatureStore, Form, StorePlan, StoreWriter
@@ -77,9 +79,12 @@ def main() -> None:
     parser.add_argument("--projection", type=int, nargs="+", default=[384])
     parser.add_argument("--epochs", type=int, default=3, help="from the store that are measured")
     parser.add_argument("--autocast", action="store_true", help="the heads in bfloat16")
+    parser.add_argument("--head-batch", type=int, help="from the store (default: as --batch)")
+    parser.add_argument("--give-back", action="store_true", help="leave freed memory to the system's ways")
     parser.add_argument("--folder", type=Path, default=Path(), help="where the store is written")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kept = not args.give_back and keep_memory()
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     backbone = stable_diffusion("random", architecture=args.architecture)
@@ -98,7 +103,7 @@ def main() -> None:
                 pixels = prepare(batch["image"], batch["id"])
                 latents = plain.vae.encode(pixels).latent_dist.mean.float() * 0.18215
                 found = published(plain, encoder.network.names, latents, None)
-            maps = {tap: found[str(tap)].clone() for tap in spec.taps}
+            maps = {tap: as_map(found[str(tap)], encoder.network.sizes[tap.name]).clone() for tap in spec.taps}
             step(model, optimizer, {**batch, "bank": FeatureBank(spec, maps)}, args.autocast)
 
     def extract(path: Path) -> None:
@@ -113,10 +118,11 @@ def main() -> None:
     def stored(path: Path, model: FeatureModel, optimizer: torch.optim.Optimizer) -> None:
         data = FeatureStore(path).split("train")
         for _ in range(args.epochs):
-            for batch in loader(data, OrderedBatches(len(data), args.batch)):
+            for batch in loader(data, OrderedBatches(len(data), args.head_batch or args.batch)):
                 step(model, optimizer, to_device(batch, device), args.autocast)
 
-    print(f"{args.architecture}, {args.size} px, batch {args.batch}, {device}, torch {torch.__version__}")
+    memory = ", memory kept" if kept else ""
+    print(f"{args.architecture}, {args.size} px, batch {args.batch}, {device}, torch {torch.__version__}{memory}")
     rate = matmul_rate(torch.float32, device)
     print(f"matmul rate in float32: {rate / 1e12:.3f} TFLOP/s")
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-training-") as folder:
@@ -135,6 +141,7 @@ def main() -> None:
             with FlopCounterMode(display=False) as counter:
                 step(model, optimizer, batch, args.autocast)
             flops = counter.get_total_flops() / args.batch
+            stored(path, model, optimizer)  # forty epochs: the first is not what counts
             head = timed(device, lambda path=path, m=model, o=optimizer: stored(path, m, o)) / args.epochs / args.images
             if projection == args.projection[0]:
                 only_features = published_s - head

@@ -26,10 +26,12 @@ PASSING = ("path", "batch_size", "workers", "reuse", "overwrite")
 def run(config: Any) -> str:
     """Extract every split of `store.splits` (all of the data by default) and give the path of the store."""
     from satdifuser.data.inputs import sample_check
+    from satdifuser.engine.memory import keep_memory
     from satdifuser.engine.progress import console
     from satdifuser.store import FeatureStore, Form, Processes
     from satdifuser.store.place import place_of
 
+    keep_memory()
     skip = _on_error(config.on_error)
     path, form = str(config.store.path), Form(config.store.dtype, config.store.keep)
     processes = Processes.launched()

@@ -14,6 +14,7 @@ from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
 from satdifuser.engine.config import TrainerConfig
 from satdifuser.engine.evaluate import evaluate
+from satdifuser.engine.memory import keep_memory
 from satdifuser.engine.progress import TrainProgress
 from satdifuser.engine.run import RunFolder
 from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
@@ -30,6 +31,7 @@ def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    keep_memory()
     AcceleratorState._reset_state()  # one process may train several runs, each with a precision of its own
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=sparse)
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
