@@ -99,7 +99,7 @@ def go_on(path: Path, few: Any, **options: Any) -> None:
         few.write(path, plan_of(few), most=random.randint(1, 4), **options)
 
 
-@pytest.mark.parametrize("share", [30, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [30, pytest.param(12, marks=pytest.mark.slow)])
 def test_an_interruption_at_any_line_costs_nothing(
     tmp_path: Path, few: Any, files_of: Files, unbroken: dict[str, bytes], share: int
 ) -> None:
