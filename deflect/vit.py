@@ -1,67 +1,99 @@
-"""Any timm vision transformer as a feature-bank encoder: every block's patch tokens as a map."""
+"""A pretrained ViT as a feature-bank encoder: tokens after its blocks as maps, and an adapter if one is asked for."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deflect.adapters import Adapter, Frozen, parameter_counts
+from deflect.backbones import Backbone
+from deflect.bands import as_bands
+from deflect.patching import adapt_patches
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
+
+CHOICES = ("all", "four", "last")
 
 
 class ViTEncoder(nn.Module):
-    """`timm.create_model(model)` read after the chosen blocks (all by default; negative numbers count from the end).
+    """`backbone` read after the chosen blocks: `all`, the `last`, `four` evenly spaced ones, or a list of numbers.
 
-    Patch tokens become maps `[batch, width, height / patch, width / patch]`; class and register tokens are left out of
-    them. `prepare` turns a data set's images into the model's input and says in `settings` how. With `trainable` the
-    model learns with the head that follows it; otherwise it is frozen.
+    Patch tokens become maps `[batch, width, height / patch, width / patch]`. Class and register tokens are kept apart:
+    `class_token` adds the class token after each block as a tap of its own, a map of one pixel. `norm` puts the model's
+    last LayerNorm on every tap. `prepare` turns a data set's images into the model's input, and knows their sensor;
+    `patch_embedding` says how more bands than the model was made for enter it.
     """
 
     def __init__(
         self,
-        model: str = "vit_tiny_patch16_224",
+        backbone: Backbone,
         *,
-        prepare: nn.Module,
-        channels: int = 3,
-        image_size: int = 64,
-        patch_size: int | None = None,
-        blocks: Sequence[int] | None = None,
-        trainable: bool = False,
+        prepare: Any,
+        adapter: Adapter | None = None,
+        patch_embedding: str = "repeat",
+        blocks: str | Sequence[int] = "all",
+        norm: bool = False,
+        class_token: bool = False,
         seed: int = 0,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        import timm
-
-        if not timm.is_model(model):
-            near = ", ".join(difflib.get_close_matches(model, timm.list_models(), n=3))
-            raise BankError(f"timm has no model {model!r}{'; it has ' + near + ', ...' if near else ''}")
-        known = dict(options or {}) if patch_size is None else {**(options or {}), "patch_size": patch_size}
-        with torch.random.fork_rng(devices=[]):
+        facts = backbone.facts
+        self.prepare, self.adapter = prepare, adapter or Frozen()
+        self.blocks = _chosen(blocks, len(backbone.blocks), facts.name)
+        self.image_size = (facts.image_size, facts.image_size)
+        if norm and backbone.norm is None:
+            raise BankError(f"{facts.name} has no last LayerNorm: set encoder.norm=false")
+        if norm and not facts.normed:
+            raise BankError(f"the weights of {facts.name} have no last LayerNorm: set encoder.norm=false")
+        if class_token and not facts.class_token:
+            raise BankError(f"{facts.name} has no class token: set encoder.class_token=false")
+        backbone.keep(self.blocks[-1] + 1)
+        if norm:
+            backbone.learnable += list(backbone.norm.parameters())  # type: ignore[union-attr]
+        else:
+            backbone.norm = None
+        sensor = as_bands(prepare.sensor)
+        known = {band.name: band for band in sensor} | {band.common: band for band in sensor}
+        backbone.bands = tuple(known[name] for name in prepare.bands)
+        settings = {"patch": facts.patch, **prepare.settings}
+        with torch.random.fork_rng(devices=[]):  # an adapter's first weights depend on the seed alone
             torch.manual_seed(seed)
-            vit: Any = timm.create_model(model, img_size=image_size, in_chans=channels, num_classes=0, **known)
-        if not hasattr(vit, "forward_intermediates") or not hasattr(vit, "blocks"):
-            raise BankError(f"timm's {model} is not a transformer of blocks: choose a vit_* model")
-        patch = vit.patch_embed.patch_size[0]
-        if image_size % patch:
-            raise BankError(f"an image of {image_size} px is not divisible into patches of {patch} px for {model}")
-        self.prepare, self.vit = prepare, vit
-        depth = len(vit.blocks)
-        chosen = range(depth) if blocks is None else [block % depth for block in blocks if -depth <= block < depth]
-        if blocks is not None and len(set(chosen)) != len(blocks):
-            raise BankError(f"blocks {list(blocks)} of {model}: give distinct numbers from {-depth} to {depth - 1}")
-        self.blocks = sorted(chosen)
-        self.vit.requires_grad_(trainable)
+            if facts.channels not in (None, len(backbone.bands)):
+                self._refuse_own_bands(backbone)
+                adapt_patches(backbone, backbone.bands, patch_embedding)
+                settings["patch_embedding"] = patch_embedding
+            self.adapter.attach(backbone, sensor)
+        self.backbone = backbone
+        self._class_token = class_token
+        trained = parameter_counts(backbone)[0] > 0
+        extra: dict[str, Any] = {"norm": True} if norm else {}
+        extra |= {"adapter": self.adapter.describe(), "adapter_seed": seed} if trained else {}
         self.spec = BankSpec(
-            taps=tuple(Tap(f"blocks.{block}", None, block, vit.embed_dim, patch) for block in self.blocks),
-            encoder=model,
-            weights=f"from-scratch-seed{seed}",
-            image_size=(image_size, image_size),
-            settings=tuple(sorted({"patch": patch, **getattr(prepare, "settings", {})}.items())),
+            taps=tuple(tap for block in self.blocks for tap in self._taps(block)),
+            encoder=facts.name,
+            weights=facts.weights,
+            image_size=self.image_size,
+            settings=tuple(sorted({**settings, **extra}.items())),
         )
+
+    def _refuse_own_bands(self, backbone: Backbone) -> None:
+        facts = backbone.facts
+        if self.adapter.spectra:
+            raise BankError(
+                f"{facts.name} takes {facts.channels} bands, but encoder.prepare.bands names {len(backbone.bands)}:"
+                f" under adapter={self.adapter.name} it sees what it was pretrained on, and all bands enter beside it"
+            )
+
+    def _taps(self, block: int) -> list[Tap]:
+        facts = self.backbone.facts
+        taps = [Tap(f"blocks.{block}", None, 2 * block if self._class_token else block, facts.width, facts.patch)]
+        if self._class_token:
+            taps.append(Tap(f"blocks.{block}.class", None, 2 * block + 1, facts.width, facts.image_size))
+        return taps
 
     def forward(
         self,
@@ -71,5 +103,39 @@ class ViTEncoder(nn.Module):
         metadata: Tensor | None = None,
     ) -> FeatureBank:
         x = self.prepare(images, sample_ids)
-        maps: Any = self.vit.forward_intermediates(x, indices=self.blocks, norm=False, intermediates_only=True)
+        if tuple(x.shape[-2:]) != self.image_size:
+            raise BankError(
+                f"images of {x.shape[-2]} x {x.shape[-1]} px for a model built for {self.image_size[0]} x"
+                f" {self.image_size[1]}: set encoder.backbone.image_size, or resize with encoder.prepare.size"
+            )
+        with self._given(images):
+            tokens = self.backbone(x, self.blocks)
+        norm = self.backbone.norm
+        maps = [m for each in tokens for m in self._maps(each if norm is None else norm(each))]
         return FeatureBank(self.spec, dict(zip(self.spec.taps, maps, strict=True)))
+
+    def _given(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
+        """What an adapter wants beside the model's input: every band, at the input's size."""
+        if not self.adapter.spectra:
+            return contextlib.nullcontext()
+        if tuple(images.shape[-2:]) != self.image_size:
+            images = F.interpolate(images, self.image_size, mode="bilinear", antialias=True)
+        given: contextlib.AbstractContextManager[None] = self.backbone.model.given(images)  # type: ignore[operator]
+        return given
+
+    def _maps(self, tokens: Tensor) -> list[Tensor]:
+        facts, grid = self.backbone.facts, self.backbone.grid
+        patches = tokens[:, facts.prefix :].transpose(1, 2).unflatten(2, (grid, grid))
+        return [patches, tokens[:, 0, :, None, None]] if self._class_token else [patches]
+
+
+def _chosen(blocks: str | Sequence[int], depth: int, name: str) -> list[int]:
+    if isinstance(blocks, str):
+        if blocks not in CHOICES:
+            raise BankError(f"blocks is {blocks!r}: it can be {', '.join(CHOICES)}, or a list of numbers")
+        evenly = sorted({max(depth * part // 4, 1) - 1 for part in (1, 2, 3, 4)})
+        return {"all": list(range(depth)), "four": evenly, "last": [depth - 1]}[blocks]
+    chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
+    if not blocks or len(chosen) != len(blocks):
+        raise BankError(f"blocks {list(blocks)} of {name}: give distinct numbers from {-depth} to {depth - 1}")
+    return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.bank import BankError
@@ -25,6 +26,8 @@ def make(node: Any, **kwargs: Any) -> Any:
 
     try:
         return instantiate(node, _partial_=True, _convert_="all")(**kwargs)
+    except BankError as error:  # bank.py and deflect stand alone and have an error of their own
+        raise UserError(str(error)) from error
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:
@@ -46,6 +49,13 @@ def build_data(config: Any, split: str) -> LabelledDataset:
 
 
 def build_encoder(config: Any) -> nn.Module:
+    from hydra.utils import get_class
+
+    if "adapter" in config and "adapter" not in inspect.signature(get_class(config._target_)).parameters:
+        name = config._target_.rpartition(".")[2]
+        raise UserError(
+            f"adapter= is for vision transformers (encoder=small_vit, scalemae, vit, ...): {name} takes none"
+        )
     encoder: nn.Module = make(config)
     return encoder
 

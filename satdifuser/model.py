@@ -28,7 +28,8 @@ class Output:
 class FeatureModel(nn.Module):
     """Encoder (live, or none where banks come from a store), fusion head and decoder for a task.
 
-    A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights.
+    A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights. Of an adapted
+    encoder, what trains is in them.
     """
 
     def __init__(self, encoder: nn.Module | None, fusion: FusionHead, decoder: Decoder, task: Task) -> None:
@@ -67,9 +68,11 @@ class FeatureModel(nn.Module):
         return Output(self.decoder(fused.maps, self.task.size(batch)), fused)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: everything but a frozen encoder."""
+        """What a checkpoint holds: everything but a frozen encoder, or the frozen weights of an adapted one."""
+        encoder = () if self.encoder is None else self.encoder.named_parameters()
+        outside = {f"encoder.{name}" for name, parameter in encoder if not parameter.requires_grad}
         state = self.state_dict()
-        return {k: v for k, v in state.items() if not (self.frozen and k.startswith("encoder."))}
+        return {k: v for k, v in state.items() if k not in outside and not (self.frozen and k.startswith("encoder."))}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         expected = self.trained_state()

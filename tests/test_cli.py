@@ -61,7 +61,8 @@ def test_every_choice_of_every_group_composes() -> None:
     for group, names in groups().items():
         command = "extract" if group == "store" else "train"
         for name in names:
-            assert compose(command, [f"{group}={name}"])[group]
+            config = compose(command, [f"{group}={name}"])
+            assert config.encoder.adapter if group == "adapter" else config[group]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_model, open_split
 from satdifuser.errors import UserError
+
+if TYPE_CHECKING:
+    from satdifuser.model import FeatureModel
 
 
 def run(config: Any, quiet: bool = False) -> dict[str, Any]:
@@ -47,6 +50,7 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
         "steps": state.step,
         "best_step": state.best_step,
         "trainable_parameters": sum(p.numel() for p in trainer.parameters),
+        "encoder_parameters": _encoder_parameters(model),
         "validation": state.best,
         **found.to_dict(model),
     }
@@ -58,6 +62,15 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
             console.print(f"test ({found.samples} samples)  {scores}", highlight=False)
             console.print(f"wrote {run_folder.path}: result.json, metrics.jsonl, figures/weights.png, checkpoints/")
     return result
+
+
+def _encoder_parameters(model: FeatureModel) -> dict[str, int] | None:
+    """How many of a live encoder's parameters train, and how many it has."""
+    if model.encoder is None:
+        return None
+    parameters = list(model.encoder.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return {"trainable": trained, "total": sum(p.numel() for p in parameters)}
 
 
 def _same_configuration(run_folder: Any, config: Any) -> None:

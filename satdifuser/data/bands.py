@@ -11,12 +11,16 @@ from satdifuser.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Band:
-    """One spectral band: the sensor's name, the field's common name, centre wavelength (nm), ground sampling (m)."""
+    """One spectral band: the sensor's name, the field's common name, centre (nm), ground sampling (m), width (nm).
+
+    A width of 0 is one that is not known; few encoders ask for it.
+    """
 
     name: str
     common: str
     wavelength: float
     gsd: float
+    bandwidth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,19 @@ class Sensor:
 SENTINEL2 = Sensor(
     "Sentinel-2 MSI",
     (
-        Band("B01", "coastal", 442.7, 60),
-        Band("B02", "blue", 492.4, 10),
-        Band("B03", "green", 559.8, 10),
-        Band("B04", "red", 664.6, 10),
-        Band("B05", "rededge1", 704.1, 20),
-        Band("B06", "rededge2", 740.5, 20),
-        Band("B07", "rededge3", 782.8, 20),
-        Band("B08", "nir", 832.8, 10),
-        Band("B8A", "nir08", 864.7, 20),
-        Band("B09", "nir09", 945.1, 60),
-        Band("B10", "cirrus", 1373.5, 60),
-        Band("B11", "swir16", 1613.7, 20),
-        Band("B12", "swir22", 2202.4, 20),
+        Band("B01", "coastal", 442.7, 60, 21),
+        Band("B02", "blue", 492.4, 10, 66),
+        Band("B03", "green", 559.8, 10, 36),
+        Band("B04", "red", 664.6, 10, 31),
+        Band("B05", "rededge1", 704.1, 20, 15),
+        Band("B06", "rededge2", 740.5, 20, 15),
+        Band("B07", "rededge3", 782.8, 20, 20),
+        Band("B08", "nir", 832.8, 10, 106),
+        Band("B8A", "nir08", 864.7, 20, 21),
+        Band("B09", "nir09", 945.1, 60, 20),
+        Band("B10", "cirrus", 1373.5, 60, 31),
+        Band("B11", "swir16", 1613.7, 20, 91),
+        Band("B12", "swir22", 2202.4, 20, 175),
     ),
 )
 

@@ -19,6 +19,9 @@ RGB = ("B04", "B03", "B02")
 class ImageInput(nn.Module):
     """Choose bands by name, map reflectance [low, high] to [-1, 1] (clipped), and resize if a size is given.
 
+    With `mean` and `std` [low, high] becomes [0, 1], clipped, and then `(x - mean) / std`, of one number or one for
+    each band: what an encoder that was pretrained on standardised images expects.
+
     >>> prepare = ImageInput(["red", "green", "blue"], high=0.3)
     >>> prepare(torch.full((1, 13, 8, 8), 0.15)).unique().tolist()
     [0.0]
@@ -32,6 +35,8 @@ class ImageInput(nn.Module):
         high: float = 0.3,
         size: int | None = None,
         sensor: Sensor | str = SENTINEL2,
+        mean: float | Sequence[float] = 0.5,
+        std: float | Sequence[float] = 0.5,
     ) -> None:
         super().__init__()
         if not high > low:
@@ -39,6 +44,16 @@ class ImageInput(nn.Module):
         self.sensor, self.low, self.high, self.size = find_sensor(sensor), float(low), float(high), size
         self.bands = tuple(bands) if bands is not None else self.sensor.names
         self._index = list(self.sensor.index(self.bands))
+        self.mean, self.std = self._each("mean", mean), self._each("std", std)
+        if min(self.std) <= 0:
+            raise UserError(f"input range: std ({std}) must be above 0")
+
+    def _each(self, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
+        """One number for each band."""
+        given = [value] * self.channels if isinstance(value, (int, float)) else list(value)
+        if len(given) != self.channels:
+            raise UserError(f"input range: {len(given)} numbers of {name} for {self.channels} bands: give one for each")
+        return tuple(float(number) for number in given)
 
     @property
     def channels(self) -> int:
@@ -47,7 +62,8 @@ class ImageInput(nn.Module):
     @property
     def settings(self) -> Mapping[str, object]:
         """What a bank's spec records of the input: two banks made from other bands or ranges are not exchangeable."""
-        return {"sensor": self.sensor.name, "bands": ",".join(self.bands), "low": self.low, "high": self.high}
+        known = {"sensor": self.sensor.name, "bands": ",".join(self.bands), "low": self.low, "high": self.high}
+        return known if self._plain else {**known, "mean": self.mean, "std": self.std}
 
     def fault(self, image: Tensor, expect: tuple[int, int] | None = None) -> str | None:
         """Why an image `[bands, height, width]` cannot be used, with a remedy; None if it can."""
@@ -93,11 +109,21 @@ class ImageInput(nn.Module):
             if fault is not None:
                 name = sample_ids[number] if sample_ids is not None else f"number {number} of the batch"
                 raise UserError(f"sample {name} {fault}")
-        chosen = images[:, self._index]
-        scaled = ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
+        scaled = self._scaled(images[:, self._index])
         if self.size is not None and tuple(scaled.shape[-2:]) != (self.size, self.size):
             scaled = F.interpolate(scaled, (self.size, self.size), mode="bilinear", antialias=True)
         return scaled
+
+    @property
+    def _plain(self) -> bool:
+        return {*self.mean, *self.std} == {0.5}
+
+    def _scaled(self, chosen: Tensor) -> Tensor:
+        if self._plain:
+            return ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
+        unit = ((chosen - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        mean, std = (chosen.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
+        return (unit - mean) / std
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satdifuser.decoders.base import Decoder, resize
+from satdifuser.decoders.neck import SimpleFeaturePyramid
 from satdifuser.errors import UserError
 from satdifuser.fusion.base import PyramidSpec, group_norm
 
@@ -21,7 +22,10 @@ def conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
 
 
 class UPerNet(Decoder):
-    """Dense only. PPM scales 1, 2, 3, 6; FPN and fusion of `channels` width; dropout before the classifier."""
+    """Dense only. PPM scales 1, 2, 3, 6; FPN and fusion of `channels` width; dropout before the classifier.
+
+    `neck` makes a pyramid of a single scale, as a ViT's, before anything else; None is where there is a single one.
+    """
 
     def __init__(
         self,
@@ -31,12 +35,19 @@ class UPerNet(Decoder):
         channels: int = 512,
         pool_scales: Sequence[int] = (1, 2, 3, 6),
         dropout: float = 0.1,
+        neck: bool | None = None,
     ) -> None:
         if not dense:
             raise UserError(
                 "decoder=upernet gives a map, but the task wants one answer for each image: use decoder=linear"
             )
         super().__init__(pyramid, outputs, dense)
+        alone = len(pyramid.strides) == 1
+        if neck and not alone:
+            raise UserError(f"decoder.neck=true is for features of one stride, not {pyramid.strides}: leave it at null")
+        self.neck = SimpleFeaturePyramid(pyramid) if alone and neck is not False else None
+        if self.neck is not None:
+            self.pyramid = pyramid = self.neck.pyramid
         *finer, _ = pyramid.strides
         width = pyramid.channels
         self.pool_scales = tuple(pool_scales)
@@ -49,6 +60,7 @@ class UPerNet(Decoder):
         self.classify = nn.Conv2d(channels, outputs, 1)
 
     def decode(self, maps: Mapping[int, Tensor]) -> Tensor:
+        maps = maps if self.neck is None else self.neck(maps)
         *finer, coarsest = self.pyramid.strides
         top = self._pyramid_pooling(maps[coarsest])
         levels = [top]

@@ -18,6 +18,7 @@ class TrainerConfig:
     optimizer: str = "adam"
     lr: float = 1e-2
     min_lr: float = 1e-5
+    encoder_lr_scale: float = 1.0
     weight_decay: float = 0.0
     warmup_epochs: float = 5
     clip_norm: float | None = None
@@ -28,7 +29,7 @@ class TrainerConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "eval_every", "lr"):
+        for name in ("epochs", "batch_size", "accumulate", "eval_every", "lr", "encoder_lr_scale"):
             if getattr(self, name) <= 0:
                 raise UserError(f"trainer.{name} is {getattr(self, name)}: it must be above 0")
         if self.mixed_precision not in ("no", "bf16", "fp16"):

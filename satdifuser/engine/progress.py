@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -33,7 +34,22 @@ def bar(unit: str, quiet: bool = False) -> Progress:
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
 
 
-class ExtractProgress:
+class Shown:
+    """What shows its bar inside a `with`."""
+
+    _bar: Progress
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class ExtractProgress(Shown):
     """The bar of an extraction: images and bytes a second, time and space left; a line a minute without a terminal."""
 
     def __init__(self, total: int, done: int, sample_bytes: int, folder: Path, process: str | None = "") -> None:
@@ -53,15 +69,6 @@ class ExtractProgress:
         self._total, self._done, self._began = total, done, done
         self._start = self._said = time.monotonic()
 
-    def __enter__(self) -> ExtractProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
     def advance(self, images: int) -> None:
         self._done += images
         free = f"{shutil.disk_usage(self._folder).free / 1e9:.0f} GB free"
@@ -75,21 +82,12 @@ class ExtractProgress:
             console.print(f"{self._name} {self._done}/{self._total}: {speed}", highlight=False)
 
 
-class TrainProgress:
+class TrainProgress(Shown):
     """The bar of a training run."""
 
     def __init__(self, total: int, done: int, quiet: bool) -> None:
         self._bar, self._quiet = bar("steps", quiet), quiet
         self._task = self._bar.add_task("training", total=total, completed=done)
-
-    def __enter__(self) -> TrainProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def step(self, step: int, loss: float) -> None:
         self._bar.update(self._task, completed=step, description=f"training  loss {loss:.3f}")

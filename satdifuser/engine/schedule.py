@@ -29,16 +29,27 @@ def learning_rate(step: int, total: int, warmup: int, peak: float, floor: float)
     return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    encoder: Iterable[nn.Parameter], heads: Iterable[nn.Parameter], config: TrainerConfig
+) -> torch.optim.Optimizer:
+    """Over what trains of the encoder (at a rate of its own) and of all that follows it, in this order."""
     if config.optimizer not in OPTIMIZERS:
         raise UserError(
             f"trainer.optimizer is {config.optimizer!r}: it can be {', '.join(OPTIMIZERS)}"
             f"{nearest(config.optimizer, OPTIMIZERS)}"
         )
+    groups = [
+        {"params": list(encoder), "scale": config.encoder_lr_scale},
+        {"params": list(heads), "scale": 1.0},
+    ]
     kind = OPTIMIZERS[config.optimizer]
-    return kind(list(parameters), lr=config.lr, weight_decay=config.weight_decay)  # type: ignore[call-arg]
+    return kind(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        weight_decay=config.weight_decay,  # type: ignore[call-arg]
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]

@@ -60,7 +60,12 @@ class Trainer:
         self.state = TrainState(task=self.model.task.name)
         self.model.to(self.accelerator.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.parameters, self.config)
+        encoder = {id(p) for p in self.model.encoder.parameters()} if self.model.encoder is not None else set()
+        self.optimizer = build_optimizer(
+            [p for p in self.parameters if id(p) in encoder],
+            [p for p in self.parameters if id(p) not in encoder],
+            self.config,
+        )
         self.batches = ShuffledBatches(
             len(self.train),
             self.config.batch_size,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from satdifuser.baselines.unet import UNetEncoder
 from satdifuser.data.bands import SENTINEL2, Band, Sensor
-from satdifuser.data.inputs import ImageInput, SampleCheck, sample_check
+from satdifuser.data.inputs import RGB, ImageInput, SampleCheck, sample_check
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import pixel_unet
 from satdifuser.errors import UserError
@@ -33,6 +33,26 @@ def test_each_pixel_is_mapped_to_minus_one_to_one_and_clipped() -> None:
                     clipped += int(abs(wanted) > 1)
                     assert given[n, c, y, x].item() == pytest.approx(min(max(wanted, -1), 1), abs=1e-5)
     assert clipped > 0
+
+
+def test_a_standardised_input_is_that_of_torchvision() -> None:
+    from torchvision.transforms.v2.functional import normalize
+
+    images = torch.rand(2, 13, 5, 4) * 0.5
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    prepare = ImageInput(["B04", "B03", "B02"], high=0.4, mean=mean, std=std)
+    unit = images[:, [3, 2, 1]].div(0.4).clamp(0, 1)
+    torch.testing.assert_close(prepare(images), normalize(unit, mean, std))
+    torch.testing.assert_close(ImageInput(high=1.0, mean=0, std=1)(images), images)
+    assert prepare.settings != ImageInput(["B04", "B03", "B02"], high=0.4).settings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"mean": [0.5, 0.5]}, "2 numbers of mean for 3 bands"), ({"std": 0.0}, "std .* above 0")]
+)
+def test_a_standardisation_that_does_not_fit_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ImageInput(RGB, **wrong)  # type: ignore[arg-type]
 
 
 def test_bands_come_in_the_order_asked_for_by_either_name() -> None:

@@ -52,7 +52,7 @@ def slow_upernet(slow, decoder, maps, strides):
 @pytest.mark.parametrize("strides", [(4,), (4, 8), (2, 4, 8)])
 def test_upernet_agrees_with_a_slow_one(randomised, slow, strides):
     pyramid, maps = pyramid_maps(strides)
-    decoder = randomised(UPerNet(pyramid, 3, dense=True, channels=8)).eval()
+    decoder = randomised(UPerNet(pyramid, 3, dense=True, neck=False, channels=8)).eval()
     logits = decoder(maps).detach().numpy()
     for sample in range(2):
         one = {stride: value[sample].numpy() for stride, value in maps.items()}
@@ -64,7 +64,7 @@ def test_upernet_agrees_with_a_slow_one(randomised, slow, strides):
 @pytest.mark.parametrize(("size", "expected"), [(None, None), ((16, 24), (16, 24)), ((13, 9), (13, 9))])
 def test_upernet_gives_a_map_at_the_finest_stride_or_of_the_size_asked_for(strides, size, expected):
     pyramid, maps = pyramid_maps(strides)
-    logits = UPerNet(pyramid, 5, dense=True, channels=16).double()(maps, size)
+    logits = UPerNet(pyramid, 5, dense=True, neck=False, channels=16).double()(maps, size)
     assert logits.shape == (2, 5, *(expected or (16 // strides[0], 24 // strides[0])))
 
 
@@ -81,7 +81,7 @@ def test_upernet_trains_on_a_batch_of_one(image_size, width, channels):
 @pytest.mark.parametrize("strides", [(4,), (2, 4, 8)])
 def test_upernet_gradients_reach_every_parameter(strides):
     pyramid, maps = pyramid_maps(strides)
-    decoder = UPerNet(pyramid, 3, dense=True, channels=16).double()
+    decoder = UPerNet(pyramid, 3, dense=True, neck=False, channels=16).double()
     logits = decoder(maps)
     (logits * torch.randn_like(logits)).sum().backward()
     assert [name for name, p in decoder.named_parameters() if p.grad is None or not bool(p.grad.any())] == []

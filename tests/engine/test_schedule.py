@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from satdifuser.engine.config import TrainerConfig
-from satdifuser.engine.schedule import build_optimizer, learning_rate
+from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
 from satdifuser.errors import UserError
 
 
@@ -27,10 +27,21 @@ def test_warm_up_rises_in_equal_steps_to_the_peak() -> None:
 
 def test_an_unknown_optimizer_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="adam, adamw; did you mean adam or adamw"):
-        build_optimizer([], TrainerConfig(optimizer="adamx"))
+        build_optimizer([], [], TrainerConfig(optimizer="adamx"))
 
 
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"mixed_precision": "fp8"}, {"accumulate": 64}, {"lr": -1.0}])
+def test_an_encoder_that_trains_has_a_rate_of_its_own_at_every_step() -> None:
+    encoder, head = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(2))
+    optimizer = build_optimizer([encoder], [head], TrainerConfig(encoder_lr_scale=0.1))
+    set_rate(optimizer, 0.3)
+    rates = {len(group["params"][0]): group["lr"] for group in optimizer.param_groups}
+    assert rates == pytest.approx({1: 0.03, 2: 0.3})
+    assert len(build_optimizer([], [head], TrainerConfig()).param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"mixed_precision": "fp8"}, {"accumulate": 64}, {"lr": -1.0}, {"encoder_lr_scale": 0.0}]
+)
 def test_settings_out_of_range_are_refused_by_name(bad: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"trainer.{next(iter(bad))}"):
         TrainerConfig(**bad)  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""What every adapter is: settings, and a way to put itself on a backbone whose weights are frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from deflect.backbones.base import Backbone
+from deflect.bands import Band
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """`attach` changes the backbone in place. `spectra`: whether its forward pass wants every band beside its input."""
+
+    name: ClassVar[str] = ""
+    spectra: ClassVar[bool] = False
+
+    def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
+        """Make what trains trainable; `bands` are those of the images before the input is prepared."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """One line for the spec of the bank: banks made with other settings are not exchangeable."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in asdict(self).items())])
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """Parameters that train, and all of them."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
