@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from satdifuser.bank import BankError
@@ -33,20 +35,49 @@ class Deflection(nn.Module):
 
     def forward(self, displacement: Tensor, auxiliary: Tensor) -> Tensor:
         hidden = F.gelu(self.down(auxiliary))
-        # Of `rank` numbers a token all else is cheap to compute again, and a token's width is not kept for it.
-        return checkpoint(self._turned, displacement, hidden, use_reentrant=False, preserve_rng_state=False)
+        if self.norm == "preserve":
+            turned: Tensor = Turn.apply(displacement, hidden, self.up.weight)
+            return turned
+        if self.norm == "bound":  # of `rank` numbers a token all else is cheap to compute again
+            return checkpoint(self._bounded, displacement, hidden, use_reentrant=False, preserve_rng_state=False)
+        return displacement + self.up(hidden)
 
-    def _turned(self, displacement: Tensor, hidden: Tensor) -> Tensor:
-        g = self.up(hidden).to(displacement.dtype)
-        if self.norm == "none":
-            return displacement + g
-        length = _length(displacement)
-        if self.norm == "bound":
-            return displacement + g * (self.epsilon * length / _length(g).clamp_min(SMALLEST)).clamp_max(1.0).to(
-                g.dtype
-            )
-        turned = displacement + g
-        return turned * (length / _length(turned).clamp_min(SMALLEST)).to(turned.dtype)  # exactly 1 where g is 0
+    def _bounded(self, displacement: Tensor, hidden: Tensor) -> Tensor:
+        g = self.up(hidden)
+        allowed = self.epsilon * _length(displacement) / _length(g).clamp_min(SMALLEST)
+        return displacement + g * allowed.clamp_max(1.0).to(g.dtype)
+
+
+class Turn(torch.autograd.Function):
+    """`|delta_p| v / |v|` with `v = delta_p + U h`, and its slopes in a few passes, from delta_p and h alone.
+
+    With n = v / |v| and G the slope at the result: dv = |delta_p| / |v| (G - n (n G)), and delta_p gets beside that
+    (n G) delta_p / |delta_p|.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, displacement: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
+        turned = _sum(displacement, hidden, up)
+        length, whole = _length(displacement), _length(turned).clamp_min(SMALLEST)
+        ctx.save_for_backward(displacement, hidden, up, length, whole)
+        return turned.mul_((length / whole).to(turned.dtype))  # by exactly 1 where g is 0
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        displacement, hidden, up, length, whole = ctx.saved_tensors
+        turned = _sum(displacement, hidden, up)
+        along = torch.linalg.vecdot(grad, turned)[..., None].to(whole.dtype) / whole
+        ratio = length / whole
+        slope = turned.mul_((-along * ratio / whole).to(turned.dtype)).addcmul_(grad, ratio.to(turned.dtype))
+        direct = torch.addcmul(slope, displacement, (along / length.clamp_min(SMALLEST)).to(slope.dtype))
+        like = slope.to(hidden.dtype)
+        return direct, like @ up.to(hidden.dtype), (like.flatten(0, -2).T @ hidden.flatten(0, -2)).to(up.dtype)
+
+
+def _sum(displacement: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
+    """`delta_p + U h`, a tensor of its own."""
+    return (hidden @ up.T.to(hidden.dtype)).to(displacement.dtype).add_(displacement)
 
 
 def check_settings(rank: int, norm: str, epsilon: float) -> None:
@@ -57,6 +88,5 @@ def check_settings(rank: int, norm: str, epsilon: float) -> None:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Of each token, in at least 32 bits; at zero its slope is zero too, not undefined."""
-    square = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(-1, keepdim=True)
-    return square.clamp_min(SMALLEST**2).sqrt()
+    """Of each token, in at least 32 bits."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -33,11 +34,13 @@ class PixelSetEncoder(nn.Module):
         return self.token(moments)
 
     def _moments(self, spectra: Tensor) -> Tensor:
-        hidden = F.gelu(self.pixel(spectra))
-        patches = hidden.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        variance, mean = torch.var_mean(patches, dim=(3, 5), correction=0)
+        pixels = rearrange(spectra, "b f (y i) (x j) -> (b y x) f (i j)", i=self.patch, j=self.patch)
+        weight, bias = self.pixel.weight.flatten(1), self.pixel.bias
+        hidden = F.gelu(torch.baddbmm(bias[:, None], weight.expand(len(pixels), -1, -1), pixels))  # type: ignore[index]
+        mean = hidden.mean(2)
+        variance = (hidden - mean[..., None]).square().mean(2)
         std = variance.add(SMALLEST).sqrt()  # a root has no slope at zero, and a no-data border has no variance
-        return torch.cat((mean, std), dim=1).flatten(2).transpose(1, 2)
+        return torch.cat((mean, std), dim=1).unflatten(0, (len(spectra), -1))
 
 
 class UntangledPatchEmbedding(nn.Module):

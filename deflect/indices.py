@@ -134,8 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _away_from_zero(x: Tensor) -> Tensor:
-    least = torch.where(x < 0, -SMALLEST, SMALLEST).to(x.dtype)
-    return torch.where(x.abs() < SMALLEST, least, x)
+    return torch.copysign(x.abs().clamp_min(SMALLEST), x)
 
 
 def _constant(name: str) -> float | None:

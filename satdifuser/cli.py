@@ -38,10 +38,11 @@ COMMANDS = {
     ),
     "train": Command(
         "satdifuser.commands.train",
-        "a fusion head and decoder on stored or live features, or an encoder from scratch",
+        "a fusion head and decoder on stored or live features, an adapted ViT, or an encoder from scratch",
         (
             "satdifuser train fusion=moe task=segmentation features=features.zarr run=runs/moe",
             "satdifuser train encoder=unet fusion=mean task=classification run=runs/unet",
+            "satdifuser train encoder=small_vit adapter=deflect run=runs/deflect",
             "torchrun --nproc_per_node 2 -m satdifuser train features=features.zarr run=runs/two",
         ),
     ),

@@ -141,7 +141,11 @@ def _weights() -> list[Finding]:
     except UserError as error:
         return [Finding("fail", "encoder=small", str(error))]
     size = (SMALL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 1e6
-    return [Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB"), *_folders()]
+    return [
+        Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB"),
+        *_folders(),
+        *_vits(),
+    ]
 
 
 def _folders() -> list[Finding]:
@@ -155,6 +159,32 @@ def _folders() -> list[Finding]:
         setting = f"encoder={name}"
         detail = f"weights in {weights}" if there else f"no weights in {weights}: set encoder.backbone.weights"
         found.append(Finding("ok" if there else "note", setting, detail))
+    return found
+
+
+def _vits() -> list[Finding]:
+    """The shipped ViT, and whether the files of the geospatial ones lie in torch's cache."""
+    if not _version("timm"):
+        return []
+    from satdifuser.build import build_encoder
+    from satdifuser.config import compose
+    from satdifuser.errors import UserError
+
+    try:
+        spec: Any = build_encoder(compose("extract", ["encoder=small_vit"]).encoder).spec
+        found = [Finding("ok", "encoder=small_vit", f"shipped weights {spec.weights}")]
+    except UserError as error:
+        found = [Finding("fail", "encoder=small_vit", str(error))]
+    if not _version("torchgeo"):
+        return found
+    from torch.hub import get_dir
+    from torchgeo.models import get_weight
+
+    for name in ("scalemae", "ssl4eo", "dofa", "croma", "copernicusfm", "panopticon"):
+        weights = str(compose("extract", [f"encoder={name}"]).encoder.backbone.weights)
+        file = Path(get_dir()) / "checkpoints" / get_weight(weights).url.rpartition("/")[2]
+        there = f"{weights} in {file}" if file.is_file() else f"{weights} will be downloaded to {file}"
+        found.append(Finding("ok" if file.is_file() else "note", f"encoder={name}", there))
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deflect.adapters import Adapter
 from deflect.backbones import Backbone, timm_vit, torchgeo_vit
@@ -93,3 +94,10 @@ def scrambled() -> Callable[[nn.Module], nn.Module]:
         return module
 
     return fill
+
+
+@pytest.fixture
+def one_kernel() -> Iterator[None]:
+    """One kernel of attention for frozen and adapted models: only then can they be compared bit for bit."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

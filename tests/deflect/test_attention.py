@@ -14,6 +14,8 @@ from torchgeo.models.croma import Attention as CromaLayer
 
 from deflect.attention import CromaAttention, TimmAttention, carry, untangled_attention
 
+pytestmark = pytest.mark.usefixtures("one_kernel")
+
 WIDTH, HEADS, TOKENS = 24, 3, 7
 TIMM = {
     "plain": {},

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import deflect
 from deflect.adapters import Deflect, Lora, parameter_counts
@@ -22,6 +23,8 @@ from deflect.deflection import Deflection
 from deflect.model import CONFIG, WEIGHTS, DeflectModel
 from satdifuser.bank import BankError
 from satdifuser.data.bands import SENTINEL2
+
+pytestmark = pytest.mark.usefixtures("one_kernel")
 
 SMALL = ("timm", "dinov2", "scalemae", "dofa", "croma", "copernicusfm")
 ALL = (*SMALL, "panopticon")
@@ -569,3 +572,17 @@ def test_what_trains_is_counted_and_printed(vit, capsys: pytest.CaptureFixture[s
     assert adapted.get_nb_trainable_parameters() == (own, everything)
     adapted.print_trainable_parameters()
     assert capsys.readouterr().out.startswith(f"trainable params: {own:,} || all params: {everything:,} || ")
+
+
+@pytest.mark.parametrize(
+    "kernel", [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], ids=lambda kernel: kernel.name.lower()
+)
+def test_whatever_kernel_the_frozen_model_takes_the_adapted_one_starts_as_it_was(vit, kernel: SDPBackend) -> None:
+    model = vit()
+    rgb, spectra = given()
+    with torch.no_grad():
+        with sdpa_kernel(kernel):
+            expected = model(rgb)
+        adapted = deflect.adapt(model, config())
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # as it is without this module's fixture
+            torch.testing.assert_close(adapted(rgb, spectra=spectra), expected, rtol=1e-5, atol=1e-6)
