@@ -12,6 +12,7 @@ from deflect.indices import SpectralIndices
 from satdifuser.bank import BankError
 
 SMALLEST = 1e-6
+PIXELS = 2**18  # at once
 
 
 class PixelSetEncoder(nn.Module):
@@ -29,9 +30,11 @@ class PixelSetEncoder(nn.Module):
         self.pixel.bias.data.zero_()  # type: ignore[union-attr]
 
     def forward(self, spectra: Tensor) -> Tensor:
-        # What lies between is larger than the tokens of a block and cheap to compute again.
-        moments = checkpoint(self._moments, spectra, use_reentrant=False, preserve_rng_state=False)
-        return self.token(moments)
+        # What lies between is larger than the tokens of a block: it is computed part by part, and again backwards.
+        count = max(1, PIXELS // (spectra.shape[-2] * spectra.shape[-1]))
+        parts = spectra.split(count)
+        moments = [checkpoint(self._moments, x, use_reentrant=False, preserve_rng_state=False) for x in parts]
+        return self.token(torch.cat(moments))
 
     def _moments(self, spectra: Tensor) -> Tensor:
         pixels = rearrange(spectra, "b f (y i) (x j) -> (b y x) f (i j)", i=self.patch, j=self.patch)

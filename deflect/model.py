@@ -96,7 +96,8 @@ class DeflectModel(nn.Module):
         self._streams = Streams(prefix_tokens(model))
         model.requires_grad_(False)
         for number, deflection in zip(sorted(chosen), adapters, strict=True):
-            for name, module in found[number].wrap(self._streams, deflection, config.mlp_on_auxiliary).items():
+            mlp = config.mlp_on_auxiliary and number < max(chosen)  # after the last of them nobody reads it
+            for name, module in found[number].wrap(self._streams, deflection, mlp).items():
                 self._replaced[name] = model.get_submodule(name)
                 model.set_submodule(name, module)
         self.upe = upe.to(like)
