@@ -144,7 +144,8 @@ def sites(model: nn.Module) -> list[Site]:
         attention: Any = getattr(module, "attn", None)
         if attention is not None and all(hasattr(module, part) for part in ("norm1", "norm2", "mlp")):
             if type(module).__name__ != "Block" or not _is_plain(attention):
-                kind = f"{type(module).__name__} with {type(attention).__name__}"
+                dropout = " with dropout" if getattr(getattr(attention, "attn_drop", None), "p", 0.0) else ""
+                kind = f"{type(module).__name__} with {type(attention).__name__}{dropout}"
                 raise BankError(f"{name} ({kind}) is no pre-norm block of plain attention: it cannot be untangled")
             found.append(_timm_site(name, module))
         elif isinstance(module, nn.ModuleList) and len(module) == 2 and hasattr(module[0], "to_qkv"):

@@ -84,7 +84,7 @@ def check_settings(rank: int, norm: str, epsilon: float) -> None:
     if norm not in NORMS:
         raise BankError(f"norm is {norm!r}: it can be {', '.join(NORMS)}")
     if not isinstance(rank, int) or rank < 1 or not isinstance(epsilon, (int, float)) or not 0 < epsilon < math.inf:
-        raise BankError(f"rank is {rank!r} and epsilon {epsilon!r}: both must be above 0")
+        raise BankError(f"rank is {rank!r} and epsilon {epsilon!r}: both must be above 0, rank a whole number")
 
 
 def _length(x: Tensor) -> Tensor:

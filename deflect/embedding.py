@@ -32,8 +32,9 @@ class PixelSetEncoder(nn.Module):
     def forward(self, spectra: Tensor) -> Tensor:
         # What lies between is larger than the tokens of a block: it is computed part by part, and again backwards.
         count = max(1, PIXELS // (spectra.shape[-2] * spectra.shape[-1]))
-        parts = spectra.split(count)
-        moments = [checkpoint(self._moments, x, use_reentrant=False, preserve_rng_state=False) for x in parts]
+        with torch.autocast(spectra.device.type, enabled=False):  # a variance needs its digits
+            parts = spectra.split(count)
+            moments = [checkpoint(self._moments, x, use_reentrant=False, preserve_rng_state=False) for x in parts]
         return self.token(torch.cat(moments))
 
     def _moments(self, spectra: Tensor) -> Tensor:

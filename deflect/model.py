@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -47,7 +47,11 @@ class DeflectConfig:
         object.__setattr__(self, "bands", as_bands(self.bands))
         for name in ("indices", "index_limits", "blocks"):
             value = getattr(self, name)
+            if value is not None and (isinstance(value, str) or not isinstance(value, Sequence)):
+                raise BankError(f"{name} is {value!r}: give a list")
             object.__setattr__(self, name, None if value is None else tuple(value))
+        if self.index_limits is None or len(self.index_limits) != 2:
+            raise BankError(f"index_limits is {self.index_limits!r}: give two numbers, the least and the greatest")
         if not isinstance(self.hidden, int) or self.hidden < 1:
             raise BankError(f"hidden is {self.hidden!r}: it must be a number above 0")
         check_settings(self.rank, self.norm, self.epsilon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +13,24 @@ from deflect.backbones.base import Backbone
 from deflect.bands import Band
 from satdifuser.bank import BankError
 
+log = logging.getLogger(__name__)
 WAYS = ("repeat", "random", "scratch")
 RGB = ("red", "green", "blue")
+
+
+def check_way(way: str) -> None:
+    if way not in WAYS:
+        raise BankError(f"patch_embedding is {way!r}: it can be {', '.join(WAYS)}")
 
 
 def adapt_patches(backbone: Backbone, bands: Sequence[Band], way: str) -> None:
     """Give the patch embedding an input for each band.
 
-    `repeat`: the pretrained filters again and again, scaled so that the sum keeps its size; frozen. `random`: the
+    `repeat`: the pretrained filters again and again, scaled so that the sum keeps its size; they train only where
+    everything does. `random`: the
     pretrained filters for red, green and blue, random ones of their spread for the others; trains. `scratch`: random
     for all; trains.
     """
-    if way not in WAYS:
-        raise BankError(f"patch_embedding is {way!r}: it can be {', '.join(WAYS)}")
     embed: Any = getattr(backbone.model, "patch_embed", None)
     old: Any = getattr(embed, "proj", None)
     if not isinstance(old, nn.Conv2d):
@@ -42,6 +48,8 @@ def adapt_patches(backbone: Backbone, bands: Sequence[Band], way: str) -> None:
             new.weight.normal_(std=float(old.weight.std()))
             new.weight[:, places] = old.weight
     gone = {id(parameter) for parameter in old.parameters()}
+    if len(bands) != old.in_channels:
+        log.warning("%s: %d bands enter its filters of %d by %r", backbone.facts.name, len(bands), old.in_channels, way)
     embed.proj = new.requires_grad_(way != "repeat")
     backbone.learnable = [p for p in backbone.learnable if id(p) not in gone] + list(new.parameters())
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deflect.adapters import Adapter, Frozen, parameter_counts
 from deflect.backbones import Backbone
 from deflect.bands import as_bands
-from deflect.patching import adapt_patches
+from deflect.patching import adapt_patches, check_way
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 
 CHOICES = ("all", "four", "last")
@@ -59,10 +59,14 @@ class ViTEncoder(nn.Module):
         sensor = as_bands(prepare.sensor)
         known = {band.name: band for band in sensor} | {band.common: band for band in sensor}
         backbone.bands = tuple(known[name] for name in prepare.bands)
-        settings = {"patch": facts.patch, **prepare.settings}
+        settings = {"patch": facts.patch, **prepare.settings, **{f"model.{key}": str(v) for key, v in facts.options}}
+        if backbone.spectral:
+            settings["wavelengths"] = ",".join(f"{band.wavelength:g}/{band.bandwidth:g}" for band in backbone.bands)
         with torch.random.fork_rng(devices=[]):  # an adapter's first weights depend on the seed alone
             torch.manual_seed(seed)
-            if facts.channels not in (None, len(backbone.bands)):
+            check_way(patch_embedding)
+            others = facts.channels is not None and facts.channels != len(backbone.bands)
+            if others or patch_embedding == "scratch":
                 self._refuse_own_bands(backbone)
                 adapt_patches(backbone, backbone.bands, patch_embedding)
                 settings["patch_embedding"] = patch_embedding
@@ -129,7 +133,13 @@ class ViTEncoder(nn.Module):
         return [patches, tokens[:, 0, :, None, None]] if self._class_token else [patches]
 
 
+def _listed(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _chosen(blocks: str | Sequence[int], depth: int, name: str) -> list[int]:
+    if not isinstance(blocks, str) and not (_listed(blocks) and all(isinstance(b, int) for b in blocks)):
+        raise BankError(f"blocks is {blocks!r}: it can be {', '.join(CHOICES)}, or a list of numbers")
     if isinstance(blocks, str):
         if blocks not in CHOICES:
             raise BankError(f"blocks is {blocks!r}: it can be {', '.join(CHOICES)}, or a list of numbers")

@@ -28,6 +28,9 @@ def make(node: Any, **kwargs: Any) -> Any:
         return instantiate(node, _partial_=True, _convert_="all")(**kwargs)
     except BankError as error:  # bank.py and deflect stand alone and have an error of their own
         raise UserError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        target = str(node["_target_"]).rpartition(".")[2]
+        raise UserError(f"{target} does not take these settings: {' '.join(str(error).split())}") from error
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:
@@ -78,6 +81,9 @@ def _source(config: Any, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
     from satdifuser.store import StoredFeatures
 
     if isinstance(data, StoredFeatures) and not data.store.latents:
+        if config.encoder.get("adapter") is not None and not config.encoder.adapter._target_.endswith(".Frozen"):
+            name = config.encoder.adapter._target_.rpartition(".")[2]
+            raise UserError(f"an adapter ({name}) trains on images, not on stored features: leave features out")
         return None, data.spec
     encoder = build_encoder(config.encoder)
     if isinstance(data, StoredFeatures):

@@ -69,6 +69,9 @@ def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
     )
     if unknown:
         known = _known_keys(command, overrides)
+        if unknown.group(1) in known:
+            name = unknown.group(1)
+            return f"{name} has no such key yet: a new one is added with a leading +, as +{name}=..."
         return f"no setting {unknown.group(1)!r} in satdifuser {command}{nearest(unknown.group(1), known)}"
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,9 @@ class FeatureModel(nn.Module):
         return Output(self.decoder(fused.maps, self.task.size(batch)), fused)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: everything but a frozen encoder, or the frozen weights of an adapted one."""
-        encoder = () if self.encoder is None else self.encoder.named_parameters()
-        outside = {f"encoder.{name}" for name, parameter in encoder if not parameter.requires_grad}
-        state = self.state_dict()
-        return {k: v for k, v in state.items() if k not in outside and not (self.frozen and k.startswith("encoder."))}
+        """What a checkpoint holds: everything but a frozen encoder, or what is frozen of an adapted one."""
+        outside = set() if self.encoder is None else {f"encoder.{name}" for name in _fixed(self.encoder)}
+        return {name: value for name, value in self.state_dict().items() if name not in outside}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         expected = self.trained_state()
@@ -80,3 +78,12 @@ class FeatureModel(nn.Module):
         if wrong:
             raise ValueError(f"{len(wrong)} weights do not match, among them {', '.join(wrong[:4])}")
         self.load_state_dict(state, strict=False)
+
+
+def _fixed(encoder: nn.Module) -> Iterator[str]:
+    """Frozen parameters of an encoder, and the buffers of modules of which nothing trains: its weights name both."""
+    for prefix, module in encoder.named_modules(remove_duplicate=False):
+        own = list(module.named_parameters(recurse=False))
+        buffers = [] if any(p.requires_grad for _, p in own) else list(module.named_buffers(recurse=False))
+        for name, _ in [*((n, p) for n, p in own if not p.requires_grad), *buffers]:
+            yield f"{prefix}.{name}" if prefix else name

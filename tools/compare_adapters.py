@@ -1,4 +1,4 @@
-"""What each adapter makes of the shipped ViT: scores on the built-in scenes, over seeds, with what trains and how long.
+"""What each adapter makes of the shipped ViT: scores on the built-in scenes, over seeds, and what of it trains.
 
     python tools/compare_adapters.py --output runs/adapters
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -49,14 +48,12 @@ def one_run(args: argparse.Namespace, method: str, task: str, seed: int) -> dict
         counts = [f"data.splits.{name}.length={getattr(args, name)}" for name in ("train", "val", "test")]
         overrides = ["encoder=small_vit", "encoder.blocks=four", *METHODS[method], f"task={task}", *TASKS[task][1]]
         overrides += ["fusion=gw", "fusion.projection_dim=64", "decoder=linear", *counts, f"seed={seed}"]
-        began = time.time()
         train.run(
             compose("train", [*overrides[:3], "trainer=quick", *overrides[3:], f"run={folder}", "overwrite=true"]),
             quiet=True,
         )
-        (folder / "seconds.json").write_text(json.dumps(time.time() - began))
     result: dict[str, Any] = json.loads(done.read_text())
-    return result | {"seconds": json.loads((folder / "seconds.json").read_text())}
+    return result
 
 
 def main() -> None:
@@ -71,17 +68,16 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for method in args.methods:
-        cells, seconds, trained = [], 0.0, {}
+        cells, trained = [], {}
         for task in args.tasks:
             found = [one_run(args, method, task, seed) for seed in range(args.seeds)]
             scores = [float(result["test"][TASKS[task][0]]) for result in found]
             cells.append(f"{mean(scores):.3f} ± {stdev(scores):.3f}" if len(scores) > 1 else f"{scores[0]:.3f}")
-            seconds += mean(float(result["seconds"]) for result in found)
             trained = found[0]["encoder_parameters"]
         share = f"{trained['trainable']:,} ({trained['trainable'] / trained['total']:.2%})"
-        rows.append([method, share, *cells, f"{seconds:.0f}"])
+        rows.append([method, share, *cells])
         print(" | ".join(rows[-1]), flush=True)
-    header = ["method", "trains of the ViT", *(f"{task} ({TASKS[task][0]})" for task in args.tasks), "seconds"]
+    header = ["method", "trains of the ViT", *(f"{task} ({TASKS[task][0]})" for task in args.tasks)]
     print(markdown(header, rows))
 
 

@@ -65,7 +65,7 @@ class Peft(Adapter):
 
         kinds = {str(kind.value).lower(): config for kind, config in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         options = dict(self.options)
-        method = self.method.lower()
+        method = str(self.method).lower()
         if method == "dora":
             method, options = "lora", {"use_dora": True, **options}
         if method not in kinds:
@@ -85,8 +85,8 @@ class ScaledLowRank(Adapter):
     rank: int = 8
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
-        if self.rank < 1:
-            raise BankError(f"adapter.rank is {self.rank}: it must be above 0")
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise BankError(f"adapter.rank is {self.rank!r}: it must be a whole number above 0")
         blocks = backbone.blocks
         for name, layer in list(blocks.named_modules()):
             if isinstance(layer, nn.Linear):

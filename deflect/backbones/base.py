@@ -16,6 +16,7 @@ class Facts:
     """`channels`: bands of the input, None for any. `prefix`: class and register tokens before the patches.
 
     `class_token`: whether the first of them is one. `normed`: whether the last LayerNorm has the weights' values.
+    `options`: what the model was built with beside that, for not everything that it computes is in its weights.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Facts:
     channels: int | None
     class_token: bool = True
     normed: bool = True
+    options: tuple[tuple[str, object], ...] = ()
 
 
 class Backbone(nn.Module):
@@ -41,6 +43,8 @@ class Backbone(nn.Module):
     off: tuple[str, ...] = ("head", "fc_norm", "head_drop", "attn_pool")
     fixed: tuple[str, ...] = ()
     """Parameters that are no part of the features although they are there."""
+    spectral = False
+    """Whether the features depend on what the bands measure, and not only on how many there are."""
 
     def __init__(self, model: nn.Module, facts: Facts) -> None:
         super().__init__()

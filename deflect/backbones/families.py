@@ -18,6 +18,8 @@ class TimmFamily(Backbone):
 class DofaFamily(Backbone):
     """DOFA: makes its patch embedding from the wavelengths of the bands."""
 
+    spectral = True
+
     def run(self, x: Tensor) -> None:
         self.plain.forward_features(x, [band.wavelength / 1000 for band in self.bands])
 
@@ -25,6 +27,7 @@ class DofaFamily(Backbone):
 class CopernicusFamily(Backbone):
     """Copernicus-FM: wavelengths and bandwidths; place, time and area are given as unknown."""
 
+    spectral = True
     off = (*Backbone.off, "patch_embed_variable")
 
     def run(self, x: Tensor) -> None:
@@ -39,6 +42,7 @@ class CopernicusFamily(Backbone):
 class PanopticonFamily(Backbone):
     """Panopticon: attention over channels named by their wavelengths."""
 
+    spectral = True
     blocks_at = "model.blocks"
     norm_at = "model.norm"
     off = ("model.head", "model.fc_norm", "model.head_drop", "model.attn_pool")

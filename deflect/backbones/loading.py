@@ -44,14 +44,13 @@ def timm_vit(
     def build() -> nn.Module:
         return timm.create_model(model, **given)
 
+    vit = _built(build, seed, f"timm's {model}")
     if weights == "pretrained":
         vit = _hub(lambda: timm.create_model(model, pretrained=True, **given), model)
-    else:
-        vit = _built(build, seed, f"timm's {model}")
     normed = weights in (NONE, "pretrained") or load_weights(vit, Path(weights).expanduser())
     if not isinstance(getattr(vit, "blocks", None), (nn.Sequential, nn.ModuleList)) or not hasattr(vit, "patch_embed"):
         raise BankError(f"timm's {model} is not a transformer of blocks: choose a vit_* model")
-    return _backbone(families.TimmFamily, vit, model, weights, seed, image_size, channels, normed)
+    return _backbone(families.TimmFamily, vit, model, weights, seed, image_size, channels, normed, options)
 
 
 def torchgeo_vit(
@@ -73,7 +72,7 @@ def torchgeo_vit(
     make = getattr(torchgeo.models, model, None)
     if make is None:
         known = [name for name in dir(torchgeo.models) if not name.startswith("_")]
-        near = ", ".join(difflib.get_close_matches(model, known, n=3))
+        near = ", ".join(difflib.get_close_matches(model, known, n=3, cutoff=0.4))
         raise BankError(
             f"torchgeo {torchgeo.__version__} has no model {model!r}{'; it has ' + near if near else ''}: newer models"
             " need a newer torchgeo (and Python 3.12)"
@@ -97,7 +96,7 @@ def torchgeo_vit(
     file = _fetched(entry) if entry is not None else None if weights == NONE else Path(weights).expanduser()
     normed = file is None or load_weights(target, file)
     takes = bands if plain else (12 if family is families.CromaFamily else None)
-    return _backbone(family, vit, model, weights, seed, image_size, takes, normed)
+    return _backbone(family, vit, model, weights, seed, image_size, takes, normed, options)
 
 
 def small_vit(weights: str = "small", *, image_size: int = 64, seed: int = 0) -> Backbone:
@@ -132,6 +131,7 @@ def _backbone(
     image_size: int,
     channels: int | None,
     normed: bool,
+    options: Mapping[str, Any] | None,
 ) -> Backbone:
     inner = vit.model if family is families.PanopticonFamily else vit
     try:
@@ -142,7 +142,8 @@ def _backbone(
         raise BankError(f"an image of {image_size} px is not divisible into patches of {patch} px for {name}")
     known = f"from-scratch-seed{seed}" if weights == NONE else fingerprint(inner)
     token = prefix > 0 and getattr(inner, "cls_token", None) is not None
-    return family(vit, Facts(name, known, width, patch, image_size, prefix, channels, token, normed))
+    given = tuple(sorted((options or {}).items()))
+    return family(vit, Facts(name, known, width, patch, image_size, prefix, channels, token, normed, given))
 
 
 def _shape(family: type[Backbone], inner: Any) -> tuple[int, int, int]:

@@ -26,8 +26,9 @@ LAST_NORM = re.compile(r"(norm|s2_encoder\.transformer\.norm_out)\.(weight|bias)
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Every tensor of a file, by its dotted path in whatever nest of dictionaries it lies in."""
     if not path.is_file():
+        kinds = ".safetensors, .pth, .pt, .bin"
         raise BankError(
-            f"no file {path.absolute()}: weights of a ViT (.safetensors, .pth, .pt, .bin) are looked for there"
+            f"no file {path.absolute()}: weights ({kinds}) are looked for there; weights=none needs no file"
         )
     try:
         if path.suffix == ".safetensors":
@@ -123,6 +124,11 @@ def _fit(name: str, value: Tensor, own: Tensor, path: Path) -> Tensor:
         raise BankError(
             f"the weights in {path} take {value.shape[1]} bands, but the model was built for {own.shape[1]}: set"
             f" encoder.backbone.channels={value.shape[1]}"
+        )
+    if name.endswith("patch_embed.proj.weight") and value.shape[2:] != own.shape[2:]:
+        raise BankError(
+            f"the weights in {path} are for patches of {value.shape[-1]} px, but the model was built for"
+            f" {own.shape[-1]}: set encoder.backbone.patch_size={value.shape[-1]}"
         )
     return value
 

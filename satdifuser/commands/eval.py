@@ -62,7 +62,10 @@ def run(config: Any) -> dict[str, Any]:
     model = build_model(trained, open_split(trained, config.split))
     _same_features(folder, model)
     accelerator = make_accelerator(trained.trainer.mixed_precision)
-    model.load_trained_state(load_checkpoint(folder.best)[1])
+    try:
+        model.load_trained_state(load_checkpoint(folder.best)[1])
+    except ValueError as error:
+        raise UserError(f"{folder.best} is of another model than these settings make: {error}") from error
     model.to(accelerator.device)
     found = score_split(trained, model, accelerator, config.split)
     result = found.to_dict(model)

@@ -37,6 +37,12 @@ def run(config: Any) -> str:
     processes = Processes.launched()
     names = list(config.store.splits or config.data.splits)
     encoder = build_encoder(config.encoder)
+    adapter: Any = getattr(encoder, "adapter", None)
+    if adapter is not None and any(p.requires_grad for p in encoder.parameters()):
+        raise UserError(
+            f"adapter={adapter.name} would be stored untrained: extract with adapter=frozen (and"
+            " patch_embedding=repeat), or train on the images"
+        )
     if config.store.reuse and place_of(path).exists():
         _same(FeatureStore(path), _kept_spec(encoder, form), form, config, names)
         if processes.main:

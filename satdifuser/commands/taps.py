@@ -14,7 +14,7 @@ def run(config: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    if config.encoder.get("backbone") is None:
+    if config.encoder.get("backbone") is None or config.encoder.get("timesteps") is None:
         raise UserError("satdifuser taps lists the taps of a diffusion backbone: encoder=small, diffusionsat, ...")
     from satdifuser.diffusion.schedule import NoiseSchedule
     from satdifuser.diffusion.selection import choose_taps, kind_of, list_taps

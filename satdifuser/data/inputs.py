@@ -47,6 +47,8 @@ class ImageInput(nn.Module):
         self.mean, self.std = self._each("mean", mean), self._each("std", std)
         if min(self.std) <= 0:
             raise UserError(f"input range: std ({std}) must be above 0")
+        for name, numbers in (("_means", self.mean), ("_stds", self.std)):
+            self.register_buffer(name, torch.tensor(numbers).view(-1, 1, 1), persistent=False)
 
     def _each(self, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
         """One number for each band."""
@@ -86,7 +88,7 @@ class ImageInput(nn.Module):
         if expect is not None and side != expect:
             return (
                 f"is {side[0]} x {side[1]} px, but the encoder was built for {expect[0]} x {expect[1]}: set"
-                " encoder.image_size, or resize with encoder.prepare.size"
+                " encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
             )
         return None
 
@@ -122,8 +124,7 @@ class ImageInput(nn.Module):
         if self._plain:
             return ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
         unit = ((chosen - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
-        mean, std = (chosen.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
-        return (unit - mean) / std
+        return (unit - self._means.to(unit)) / self._stds.to(unit)  # type: ignore[operator]
 
 
 @dataclass(frozen=True)

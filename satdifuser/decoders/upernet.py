@@ -46,6 +46,12 @@ class UPerNet(Decoder):
         if neck and not alone:
             raise UserError(f"decoder.neck=true is for features of one stride, not {pyramid.strides}: leave it at null")
         self.neck = SimpleFeaturePyramid(pyramid) if alone and neck is not False else None
+        last = pyramid.strides[-1]
+        if not alone and last >= min(pyramid.image_size) and last > 2 * pyramid.strides[-2]:
+            raise UserError(
+                f"decoder=upernet needs maps, but stride {last} is one pixel (a class token): set"
+                " encoder.class_token=false, or use decoder=linear"
+            )
         if self.neck is not None:
             self.pyramid = pyramid = self.neck.pyramid
         *finer, _ = pyramid.strides

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from satdifuser.cli import main
 from satdifuser.commands import eval as evaluation
-from satdifuser.commands import train
+from satdifuser.commands import extract, train
 from satdifuser.config import compose
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
@@ -202,3 +202,39 @@ def test_two_processes_give_the_result_of_one_with_deflect(tmp_path: Path, vit: 
     rows = [RunFolder(tmp_path / name).rows() for name in ("one", "two")]
     for a, b in zip(*rows, strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+
+
+def test_an_adapter_neither_trains_on_stored_features_nor_is_stored_untrained(tmp_path: Path) -> None:
+    data = ["data.size=16", *(f"data.splits.{name}.length=4" for name in ("train", "val", "test"))]
+    store = f"store.path={tmp_path / 'vit.zarr'}"
+    with pytest.raises(UserError, match="adapter=lora would be stored untrained: extract with adapter=frozen"):
+        extract.run(compose("extract", [*data, "encoder=small_vit", "adapter=lora", store]))
+    extract.run(compose("extract", [*data, "encoder=small_vit", "encoder.blocks=last", store]))
+    words = [*data, "encoder=small_vit", "adapter=deflect", f"features={tmp_path / 'vit.zarr'}", f"run={tmp_path}"]
+    with pytest.raises(UserError, match="trains on images, not on stored features: leave features out"):
+        train.run(compose("train", words), quiet=True)
+
+
+def test_a_method_whose_layers_share_buffers_saves_its_checkpoint(tmp_path: Path, tiny: list[str]) -> None:
+    words = [*tiny, "encoder=small_vit", "encoder.blocks=last", "adapter=peft", "encoder.adapter.method=vera"]
+    result = train.run(compose("train", [*words, f"run={tmp_path / 'run'}"]), quiet=True)
+    again = evaluation.run(compose("eval", [f"run={tmp_path / 'run'}"]))
+    assert again["test"] == pytest.approx(result["test"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["encoder.blocks=5"], "blocks is 5"),
+        (["encoder.patch_embedding=scrach"], "it can be repeat, random, scratch"),
+        (["+encoder.foo=1"], "ViTEncoder does not take these settings"),
+        (["adapter=deflect", "encoder.adapter.index_limits=[1]"], "give two numbers"),
+        (["adapter=deflect", "encoder.adapter.indices=NDVI"], "indices is 'NDVI': give a list"),
+        (["encoder.class_token=true", "decoder=upernet"], "encoder.class_token=false"),
+    ],
+)
+def test_wrong_settings_of_a_vit_are_one_line(tmp_path: Path, tiny: list[str], words: list[str], expected: str) -> None:
+    with pytest.raises(UserError) as raised:
+        train.run(compose("train", [*tiny, "data.size=32", "encoder=small_vit", *words, f"run={tmp_path}"]), quiet=True)
+    assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)

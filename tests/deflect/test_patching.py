@@ -124,12 +124,15 @@ def test_new_filters_get_gradients_from_every_band(way: str) -> None:
     assert all(float(gradient[:, band].abs().sum()) > 0 for band in range(13))
 
 
-def test_bands_as_many_as_the_models_are_left_alone() -> None:
-    for way in ("repeat", "random", "scratch"):
+def test_bands_as_many_as_the_models_are_left_alone_unless_it_is_to_begin_from_scratch() -> None:
+    for way in ("repeat", "random"):
         assert torch.equal(
             filters(encoder(way, ["B08", "B11", "B12"]))[0], filters(encoder(way, ["B04", "B03", "B02"]))[0]
         )
-    assert trained(encoder("scratch", None, backbone(channels=13))) == set()
+    assert trained(encoder("repeat", None, backbone(channels=13))) == set()
+    assert trained(encoder("scratch", None, backbone(channels=13))) != set()
+    with pytest.raises(BankError, match="patch_embedding is 'scrach': it can be repeat, random, scratch"):
+        encoder("scrach", ["B04", "B03", "B02"])
 
 
 def test_a_model_that_reads_wavelengths_takes_all_bands_as_they_are() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from deflect.adapters import Adapter, Deflect, Frozen, Full, Lora
 from deflect.backbones import Backbone, timm_vit, torchgeo_vit
 from deflect.vit import ViTEncoder
-from satdifuser.bank import BankError
-from satdifuser.data.bands import SENTINEL2
+from satdifuser.bank import BankError, BankSpec
+from satdifuser.data.bands import SENTINEL2, Band, Sensor
 from satdifuser.data.inputs import RGB, ImageInput
 from satdifuser.fusion import GlobalWeighted
 
@@ -370,3 +370,29 @@ def test_the_spec_tells_adapters_patch_embeddings_and_inputs_apart() -> None:
             same = not vit.spec.differences(another.spec)
             assert same == (one == other), f"{one} and {other}"
     assert not encoder().spec.differences(encoder(seed=1).spec)  # nothing of a frozen model depends on it
+
+
+def test_what_is_not_in_the_weights_but_changes_features_is_in_the_spec() -> None:
+    def spec(resolution: float) -> BankSpec:
+        options = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "res": resolution}
+        return ViTEncoder(torchgeo_vit("ScaleMAE", image_size=32, options=options), prepare=ImageInput(RGB)).spec
+
+    assert spec(10.0) == spec(10.0)
+    assert spec(10.0).differences(spec(1.0))
+
+
+def test_a_sensor_of_the_same_name_with_other_wavelengths_is_another_input_for_a_model_that_reads_them() -> None:
+    def spec(red: float) -> BankSpec:
+        sensor = Sensor("camera", (Band("r", "red", red, 10), Band("n", "nir", 830, 10)))
+        options = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+        backbone = torchgeo_vit("DOFA", image_size=32, options=options)
+        return ViTEncoder(backbone, prepare=ImageInput(sensor=sensor)).spec
+
+    assert spec(650).differences(spec(660))
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["a"], [1.5], "first"])
+def test_blocks_that_are_no_choice_and_no_list_of_numbers_are_refused(wrong: Any) -> None:
+    backbone = timm_vit("vit_tiny_patch16_224", image_size=32, patch_size=8, options={"embed_dim": 24, "depth": 2})
+    with pytest.raises(BankError, match=r"blocks is .*: it can be all, four, last, or a list of numbers"):
+        ViTEncoder(backbone, prepare=ImageInput(RGB), blocks=wrong)
