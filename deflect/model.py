@@ -146,8 +146,7 @@ class DeflectModel(nn.Module):
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         """Parameters that train, and all of them."""
-        parameters = list(self.parameters())
-        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+        return parameter_counts(self)
 
     def print_trainable_parameters(self) -> None:
         trainable, total = self.get_nb_trainable_parameters()
@@ -215,6 +214,12 @@ class DeflectModel(nn.Module):
 def adapt(model: nn.Module, config: DeflectConfig) -> DeflectModel:
     """DEFLECT on a ViT of timm or torchgeo, in place: the model's weights are frozen and its blocks wrapped."""
     return DeflectModel(model, config)
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """Parameters that train, and all of them."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
 def _patch_size(model: nn.Module) -> int:

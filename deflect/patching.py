@@ -27,9 +27,8 @@ def adapt_patches(backbone: Backbone, bands: Sequence[Band], way: str) -> None:
     """Give the patch embedding an input for each band.
 
     `repeat`: the pretrained filters again and again, scaled so that the sum keeps its size; they train only where
-    everything does. `random`: the
-    pretrained filters for red, green and blue, random ones of their spread for the others; trains. `scratch`: random
-    for all; trains.
+    everything does. `random`: the pretrained filters for red, green and blue, random ones of their spread for the
+    others; trains. `scratch`: random for all; trains.
     """
     embed: Any = getattr(backbone.model, "patch_embed", None)
     old: Any = getattr(embed, "proj", None)

@@ -16,8 +16,6 @@ from deflect.bands import as_bands
 from deflect.patching import adapt_patches, check_way
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 
-CHOICES = ("all", "four", "last")
-
 
 class ViTEncoder(nn.Module):
     """`backbone` read after the chosen blocks: `all`, the `last`, `four` evenly spaced ones, or a list of numbers.
@@ -133,18 +131,13 @@ class ViTEncoder(nn.Module):
         return [patches, tokens[:, 0, :, None, None]] if self._class_token else [patches]
 
 
-def _listed(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _chosen(blocks: str | Sequence[int], depth: int, name: str) -> list[int]:
-    if not isinstance(blocks, str) and not (_listed(blocks) and all(isinstance(b, int) for b in blocks)):
-        raise BankError(f"blocks is {blocks!r}: it can be {', '.join(CHOICES)}, or a list of numbers")
-    if isinstance(blocks, str):
-        if blocks not in CHOICES:
-            raise BankError(f"blocks is {blocks!r}: it can be {', '.join(CHOICES)}, or a list of numbers")
-        evenly = sorted({max(depth * part // 4, 1) - 1 for part in (1, 2, 3, 4)})
-        return {"all": list(range(depth)), "four": evenly, "last": [depth - 1]}[blocks]
+def _chosen(blocks: Any, depth: int, name: str) -> list[int]:
+    evenly = sorted({max(depth * part // 4, 1) - 1 for part in (1, 2, 3, 4)})
+    named = {"all": list(range(depth)), "four": evenly, "last": [depth - 1]}
+    if isinstance(blocks, str) and blocks in named:
+        return named[blocks]
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not all(isinstance(b, int) for b in blocks):
+        raise BankError(f"blocks is {blocks!r}: it can be {', '.join(named)}, or a list of numbers")
     chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
     if not blocks or len(chosen) != len(blocks):
         raise BankError(f"blocks {list(blocks)} of {name}: give distinct numbers from {-depth} to {depth - 1}")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from deflect.backbones.base import Backbone
 from deflect.bands import Band
 
@@ -26,9 +24,3 @@ class Adapter:
     def describe(self) -> str:
         """One line for the spec of the bank: banks made with other settings are not exchangeable."""
         return " ".join([self.name, *(f"{key}={value}" for key, value in asdict(self).items())])
-
-
-def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """Parameters that train, and all of them."""
-    parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
