@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,7 +76,7 @@ def test_bf16_training_runs_and_stays_near_float32(tmp_path: Path, tiny: list[st
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["gw", "moe"])
 def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
-    tmp_path: Path, tiny: list[str], tiny_data: list[str], fusion: str
+    tmp_path: Path, tiny: list[str], tiny_data: list[str], fusion: str, agrees_with_two_processes: Callable[..., None]
 ) -> None:
     store = tmp_path / "f.zarr"
     extract.run(compose("extract", [*tiny_data, f"store.path={store}", "store.dtype=float32"]))
@@ -87,30 +84,7 @@ def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
     if fusion == "moe":  # dense and sparse steps, with the balance loss (a mean over the batch) out of the way
         common += ["fusion.warmup_steps=2", "fusion.balance=0.0"]
     one = train.run(compose("train", [*common, f"run={tmp_path / 'one'}"]), quiet=True)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "satdifuser",
-    ]
-    done = subprocess.run(
-        [*launch, "train", *common, f"run={tmp_path / 'two'}", "--debug"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
-    two = json.loads((tmp_path / "two" / "result.json").read_text())
-    assert two["samples"] == one["samples"] == 7
-    assert two["test"] == pytest.approx(one["test"], rel=1e-3, abs=1e-4)
-    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+    agrees_with_two_processes(common, one)
 
 
 def test_a_store_of_other_features_is_not_taken_for_these(tmp_path: Path, tiny_data: list[str]) -> None:

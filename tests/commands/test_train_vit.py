@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,34 +172,12 @@ def test_bf16_training_stays_near_float32(tmp_path: Path, vit: list[str]) -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_result_of_one_with_deflect(tmp_path: Path, vit: list[str]) -> None:
+def test_two_processes_give_the_result_of_one_with_deflect(
+    tmp_path: Path, vit: list[str], agrees_with_two_processes: Callable[..., None]
+) -> None:
     common = [*vit, "adapter=deflect"]
     one = trained([*common, f"run={tmp_path / 'one'}"])
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "satdifuser",
-    ]
-    done = subprocess.run(
-        [*launch, "train", *common, f"run={tmp_path / 'two'}", "--debug"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
-    two = json.loads((tmp_path / "two" / "result.json").read_text())
-    assert two["samples"] == one["samples"] == 7
-    assert two["test"] == pytest.approx(one["test"], rel=1e-3, abs=1e-4)
-    rows = [RunFolder(tmp_path / name).rows() for name in ("one", "two")]
-    for a, b in zip(*rows, strict=True):
-        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+    agrees_with_two_processes(common, one)
 
 
 def test_an_adapter_neither_trains_on_stored_features_nor_is_stored_untrained(tmp_path: Path) -> None:
