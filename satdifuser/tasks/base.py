@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -64,6 +65,17 @@ class Task:
 
     def update(self, metrics: MetricCollection, logits: Tensor, batch: Batch) -> None:
         metrics.update(self.predict(logits), self.truth(batch))
+
+    def statistics(self, prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+        """A row of numbers for each sample, `[samples, K]`: every score of a set of samples is a function of their sum.
+
+        So that intervals and tests over samples need the predictions, and no model.
+        """
+        raise NotImplementedError
+
+    def scores(self, sums: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The metrics of `metrics`, from sums of `statistics` (`[..., K]`)."""
+        raise NotImplementedError
 
     def draw(self, axes: Axes, value: Tensor, ids: Sequence[str] = ()) -> None:
         """Draw a truth or a prediction of one sample; answers for a whole image are written as text."""

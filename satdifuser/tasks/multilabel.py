@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
 
 from satdifuser.data.base import Batch
 from satdifuser.tasks.base import Task
+from satdifuser.tasks.counts import by_class, share
 
 
 class MultiLabel(Task):
@@ -39,6 +44,20 @@ class MultiLabel(Task):
                 "accuracy": MultilabelAccuracy(self.outputs, average="micro"),
             }
         )
+
+    def statistics(self, prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+        said, true = prediction.astype(np.float64), truth.astype(np.float64)
+        return np.concatenate([said * true, said, true, np.ones((len(said), 1))], axis=1)
+
+    def scores(self, sums: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        right, said, true = by_class(sums[..., :-1])
+        answers = sums[..., -1] * self.outputs
+        wrong = (said + true - 2 * right).sum(-1)
+        return {
+            "micro_f1": share(2 * right.sum(-1), (said + true).sum(-1)),
+            "macro_f1": share(2 * right, said + true).mean(-1),
+            "accuracy": share(answers - wrong, answers),
+        }
 
     def describe(self, value: Tensor) -> str:
         return "\n".join(name for name, there in zip(self.labels.classes, value.tolist(), strict=True) if there)

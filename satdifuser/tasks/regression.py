@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MeanSquaredError, MetricCollection, R2Score
 
@@ -37,6 +41,19 @@ class Regression(Task):
 
     def update(self, metrics: MetricCollection, logits: Tensor, batch: Batch) -> None:
         metrics.update(self.predict(logits).double(), self.truth(batch).double())
+
+    def statistics(self, prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+        true = truth.astype(np.float64)
+        away = true - true.mean()  # sums of squares far from zero lose everything
+        error = prediction.astype(np.float64) - true
+        return np.stack([np.ones_like(true), away, away**2, error**2], axis=1)
+
+    def scores(self, sums: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        count, away, squares, errors = (sums[..., column] for column in range(4))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold one value only
+            spread = squares - away**2 / count
+            spread = np.where(spread > 1e-12 * squares, spread, np.nan)
+            return {"r2": 1.0 - errors / spread, "rmse": np.sqrt(errors / count)}
 
     def describe(self, value: Tensor) -> str:
         return f"{float(value):.2f}"

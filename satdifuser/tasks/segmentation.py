@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from satdifuser.data.base import Batch
 from satdifuser.tasks.base import Task
+from satdifuser.tasks.counts import by_class, class_counts, mean_of_seen, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +52,19 @@ class Segmentation(Task):
                 "accuracy": MulticlassAccuracy(self.outputs, ignore_index=ignore, average="micro"),
             }
         )
+
+    def statistics(self, prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+        counted = np.where(truth == self.labels.ignore_index, -1, truth.astype(np.int64))
+        return class_counts(prediction, counted, self.outputs)
+
+    def scores(self, sums: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        right, said, true = by_class(sums)
+        union = said + true - right
+        learned = np.arange(self.outputs) != self.labels.ignore_index  # a class may be the ignored one
+        return {
+            "miou": mean_of_seen(share(right, union), (union > 0) & learned),
+            "accuracy": share(right.sum(-1), true.sum(-1)),
+        }
 
     def draw(self, axes: Axes, value: Tensor, ids: Sequence[str] = ()) -> None:
         from matplotlib.colors import to_rgb

@@ -404,3 +404,49 @@ def test_segmentation_draws_each_class_in_its_colour_and_ignored_pixels_in_black
 def test_answers_for_an_image_are_drawn_as_text(axes, kind, value, text):
     kind(LABELS).draw(axes, value)
     assert [drawn.get_text() for drawn in axes.texts] == [text]
+
+
+# --- scores from sums over samples
+
+
+@each_task
+@pytest.mark.parametrize("absent", [False, True])
+def test_scores_of_summed_statistics_are_the_metrics(kind, absent):
+    task = kind(LABELS)
+    logits, batch = make(kind, samples=9)
+    if absent and kind is not Regression:  # one class is never true and never said
+        logits[:, 2] = -100.0
+        batch[task.label][batch[task.label] == 2] = 1
+        if kind is MultiLabel:
+            batch["multilabel"][:, 2] = 0
+    sums = task.statistics(task.predict(logits).numpy(), batch[task.label].numpy()).sum(0)
+    found = {name: float(value) for name, value in task.scores(sums).items()}
+    assert found == pytest.approx(scores(task, [(logits, batch)]), rel=1e-5, abs=1e-6)
+
+
+@each_task
+def test_scores_of_many_sums_at_once_are_those_of_each(kind):
+    task = kind(LABELS)
+    logits, batch = make(kind, samples=12)
+    rows = task.statistics(task.predict(logits).numpy(), batch[task.label].numpy())
+    picks = np.random.default_rng(0).integers(0, 12, (2, 5, 12))
+    together = task.scores(rows[picks].sum(2))
+    for i, j in np.ndindex(2, 5):
+        cut_logits, cut_batch = logits[picks[i, j]], {k: v[picks[i, j]] for k, v in batch.items() if k == task.label}
+        one = scores(task, [(cut_logits, cut_batch)])
+        assert {name: value[i, j] for name, value in together.items()} == pytest.approx(one, rel=1e-4, abs=1e-5)
+
+
+def test_statistics_of_a_class_that_is_the_ignore_value_are_the_metrics():
+    task = Segmentation(Labels(CLASSES, COLOURS, ignore_index=0))
+    logits, batch = make(Segmentation)
+    batch["mask"][batch["mask"] == 255] = 0
+    sums = task.statistics(task.predict(logits).numpy(), batch["mask"].numpy()).sum(0)
+    found = {name: float(value) for name, value in task.scores(sums).items()}
+    assert found == pytest.approx(scores(task, [(logits, batch)]), rel=1e-5)
+
+
+def test_regression_statistics_of_one_repeated_value_have_no_r2():
+    task = Regression(LABELS)
+    rows = task.statistics(np.array([0.1, 0.4, 0.3]), np.array([0.2, 0.5, 0.9]))
+    assert np.isnan(task.scores(rows[[1, 1, 1]].sum(0))["r2"])
