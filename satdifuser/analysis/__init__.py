@@ -1,0 +1,1 @@
+"""Statistics over test samples: intervals, paired tests, corrections."""
