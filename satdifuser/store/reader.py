@@ -14,6 +14,7 @@ from torch import Tensor
 
 from satdifuser.bank import BankError, BankSpec
 from satdifuser.data.base import Batch, Labels
+from satdifuser.data.budgets import within
 from satdifuser.errors import UserError, nearest
 from satdifuser.store.files import StoreFiles, damaged, misfit, open_files, read_manifest
 from satdifuser.store.forms import Column, Form, Packed, empty_stacks
@@ -141,12 +142,22 @@ class StoredFeatures:
 
     name = "store"
 
-    def __init__(self, store: FeatureStore, split: str, spec: BankSpec, in_memory: bool = True) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        split: str,
+        spec: BankSpec,
+        in_memory: bool = True,
+        only: NDArray[np.int64] | None = None,
+    ) -> None:
         self.store, self.split, self.spec, self.labels = store, split, spec, store.labels
+        self._in_memory, self._only = in_memory, only
         of, ids = store.column("split"), store.column("id")
         assert of is not None
         assert ids is not None
         self._rows = np.flatnonzero(of == store.splits.index(split))
+        if only is not None:
+            self._rows = self._rows[only]
         self._ids = ids_from_bytes(ids[self._rows])
         self._labels: dict[str, Tensor] = {}
         self._wide: dict[str, tuple[tuple[int, ...], str]] = {}
@@ -161,11 +172,18 @@ class StoredFeatures:
         self._fits = in_memory and store.form.bytes_per_sample(spec) * len(self) <= IN_MEMORY_BYTES
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredFeatures, (self.store, self.split, self.spec, self._fits)
+        return StoredFeatures, (self.store, self.split, self.spec, self._in_memory, self._only)
+
+    def subset(self, indices: Sequence[int]) -> StoredFeatures:
+        """Some of the samples, in that order; the others are not read into memory."""
+        chosen = np.asarray(list(indices), np.int64)
+        only = chosen if self._only is None else self._only[chosen]
+        return StoredFeatures(self.store, self.split, self.spec, self._in_memory, only)
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"store": self.store.path, **dict(self.store.data[self.split])}
+        whole = {"store": self.store.path, **dict(self.store.data[self.split])}
+        return whole if self._only is None else within(whole, self._ids)
 
     @property
     def ids(self) -> list[str]:
@@ -189,11 +207,18 @@ class StoredFeatures:
     def packed(self, indices: Sequence[int], pin: bool = False) -> Batch:
         """As `batch`, with the bank as it lies on disk: to be unpacked where it is used."""
         where = torch.as_tensor(list(indices), dtype=torch.long)
-        labels = {name: _widen(name, values[where]) for name, values in self._labels.items()}
+        return {**self.read_labels(indices), "bank": self._features(where, self._rows[where.numpy()], pin)}
+
+    def read_labels(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Batch:
+        """As `batch`, without the bank: ids and labels, all of them or those of these names; no feature is read."""
+        where = torch.as_tensor(list(indices), dtype=torch.long)
         rows = self._rows[where.numpy()]
+        wanted = LABEL_COLUMNS if names is None else names
+        labels = {name: _widen(name, values[where]) for name, values in self._labels.items() if name in wanted}
         for name, (shape, dtype) in self._wide.items():
-            labels[name] = _widen(name, torch.from_numpy(self._read_wide(name, shape, dtype, rows)))
-        return {"id": [self._ids[i] for i in indices], **labels, "bank": self._features(where, rows, pin)}
+            if name in wanted:
+                labels[name] = _widen(name, torch.from_numpy(self._read_wide(name, shape, dtype, rows)))
+        return {"id": [self._ids[i] for i in indices], **labels}
 
     def _features(self, where: Tensor, rows: NDArray[Any], pin: bool) -> Packed:
         form = self.store.form

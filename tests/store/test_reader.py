@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -241,6 +242,62 @@ def test_mask_values_come_back_whatever_type_they_need(
     made.labels["mask"][6] = torch.tensor(random.choices(values, k=size[0] * size[1])).reshape(size)
     made.write(tmp_path / "store")
     assert torch.equal(FeatureStore(tmp_path / "store").split("train").batch(range(7))["mask"], made.labels["mask"][:7])
+
+
+@pytest.mark.parametrize("size", [(4, 4), (40, 40)])
+def test_labels_are_read_without_the_features(
+    tmp_path: Path, make: Any, reading: str, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    made = make(mask=size)
+    made.write(tmp_path / "store")
+    data, wanted = FeatureStore(tmp_path / "store").split("train"), expected(made, made.plan(), "train")
+    monkeypatch.setattr(data, "_features", lambda *_: pytest.fail("features were read"))
+    for order in ([5, 0, 0], range(7), []):
+        found = data.read_labels(order)
+        assert found.pop("id") == [wanted[0][i] for i in order]
+        assert set(found) == set(wanted[2])
+        for name, values in found.items():
+            assert torch.equal(values, wanted[2][name][list(order)])
+            assert values.dtype == wanted[2][name].dtype
+    assert set(data.read_labels([1], ["mask", "metadata"])) == {"id", "mask"}
+    assert set(data.read_labels([1], ["label"])) == {"id", "label"}
+
+
+def test_a_subset_has_the_samples_asked_for_and_reads_only_them(tmp_path: Path, made: Any, reading: str) -> None:
+    made.write(tmp_path / "store")
+    data, wanted = FeatureStore(tmp_path / "store").split("train"), expected(made, made.plan(), "train")
+    part = data.subset([1, 3, 4, 6])
+    assert (len(part), part.ids, part.spec, part.name) == (4, [wanted[0][i] for i in (1, 3, 4, 6)], data.spec, "store")
+    check(part.batch([2, 0, 3, 3]), wanted, [4, 1, 6, 6])
+    check(part.subset([3, 0]).batch([0, 1]), wanted, [6, 1])
+    check(pickle.loads(pickle.dumps(part)).batch([1]), wanted, [3])
+    if reading == "in memory":
+        assert part._memory is not None
+        assert all(stack.shape[1] == 4 for stack in part._memory.stacks.values())
+    assert data._memory is None
+    assert data.subset([]).batch([])["id"] == []
+
+
+def test_the_identity_of_a_subset_tells_it_from_others(tmp_path: Path, made: Any) -> None:
+    made.write(tmp_path / "store")
+    data = FeatureStore(tmp_path / "store").split("train")
+    one, other = data.subset([0, 2]), data.subset([0, 3])
+    assert {key: value for key, value in one.identity.items() if key != "budget"} == data.identity
+    assert one.identity["budget"]["samples"] == 2
+    assert one.identity != other.identity
+    assert one.identity == data.subset([0, 1, 2]).subset([0, 2]).identity
+
+
+def test_a_part_of_a_split_that_is_too_large_for_memory_may_fit_there(
+    tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.write(tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    monkeypatch.setattr("satdifuser.store.reader.IN_MEMORY_BYTES", 3 * store.form.bytes_per_sample(store.spec))
+    data = store.split("train")
+    assert not data._fits
+    assert data.subset([0, 1, 5])._fits
+    assert not store.split("train", in_memory=False).subset([0])._fits
 
 
 def test_numbers_that_come_with_samples_are_kept(tmp_path: Path, made: Any, reading: str) -> None:
