@@ -100,12 +100,16 @@ def build_task(config: Any, data: LabelledDataset) -> Task:
 
 def build_model(config: Any, data: LabelledDataset) -> FeatureModel:
     """The whole path for a data set of images, or of features."""
+    encoder, spec = _source(config, data)
+    return assemble(config, encoder, spec, build_task(config.task, data))
+
+
+def assemble(config: Any, encoder: nn.Module | None, spec: Any, task: Task) -> FeatureModel:
+    """Head and decoder for a spec, with the encoder that gives such banks, or none."""
     import torch
 
     from satdifuser.model import FeatureModel
 
-    task = build_task(config.task, data)
-    encoder, spec = _source(config, data)
     torch.manual_seed(config.seed)  # the heads' weights depend on the seed, not on what was built before them
     fusion = make(config.fusion, spec=spec)
     decoder = make(config.decoder, pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)

@@ -12,20 +12,39 @@ from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
 
+    from satdifuser.engine.evaluate import Evaluation
     from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
 
 
+PREDICTIONS, INSIGHT = "predictions-{}.zarr", "insight-{}.safetensors"
+
+
 @dataclass
 class Scored:
-    """Scores of a split and the mean weights that the head gave to each (timestep, tap) there."""
+    """The evaluation of a split, as a run's folder keeps it."""
 
     split: str
-    scores: dict[str, float]
-    samples: int
-    weights: dict[int, Tensor]
+    evaluation: Evaluation
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return self.evaluation.scores
+
+    def save(self, folder: RunFolder) -> None:
+        """What every sample was taken for, and what the head did, beside the scores."""
+        from safetensors.torch import save_file
+
+        found = self.evaluation
+        if found.predictions is not None:
+            found.predictions.save(folder.path / PREDICTIONS.format(self.split))
+        parts = {"usage": found.usage, "pixels": found.pixels}
+        tensors = {f"{n}/{s}": value.contiguous() for n, part in parts.items() for s, value in part.items()}
+        if tensors:
+            path = folder.path / INSIGHT.format(self.split)
+            save_file(tensors, path.with_suffix(".partial"))
+            path.with_suffix(".partial").replace(path)
 
     def to_dict(self, model: FeatureModel) -> dict[str, Any]:
         spec = model.fusion.spec
@@ -35,17 +54,16 @@ class Scored:
                 "taps": list(model.fusion.names[stride]),
                 "weights": [[round(x, 6) for x in row] for row in value.tolist()],
             }
-            for stride, value in self.weights.items()
+            for stride, value in self.evaluation.weights.items()
         }
-        return {self.split: self.scores, "samples": self.samples, "weights": weights}
+        return {self.split: self.scores, "samples": self.evaluation.samples, "weights": weights}
 
 
-def score_split(config: Any, model: FeatureModel, accelerator: Accelerator, split: str) -> Scored:
+def score_split(config: Any, model: FeatureModel, accelerator: Accelerator, split: str, keep: bool = False) -> Scored:
     from satdifuser.engine.evaluate import evaluate
 
     data = open_split(config, split)
-    found = evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers)
-    return Scored(split, found.scores, found.samples, found.weights)
+    return Scored(split, evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers, keep))
 
 
 def run(config: Any) -> dict[str, Any]:
@@ -67,12 +85,13 @@ def run(config: Any) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{folder.best} is of another model than these settings make: {error}") from error
     model.to(accelerator.device)
-    found = score_split(trained, model, accelerator, config.split)
+    found = score_split(trained, model, accelerator, config.split, keep=True)
     result = found.to_dict(model)
     if accelerator.is_main_process:
+        found.save(folder)
         path = folder.write_json(f"eval-{config.split}.json", result)
         scores = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
-        console.print(f"{config.split} ({found.samples} samples)  {scores}", highlight=False)
+        console.print(f"{config.split} ({found.evaluation.samples} samples)  {scores}", highlight=False)
         console.print(f"wrote {path}")
     return result
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.build import build_model, open_split
+from satdifuser.build import build_model, build_task, open_split
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from satdifuser.data.base import LabelledDataset
+    from satdifuser.engine.cost import PeakMemory
+    from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
 
 
@@ -17,15 +22,20 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from satdifuser.commands.eval import score_split
+    from satdifuser.data.budgets import within_budget
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.config import TrainerConfig
+    from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.progress import console
     from satdifuser.engine.run import RunFolder, environment, write_text
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.report.figures import draw_weights
 
     settings = TrainerConfig(**config.trainer)
-    train, val = open_split(config, "train"), open_split(config, "val")
+    memory = PeakMemory()
+    whole, val = open_split(config, "train"), open_split(config, "val")
+    task = build_task(config.task, whole)
+    train = within_budget(whole, task, config.budget, config.data.get("seed", 0), workers=settings.workers)
     model = build_model(config, train)
     accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
     run_folder = RunFolder(config.run)
@@ -42,35 +52,65 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
     state = trainer.fit()
 
     model.load_trained_state(load_checkpoint(run_folder.best)[1])
-    found = score_split(config, model, accelerator, "test")
+    found = score_split(config, model, accelerator, "test", keep=True)
     result = {
         "run": str(run_folder.path),
         "task": model.task.name,
         "seed": config.seed,
+        "budget": config.budget,
+        "training_samples": len(train),
         "steps": state.step,
         "best_step": state.best_step,
         "trainable_parameters": sum(p.numel() for p in trainer.parameters),
         "encoder_parameters": _encoder_parameters(model),
+        "metric": model.task.monitor,
         "validation": state.best,
+        "cost": _cost(run_folder, model, val, accelerator, state.seconds, memory),
         **found.to_dict(model),
     }
     if accelerator.is_main_process:
-        run_folder.write_json("result.json", result)
-        draw_weights(model.fusion.spec, found.weights, run_folder.figures / "weights.png")
+        found.save(run_folder)
+        run_folder.write_json("result.json", result)  # last: a run is done when it has one
         if not quiet:
+            draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
             scores = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
-            console.print(f"test ({found.samples} samples)  {scores}", highlight=False)
-            console.print(f"wrote {run_folder.path}: result.json, metrics.jsonl, figures/weights.png, checkpoints/")
+            console.print(f"test ({found.evaluation.samples} samples)  {scores}", highlight=False)
+            console.print(
+                f"wrote {run_folder.path}: result.json, metrics.jsonl, figures/weights.png, checkpoints/,"
+                " predictions-test.zarr"
+            )
     return result
 
 
 def _encoder_parameters(model: FeatureModel) -> dict[str, int] | None:
     """How many of a live encoder's parameters train, and how many it has."""
+    from satdifuser.engine.cost import parameter_count
+
     if model.encoder is None:
         return None
-    parameters = list(model.encoder.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return {"trainable": trained, "total": sum(p.numel() for p in parameters)}
+    return {"trainable": parameter_count(model.encoder, trainable=True), "total": parameter_count(model.encoder)}
+
+
+def _cost(
+    run_folder: RunFolder,
+    model: FeatureModel,
+    data: LabelledDataset,
+    accelerator: Accelerator,
+    seconds: float,
+    memory: PeakMemory,
+) -> dict[str, Any]:
+    """What the run took, and what its model takes for an image (without an encoder that had done its work before)."""
+    from satdifuser.data.batches import OrderedBatches, loader, to_device
+    from satdifuser.engine.cost import flops, parameter_count
+
+    one = next(iter(loader(data, OrderedBatches(1, 1), check=model.check)))
+    return {
+        "parameters": parameter_count(model),
+        "flops": flops(model.eval(), to_device(one, accelerator.device)),
+        "training_seconds": round(seconds, 3),
+        "peak_bytes": memory.bytes,
+        "checkpoint_bytes": run_folder.best.stat().st_size if run_folder.best.is_file() else None,
+    }
 
 
 def _same_configuration(run_folder: Any, config: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class TrainState:
     best: float | None = None
     best_step: int = 0
     stale: int = 0  # evaluations since the best
+    seconds: float = field(default=0.0, compare=False)  # spent on training, over all the times it was taken up
     scaler: dict[str, float] | None = None
     task: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ class Trainer:
     def fit(self) -> TrainState:
         """Train to the end or until it stops getting better; the best checkpoint is then the one to test."""
         self.batches.start = self.state.step
+        self._since = time.perf_counter()
         wrapped = self.accelerator.prepare_model(self.model)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         progress = TrainProgress(self.total, self.state.step, quiet=self.quiet or not self.accelerator.is_main_process)
@@ -110,7 +112,13 @@ class Trainer:
                     for name, value in row.items():
                         if board is not None and name != "step":
                             board.add_scalar(name, value, self.state.step)
+        self._count_time()
         return self.state
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.state.seconds += now - self._since
+        self._since = now
 
     def _step(self, wrapped: torch.nn.Module, batch: Batch) -> dict[str, Any]:
         """One optimiser step; the loss is the mean over the whole batch, however it is cut."""
@@ -155,6 +163,7 @@ class Trainer:
             self.state.best, self.state.best_step, self.state.stale = score, self.state.step, 0
         else:
             self.state.stale += 1
+        self._count_time()
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
         if self.accelerator.is_main_process:
