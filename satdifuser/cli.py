@@ -18,14 +18,16 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     configured: bool = True
+    composes: bool = False  # it composes its configurations itself, from the overrides and the --config-dir folders
     words: bool = False  # it takes words of its own, and its `run` gives the exit code
 
 
 COMMANDS = {
     "demo": Command(
         "satdifuser.commands.demo",
-        "the whole story on the built-in scenes: extract, train the three heads and a baseline, compare",
+        "the whole story on the built-in scenes: extract, train the three heads, adapt a ViT, compare, report",
         ("satdifuser demo", "satdifuser demo output=/tmp/demo seed=1"),
+        composes=True,
     ),
     "extract": Command(
         "satdifuser.commands.extract",
@@ -50,6 +52,17 @@ COMMANDS = {
         "satdifuser.commands.eval",
         "score a run's best checkpoint on a split",
         ("satdifuser eval run=runs/moe", "satdifuser eval run=runs/moe split=val"),
+    ),
+    "compare": Command(
+        "satdifuser.commands.compare",
+        "a grid of models, tasks, label budgets and seeds: what is missing of it, and one report",
+        (
+            "satdifuser compare experiment=demo output=comparison",
+            "satdifuser compare fusion=gw,lw,moe task=segmentation,classification budget=10,100 seed=0,1 trainer=quick",
+            "satdifuser compare experiment=demo dry_run=true",
+            "satdifuser compare experiment=demo hydra/launcher=joblib hydra.launcher.n_jobs=4",
+        ),
+        composes=True,
     ),
     "taps": Command(
         "satdifuser.commands.taps",
@@ -128,6 +141,9 @@ def _dispatch(words: list[str]) -> int:
     run = importlib.import_module(command.module).run
     if not command.configured:
         return int(run())
+    if command.composes:
+        run(overrides, config_dirs)
+        return 0
     from satdifuser.config import compose
 
     run(compose(name, overrides, config_dirs))
@@ -170,10 +186,13 @@ def _help(name: str, command: Command) -> str:
     if command.configured:
         from satdifuser.config import config_root, groups
 
-        top = (config_root() / f"{name}.yaml").read_text().rstrip()
+        file = f"{name}.yaml" if name != "demo" else "experiment/demo.yaml"
+        top = (config_root() / file).read_text().rstrip()
         used = {group: names for group, names in groups().items() if f"- {group}:" in top}
         lines += ["", "groups (choose with group=name):"] if used else []
         lines += [f"  {group:<9} {', '.join(names)}" for group, names in used.items()]
-        lines += ["", f"settings (configs/{name}.yaml):", *(f"  {line}" for line in top.splitlines())]
+        lines += ["", f"settings (configs/{file}):", *(f"  {line}" for line in top.splitlines())]
+        if command.composes:
+            lines += ["", "every other override goes to each satdifuser train; a,b makes one run with each"]
     lines += ["", "--config-dir DIR adds your own groups; --debug shows tracebacks"]
     return "\n".join(lines)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +21,59 @@ def config_root() -> Path:
 
 
 def groups() -> dict[str, list[str]]:
-    """Group -> the names that can be chosen in it."""
+    """Group -> the names that can be chosen in it (Hydra's own groups are not among them)."""
     root = config_root()
     return {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in sorted(root.iterdir())
-        if folder.is_dir()
+        if folder.is_dir() and folder.name != "hydra"
     }
 
 
-def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Any:
-    """The resolved configuration of a command, as an OmegaConf DictConfig."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
+def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), resolve: bool = True) -> Any:
+    """The configuration of a command, as an OmegaConf DictConfig; resolved unless something is to be set in it yet."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise UserError(
                 f"{override!r} is not an override: write name=value (satdifuser {command} --help shows them)"
             )
+    with explained(command, overrides):
+        config = _composed(command, [*search_path(config_dirs), *overrides])
+        if resolve:
+            OmegaConf.resolve(config)
+    return config
+
+
+def _composed(command: str, overrides: Sequence[str]) -> Any:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
+        return hydra_compose(command, overrides=list(overrides))
+
+
+def search_path(config_dirs: Sequence[str]) -> list[str]:
+    """The override that adds a user's own folders of groups."""
     extra = []
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise UserError(f"--config-dir {folder}: no such folder")
         extra.append(f"file://{Path(folder).resolve()}")
-    search = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
+    return [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
+
+
+@contextlib.contextmanager
+def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
+    """What Hydra complains of, in one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
-            config = hydra_compose(command, overrides=[*search, *overrides])
-        OmegaConf.resolve(config)
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(str(error), command, overrides)) from error
-    return config
 
 
 def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
@@ -78,10 +97,12 @@ def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
 
 def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
     """Every dotted key of the command's configuration with the groups that were chosen."""
+    from hydra.errors import HydraException
+
     chosen = [override for override in overrides if override.partition("=")[0] in groups()]
     try:
-        config = compose(command, chosen)
-    except UserError:
+        config = _composed(command, chosen)
+    except HydraException:
         return []
     found: list[str] = []
 

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from satdifuser.cli import COMMANDS, main
+from satdifuser.commands.compare import split_overrides
+from satdifuser.compare.grid import expand, merged
 from satdifuser.config import compose, groups
 
 
@@ -53,16 +56,20 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
             words = example.split()
             rest = words[words.index("satdifuser") + 1 :]
             assert rest[0] == name
-            if command.configured:
+            if command.composes:
+                own, passed, _ = split_overrides(merged(["experiment=demo"] if name == "demo" else [], rest[1:]))
+                assert expand(compose("compare", own), passed)
+            elif command.configured:
                 compose(name, rest[1:])
 
 
 def test_every_choice_of_every_group_composes() -> None:
     for group, names in groups().items():
-        command = "extract" if group == "store" else "train"
+        command = {"store": "extract", "experiment": "compare"}.get(group, "train")
         for name in names:
             config = compose(command, [f"{group}={name}"])
-            assert config.encoder.adapter if group == "adapter" else config[group]
+            asked = {"adapter": "encoder.adapter", "experiment": "models"}.get(group, group)
+            assert OmegaConf.select(config, asked)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +77,7 @@ def test_every_choice_of_every_group_composes() -> None:
     [
         (["trian"], "did you mean train"),
         (["train", "--verbose"], "no option '--verbose'"),
+        (["train", "experiment=demo"], "no setting 'experiment' in satdifuser train"),
         (["train", "fusion=gww"], "there is gw, lw, mean, moe; did you mean gw"),
         (["train", "fusion.projectiondim=3"], "did you mean fusion.projection_dim"),
         (["train", "trainer.epoch=3"], "did you mean trainer.epochs"),

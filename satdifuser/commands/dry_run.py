@@ -56,7 +56,7 @@ def show(
         slower = f", at first {bytes_text(write.first)}/s and at last {bytes_text(write.last)}/s: it may become slower"
     print(f"writing: {bytes_text(write.rate)}/s over {bytes_text(write.written)}{slower}")
     bound = "computing" if images < disk else "writing"
-    print(f"estimated time: {_duration(seconds)} in one process, bound by {bound}")
+    print(f"estimated time: {duration(seconds)} in one process, bound by {bound}")
 
 
 def _images_per_second(
@@ -84,9 +84,9 @@ def _images_per_second(
     return images / (time.perf_counter() - began)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """
-    >>> _duration(95), _duration(7300)
+    >>> duration(95), duration(7300)
     ('1 min 35 s', '2 h 1 min')
     """
     minutes, rest = divmod(round(seconds), 60)

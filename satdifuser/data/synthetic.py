@@ -15,6 +15,27 @@ from satdifuser.errors import UserError, nearest
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000, "pretrain": 3_000_000}
 
 
+class Remembered:
+    """Scenes that this process has rendered, up to so many bytes; data sets that show the same scenes share them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self._scenes: dict[tuple[float, ...], Scene] = {}
+
+    def scene(self, seed: int, index: int, size: int, nodata: float, cloud: float) -> Scene:
+        key = (seed, index, size, nodata, cloud)
+        scene = self._scenes.get(key)
+        if scene is None:
+            scene = render(seed, index, size, nodata=nodata, cloud=cloud)
+            if self.bytes + scene.image.nbytes <= self.limit:
+                self._scenes[key] = scene
+                self.bytes += scene.image.nbytes
+        return scene
+
+
+REMEMBERED = Remembered(2**29)  # a scene of 64 px takes 100 KB, and 13 ms to render
+
+
 class SyntheticScenes(Dataset[Sample]):
     """Scene `i` of a split, rendered when it is asked for (see `scenes.py` for why it is the same everywhere)."""
 
@@ -31,7 +52,6 @@ class SyntheticScenes(Dataset[Sample]):
         seed: int = 0,
         nodata: float = NODATA_RATE,
         cloud: float = CLOUD_RATE,
-        keep: int = 4096,
     ) -> None:
         if split not in FIRST:
             raise UserError(
@@ -43,7 +63,6 @@ class SyntheticScenes(Dataset[Sample]):
             raise UserError(f"data.size is {size}: a scene is at least 16 pixels wide")
         self.split, self.length, self.size, self.seed = split, length, size, seed
         self.nodata, self.cloud = nodata, cloud
-        self._keep, self._kept = keep, dict[int, Scene]()  # rendering is slower than remembering 100 KB
 
     @property
     def identity(self) -> dict[str, object]:
@@ -67,11 +86,7 @@ class SyntheticScenes(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        scene = self._kept.get(index)
-        if scene is None:
-            scene = render(self.seed, FIRST[self.split] + index, self.size, nodata=self.nodata, cloud=self.cloud)
-            if len(self._kept) < self._keep:
-                self._kept[index] = scene
+        scene = REMEMBERED.scene(self.seed, FIRST[self.split] + index, self.size, self.nodata, self.cloud)
         return {
             "id": self.sample_id(index),
             "image": torch.from_numpy(scene.image.astype("float32")) / SCALE,

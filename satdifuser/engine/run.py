@@ -80,7 +80,7 @@ class RunFolder:
 def write_text(path: Path, text: str) -> Path:
     """Write aside, then rename."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     return partial.replace(path)
 
 

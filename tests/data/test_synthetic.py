@@ -12,7 +12,7 @@ from satdifuser.data.base import LABELS
 from satdifuser.data.batches import OrderedBatches, loader
 from satdifuser.data.scenes import SCALE, render
 from satdifuser.data.spectra import CLASSES, COLOURS, IGNORE
-from satdifuser.data.synthetic import FIRST, SyntheticScenes
+from satdifuser.data.synthetic import FIRST, Remembered, SyntheticScenes
 from satdifuser.errors import UserError
 
 
@@ -69,19 +69,25 @@ def test_an_index_beyond_the_length_ends_iteration() -> None:
             data[index]
 
 
-def test_a_remembered_scene_is_the_rendered_one_and_cannot_be_spoilt_by_its_reader() -> None:
-    data, forgetful = small(), small(keep=0)
+def test_a_remembered_scene_is_the_rendered_one_and_cannot_be_spoilt_by_its_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = small()
     first = data[2]
     for value in first.values():
         if isinstance(value, torch.Tensor):
             value.zero_()
-    again, fresh = data[2], forgetful[2]
+    again = data[2]
+    monkeypatch.setattr("satdifuser.data.synthetic.REMEMBERED", Remembered(0))
+    fresh = data[2]
     for name in ("image", *LABELS):
         assert torch.equal(again[name], fresh[name]), name
     assert again["image"].abs().sum() > 0
 
 
-def test_no_more_scenes_are_remembered_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_are_remembered_while_there_is_room_and_data_sets_share_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rendered: list[int] = []
 
     def counted(seed: int, index: int, *args: int, **options: float) -> object:
@@ -89,11 +95,12 @@ def test_no_more_scenes_are_remembered_than_asked_for(monkeypatch: pytest.Monkey
         return render(seed, index, *args, **options)
 
     monkeypatch.setattr("satdifuser.data.synthetic.render", counted)
-    data = small(keep=2)
-    for _ in range(2):
-        for index in range(4):
+    one = small()[0]["image"].numel() * 2  # digital numbers of 16 bits
+    monkeypatch.setattr("satdifuser.data.synthetic.REMEMBERED", Remembered(2 * one + 1))
+    for data in (small(), small()):
+        for index in range(3):
             data[index]
-    assert rendered == [0, 1, 2, 3, 2, 3]
+    assert rendered == [0, 1, 2, 2]
 
 
 def test_settings_reach_the_scenes_and_the_identity() -> None:

@@ -1,0 +1,65 @@
+"""`satdifuser compare`: do what is missing of a grid of runs, and write one report over all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from satdifuser.config import compose
+from satdifuser.errors import UserError
+
+
+def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]:
+    """Plan, share, launch, report; gives the report's files."""
+    from satdifuser.compare.content import content_of
+    from satdifuser.compare.grid import expand
+    from satdifuser.compare.launch import do
+    from satdifuser.compare.plan import plan, with_features
+    from satdifuser.compare.shared import Shared
+    from satdifuser.engine.progress import console
+    from satdifuser.report.html import write_report
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
+    mine, passed, launcher = split_overrides(overrides)
+    config = compose("compare", mine, config_dirs)
+    output = Path(config.output).resolve()
+    shared = Shared(output, config.store, config.share_features)
+    planned = plan(expand(config, passed, config_dirs), shared)
+    if config.dry_run:
+        from satdifuser.compare.estimate import show
+
+        show(planned, shared, config.threads)
+        return []
+    todo = sum(run.missing for run in planned)
+    console.print(f"{len(planned)} runs, {todo} to do, in {output}", highlight=False, soft_wrap=True)
+    try:
+        planned = with_features(planned, shared)
+        do(planned, output / "jobs", launcher, config_dirs, config.threads)
+    except KeyboardInterrupt:
+        console.print("what is done stays: the same command goes on from there", highlight=False)
+        raise
+    content = content_of(config, planned, shared, overrides)
+    paths = write_report(content, output)
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    if content.missing:
+        console.print(f"{content.missing} runs are another process's: the same command will show them", highlight=False)
+    if content.failures:
+        first = content.failures[0]
+        raise UserError(
+            f"{len(content.failures)} of {len(planned)} runs failed (the report lists them), the first of {first.model}"
+            f" for {first.task}: {first.error}"
+        )
+    return paths
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Those of compare's own settings, those passed on to every `satdifuser train`, and those of Hydra's launchers."""
+    own = {*(str(name) for name in compose("compare", [])), "experiment"}
+    parts: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for override in overrides:
+        top = override.partition("=")[0].lstrip("+~").replace("/", ".").partition(".")[0]
+        parts[0 if top in own else 2 if top == "hydra" else 1].append(override)
+    return parts

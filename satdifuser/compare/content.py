@@ -1,0 +1,51 @@
+"""The report's content, from the runs of a grid and the configuration that made it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from satdifuser.compare.plan import Planned
+from satdifuser.compare.results import Done, Results, environments
+from satdifuser.compare.shared import Shared
+from satdifuser.compare.worker import failure, result
+from satdifuser.report.content import Content, Failure
+
+
+def content_of(config: Any, planned: Sequence[Planned], shared: Shared, overrides: Sequence[str]) -> Content:
+    """Everything that the report shows of the runs that are done, and the errors of those that failed."""
+    from omegaconf import OmegaConf
+
+    done = [
+        Done(run.cell, run.folder, shared.extraction(run.cell), shared.facts(run.cell).parameters)
+        for run in planned
+        if run.folder is not None and result(run.folder) is not None
+    ]
+    failures = _failures(planned)
+    results = Results(done, config.resamples)
+    configurations: dict[tuple[str, str], str] = {}
+    for one in done:
+        configurations.setdefault((one.cell.model, one.cell.task), OmegaConf.to_yaml(one.cell.config))
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    return Content(
+        title=config.title or "Comparison",
+        command=shlex.join(["satdifuser", "compare", *overrides]),
+        sections=[results.section(task, config.shown) for task in results.tasks],
+        rows=results.rows(),
+        comparisons=results.comparisons(),
+        failures=failures,
+        missing=len(planned) - len(done) - len(failures),
+        environments=environments(done),
+        configurations=configurations,
+        settings=settings,
+    )
+
+
+def _failures(planned: Sequence[Planned]) -> list[Failure]:
+    found = []
+    for run in planned:
+        error = run.error if run.folder is None else failure(run.folder) if result(run.folder) is None else None
+        if error is not None:
+            found.append(Failure(run.cell.model, run.cell.task, run.cell.budget, run.cell.seed, error))
+    return found

@@ -1,0 +1,160 @@
+"""What a grid would take, from a few real steps of each model on each task; nothing of it is kept."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from satdifuser.build import assemble, build_data, build_encoder
+from satdifuser.compare.grid import Cell
+from satdifuser.compare.plan import Planned
+from satdifuser.compare.shared import Shared, stores_to_make
+from satdifuser.compare.worker import failure, result
+from satdifuser.errors import UserError
+
+CALLS, SECONDS = 3, 20.0  # measured after one to warm up; fewer where they take longer
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a training step, of scoring a sample, and of one image's features (0 where they come with a step)."""
+
+    step: float
+    sample: float
+    image: float
+
+
+def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None) -> None:
+    """Print the runs, what each needs, and the time that they may take one after the other."""
+    import torch
+
+    from satdifuser.commands.dry_run import duration
+    from satdifuser.report.tables import show as show_table
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    stores = stores_to_make(shared, [run.cell for run in planned if run.missing])
+    numbers = {path: number for number, path in enumerate(stores, start=1)}
+    paces: dict[tuple[str, str], Pace | UserError] = {}
+    rows, total = [], 0.0
+    for run in planned:
+        cell, store = run.cell, run.cell.config.features
+        needs = "images" if store is None else f"features {numbers.get(Path(store), '')}"
+        took, state = "", _state(run)
+        if run.missing:
+            pace = _pace_of(cell, shared, paces)
+            if isinstance(pace, UserError):
+                state = f"cannot run: {pace}"
+            else:
+                seconds = seconds_of(cell, pace)
+                total, took = total + seconds, duration(seconds)
+        rows.append([cell.model, cell.task, f"{cell.budget:g} %", str(cell.seed), needs.strip(), took, state])
+    show_table(f"{len(planned)} runs", ["model", "task", "labels", "seed", "needs", "about", "state"], rows)
+    for path, cell in stores.items():
+        print(f"features {numbers[path]}: {_store_line(path, cell, shared, paces)}")
+    missing = sum(run.missing for run in planned)
+    print(f"{missing} runs to do: at most about {duration(total)} beside that, one after the other; no run was made")
+
+
+def _store_line(path: Path, cell: Cell, shared: Shared, paces: dict[tuple[str, str], Pace | UserError]) -> str:
+    from satdifuser.bank import BankSpec
+    from satdifuser.commands.dry_run import duration
+    from satdifuser.store import Form
+    from satdifuser.store.forms import bytes_text
+
+    if path.is_dir():
+        return f"{path} is there"
+    samples, form = sum(_lengths(cell).values()), Form(shared.store.dtype, shared.store.keep)
+    size = bytes_text(samples * form.bytes_per_sample(form.spec(BankSpec.from_dict(shared.facts(cell).spec))))
+    pace = _pace_of(cell, shared, paces)
+    about = "unknown" if isinstance(pace, UserError) else duration(pace.image * samples)
+    return f"{path} to be extracted: {samples} samples, {size}, about {about}"
+
+
+def _state(run: Planned) -> str:
+    if run.folder is None:
+        return f"cannot run: {run.error}"
+    if result(run.folder) is not None:
+        return "done"
+    error = failure(run.folder)
+    return "to do" if error is None else f"to do again, failed: {error}"
+
+
+def _pace_of(cell: Cell, shared: Shared, paces: dict[tuple[str, str], Pace | UserError]) -> Pace | UserError:
+    key = (cell.model, cell.task)
+    if key not in paces:
+        try:
+            paces[key] = pace(cell, shared.stored(cell))
+        except UserError as error:
+            paces[key] = error
+    return paces[key]
+
+
+def pace(cell: Cell, stored: bool) -> Pace:
+    """Of a model on real samples of its task: of its head alone where it reads features."""
+    import torch
+
+    from satdifuser.build import build_task
+    from satdifuser.data.batches import collate, to_device
+
+    config, device = cell.config, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = build_data(config.data, "train")
+    samples = min(len(data), config.trainer.batch_size)
+    batch = to_device(collate([data[index] for index in range(samples)]), device)
+    encoder, image = build_encoder(config.encoder).to(device), 0.0
+    spec: Any = encoder.spec
+    if stored:
+        encoder.eval()
+        with torch.inference_mode():
+            image = _seconds(lambda: encoder(batch["image"], sample_ids=batch["id"])) / samples
+        with torch.no_grad():
+            bank = encoder(batch["image"], sample_ids=batch["id"])
+        spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)
+        batch["bank"] = bank.select(spec)
+    task = build_task(config.task, data)
+    model = assemble(config, None if stored else encoder, spec, task).to(device)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
+
+    def step() -> None:
+        (task.loss_sum(model(batch).logits, batch) / samples).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    train = _seconds(step)
+    with torch.inference_mode():
+        score = _seconds(lambda: model(batch)) / samples
+    return Pace(train, score, image)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    """Of one call, after one to warm up: the middle of a few."""
+    import torch
+
+    function()
+    times: list[float] = []
+    while len(times) < CALLS and sum(times) < SECONDS:
+        began = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _lengths(cell: Cell) -> dict[str, int]:
+    return {split: len(build_data(cell.config.data, split)) for split in ("train", "val", "test")}
+
+
+def seconds_of(cell: Cell, pace: Pace) -> float:
+    """Of a whole run, if it does not stop early: its steps, its evaluations on the way, and its test."""
+    from satdifuser.engine.config import TrainerConfig
+
+    settings, lengths = TrainerConfig(**cell.config.trainer), _lengths(cell)
+    samples = max(1, round(lengths["train"] * cell.budget / 100))
+    steps = settings.total_steps(samples // min(settings.batch_size, samples))
+    evaluations = -(-steps // settings.eval_every)
+    return steps * pace.step + (evaluations * lengths["val"] + lengths["test"]) * pace.sample

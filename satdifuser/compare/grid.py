@@ -1,0 +1,234 @@
+"""The grid: models x tasks x label budgets x seeds, each a full configuration of `satdifuser train`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from satdifuser.config import compose, groups
+from satdifuser.errors import UserError
+
+# Settings that say where and how fast, and not what comes out.
+PASSING = ("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard")
+TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
+MODEL_AXIS = ("encoder", "adapter", "fusion", "decoder")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid: its place, and the resolved configuration that it is."""
+
+    model: str
+    task: str
+    budget: float
+    seed: int
+    config: Any
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.task}, {self.budget:g} % of the labels, seed {self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """What its result depends on, as plain values."""
+        from omegaconf import OmegaConf
+
+        values: Any = OmegaConf.to_container(self.config, resolve=True)
+        for name in PASSING:
+            *path, last = name.split(".")
+            node = values
+            for step in path:
+                node = node[step]
+            node.pop(last, None)
+        return dict(with_digests(values))
+
+
+def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> list[Cell]:
+    """Every run of the grid that `config` and the overrides passed on to `satdifuser train` describe, in its order."""
+    axes = _Axes(passed)
+    models = _named(config.models, axes.models, "model")
+    tasks = _named(config.tasks, axes.tasks, "task")
+    models = models or {axes.name_by(MODEL_AXIS, "model"): []}
+    tasks = tasks or {axes.name_by(TASK_AXIS, "task"): []}
+    budgets = axes.budgets or [float(budget) for budget in config.budgets]
+    seeds = axes.seeds or [int(seed) for seed in config.seeds]
+    for name, values in (("budgets", budgets), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise UserError(f"{name} is {values}: give one or more different ones")
+    cells = []
+    for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
+        overrides = merged(config.recipe, of_task, of_model, axes.common)
+        try:
+            base = compose("train", overrides, config_dirs, resolve=False)
+        except UserError as error:
+            raise UserError(f"{model}, {task}: {error}") from None
+        cells += [_cell(model, task, budget, seed, base) for budget in budgets for seed in seeds]
+    return cells
+
+
+def _cell(model: str, task: str, budget: float, seed: int, base: Any) -> Cell:
+    from omegaconf import OmegaConf
+
+    config = base.copy()
+    config.budget, config.seed = budget, seed
+    OmegaConf.resolve(config)
+    return Cell(model, task, budget, seed, config)
+
+
+def merged(*parts: Iterable[str]) -> list[str]:
+    """Overrides one after the other; a later choice of a group forgets the earlier one and what was set of it since.
+
+    >>> merged(["decoder=upernet", "decoder.channels=32"], ["decoder=linear"])
+    ['decoder=linear']
+    >>> merged(["fusion.projection_dim=64", "seed=1"], ["fusion=moe", "seed=2"])
+    ['fusion.projection_dim=64', 'fusion=moe', 'seed=2']
+    """
+    found: list[str] = []
+    for override in itertools.chain(*parts):
+        key = _key(override)
+        before = next((place for place, other in enumerate(found) if _key(other) == key), None)
+        if before is not None:
+            gone = _settings_of(key)
+            kept = [other for other in found[before + 1 :] if not (gone and _key(other).startswith(gone))]
+            found = found[:before] + kept
+        found.append(override)
+    return found
+
+
+def _settings_of(key: str) -> tuple[str, ...]:
+    """How settings of what a group chooses begin; none where the key is no group."""
+    if key not in groups() and "/" not in key:
+        return ()
+    return (f"{key.replace('/', '.')}.", *(("encoder.adapter.",) if key == "adapter" else ()))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+class _Axes:
+    """Overrides of the command line by what they vary: models, tasks, budgets, seeds, or nothing."""
+
+    def __init__(self, passed: Sequence[str]) -> None:
+        self.models: dict[str, list[str]] = {}
+        self.tasks: dict[str, list[str]] = {}
+        self.budgets: list[float] = []
+        self.seeds: list[int] = []
+        fixed: list[str] = []
+        swept: dict[str, list[str]] = {}
+        for override in passed:
+            key, choices = sweep(override)
+            if key == "budget":
+                self.budgets = [_number(key, choice.partition("=")[2], float) for choice in choices]
+            elif key == "seed":
+                self.seeds = [_number(key, choice.partition("=")[2], int) for choice in choices]
+            elif len(choices) > 1:
+                swept[key] = choices
+            else:
+                fixed += choices
+        self.common = fixed
+        self.tasks = _product({k: v for k, v in swept.items() if k.partition(".")[0] in TASK_AXIS})
+        self.models = _product({k: v for k, v in swept.items() if k.partition(".")[0] not in TASK_AXIS})
+
+    def name_by(self, axis: Sequence[str], otherwise: str) -> str:
+        """What to call the only one of an axis: by the choices that were made for all."""
+        return " ".join(_short(override) for override in self.common if override.partition("=")[0] in axis) or otherwise
+
+
+def _number(key: str, text: str, kind: Any) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{key} is {text!r}: it must be a number") from None
+
+
+def sweep(override: str) -> tuple[str, list[str]]:
+    """The key of an override and its choices in Hydra's own grammar (`a=1,2`, `a=range(3)`), each an override.
+
+    >>> sweep("fusion=gw,lw")
+    ('fusion', ['fusion=gw', 'fusion=lw'])
+    >>> sweep("select.taps=[a,b]")[1]
+    ['select.taps=[a,b]']
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        if not parsed.is_sweep_override():
+            return parsed.key_or_group, [override]
+        name = override.partition("=")[0]
+        return parsed.key_or_group, [f"{name}={value}" for value in parsed.sweep_string_iterator()]
+    except HydraException as error:
+        raise UserError(f"{override!r} is not an override that makes a grid: {str(error).splitlines()[0]}") from None
+
+
+def _product(choices: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Every combination under its own name; one choice in a group goes by its value alone."""
+    if not choices:
+        return {}
+    return {
+        " ".join(_short(override) for override in combination): list(combination)
+        for combination in itertools.product(*choices.values())
+    }
+
+
+def _short(override: str) -> str:
+    key, _, value = override.partition("=")
+    return value if key in groups() else f"{key.rpartition('.')[2]}={value}"
+
+
+def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[str, list[str]]:
+    """The configured models or tasks, each in every variant that its own sweeps and those passed make of it."""
+    named: dict[str, list[str]] = {}
+    for name, overrides in (configured or {}).items():
+        if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides or ()):
+            raise UserError(f"{what}s.{name} must be a list of overrides, as [encoder=small, fusion=gw]")
+        parts = [sweep(override) for override in overrides or ()]
+        fixed = [choices[0] for _, choices in parts if len(choices) == 1]
+        variants = _product({key: choices for key, choices in parts if len(choices) > 1})
+        for label, chosen in (variants or {"": []}).items():
+            named[f"{name} {label}".strip()] = merged(fixed, chosen)
+    if not swept:
+        return named
+    return {
+        f"{name} {label}".strip(): merged(overrides, chosen)
+        for name, overrides in (named or {"": []}).items()
+        for label, chosen in swept.items()
+    }
+
+
+def digest(values: Any, length: int = 16) -> str:
+    """A short name for plain values: the same for equal ones, on every machine."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def with_digests(values: Any) -> Any:
+    """Settings with what is in a file of weights in place of its name: another file of that name is another model."""
+    if isinstance(values, list):
+        return [with_digests(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    return {
+        key: _file_digest(value)
+        if key == "weights" and isinstance(value, str) and Path(value).exists()
+        else with_digests(value)
+        for key, value in values.items()
+    }
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: str) -> str:
+    root = Path(path)
+    files = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            whole.update(str(file.relative_to(root)).encode())
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()

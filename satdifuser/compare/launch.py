@@ -1,0 +1,98 @@
+"""Doing the runs through Hydra's launchers: one after the other, in several processes, or on a cluster's nodes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from satdifuser.compare.plan import Planned
+from satdifuser.compare.worker import FAILED, failure, job, result
+from satdifuser.config import config_root, explained, search_path
+from satdifuser.engine.progress import bar, console
+
+LOOK_SECONDS = 0.5
+
+
+def do(
+    planned: Sequence[Planned],
+    jobs: Path,
+    launcher: Sequence[str] = (),
+    config_dirs: Sequence[str] = (),
+    threads: int | None = None,
+) -> None:
+    """Hand the missing runs to the launcher, each as a file with its configuration in the folder `jobs`."""
+    from omegaconf import OmegaConf
+
+    from satdifuser.engine.run import write_text
+
+    runs = {run.folder: run.cell for run in planned if run.folder is not None and run.missing}
+    if not runs:
+        return
+    jobs.mkdir(parents=True, exist_ok=True)
+    files = []
+    for folder, cell in runs.items():
+        (folder / FAILED).unlink(missing_ok=True)  # what failed is tried again
+        files.append(write_text(jobs / f"{folder.name}.yaml", OmegaConf.to_yaml(cell.config)))
+    with Watch({folder: str(cell) for folder, cell in runs.items()}):
+        launch(files, [*launcher, f"threads={'null' if threads is None else threads}"], config_dirs, jobs)
+
+
+def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequence[str], logs: Path) -> None:
+    """Do the runs of these configuration files with the launcher that the overrides (`hydra/launcher=...`) choose."""
+    from hydra import initialize_config_dir
+    from hydra._internal.callbacks import Callbacks  # a launcher asks for them, and Hydra has no public way
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    with explained("launch", overrides), initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
+        loader = GlobalHydra.instance().config_loader()
+        common = [*search_path(config_dirs), f"hydra.sweep.dir='{logs}'", *overrides]
+        config = loader.load_configuration("launch", common, RunMode.MULTIRUN)
+        context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
+        launcher.launch([[f"job='{file}'"] for file in files], initial_job_idx=0)
+
+
+class Watch:
+    """A bar over the runs and a line for each that ends, wherever they are done: it looks at their folders."""
+
+    def __init__(self, runs: Mapping[Path, str]) -> None:
+        self._open, self._bar = dict(runs), bar("runs")
+        self._task = self._bar.add_task("comparing", total=len(runs))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._say_ended()
+        self._bar.stop()
+
+    def _look(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            self._say_ended()
+
+    def _say_ended(self) -> None:
+        for folder, name in list(self._open.items()):
+            found, error = result(folder), failure(folder)
+            if found is None and error is None:
+                continue
+            del self._open[folder]
+            self._bar.advance(self._task)
+            if found is not None:
+                score = found["test"][found["metric"]]
+                text = f"{name}: {found['metric']} {score:.3f}, {found['cost']['training_seconds']:.0f} s"
+            else:
+                text = f"{name}: FAILED: {error}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,158 @@
+"""What runs share: what is known of an encoder before it runs, and its features, extracted once for all that can."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from satdifuser import __version__
+from satdifuser.build import build_data, build_encoder
+from satdifuser.compare.grid import Cell, digest, with_digests
+from satdifuser.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """An encoder's spec (with the fingerprint of its weights), its parameters, and whether any of them trains."""
+
+    spec: Mapping[str, Any]
+    parameters: int
+    trains: bool
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What it took to make a store: seconds, bytes on disk, and operations of the encoder for one image."""
+
+    seconds: float
+    bytes: int
+    flops: int
+
+
+class Shared:
+    """The folders `encoders/` and `features/` of a comparison."""
+
+    def __init__(self, output: Path, store: Any, share_features: bool = True) -> None:
+        self.output, self.store, self.share_features = output, store, share_features
+        self._facts: dict[str, EncoderFacts | UserError] = {}
+        self._data: dict[str, str] = {}
+
+    def facts(self, cell: Cell) -> EncoderFacts:
+        """Of the cell's encoder, which is built once for this; one that cannot be built keeps its error."""
+        settings = cell.settings()["encoder"]
+        name = digest({"encoder": settings, "satdifuser": __version__})
+        if name not in self._facts:
+            self._facts[name] = self._read_facts(self.output / "encoders" / f"{name}.json", cell)
+        found = self._facts[name]
+        if isinstance(found, UserError):
+            raise UserError(str(found))
+        return found
+
+    def _read_facts(self, path: Path, cell: Cell) -> EncoderFacts | UserError:
+        from satdifuser.engine.cost import parameter_count
+        from satdifuser.engine.run import write_text
+
+        if path.is_file():
+            return EncoderFacts(**json.loads(path.read_text()))
+        try:
+            encoder = build_encoder(cell.config.encoder)
+        except UserError as error:
+            return error
+        trains = any(p.requires_grad for p in encoder.parameters())
+        facts = EncoderFacts(encoder.spec.to_dict(), parameter_count(encoder), trains)  # type: ignore[union-attr, operator]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(asdict(facts), indent=2) + "\n")
+        return facts
+
+    def data_digest(self, cell: Cell) -> str:
+        """Of the data set: what each split says of itself, and the ids of its samples."""
+        settings = digest(cell.settings()["data"])
+        if settings not in self._data:
+            splits = [build_data(cell.config.data, split) for split in SPLITS]
+            self._data[settings] = digest([[s.identity, [s.sample_id(i) for i in range(len(s))]] for s in splits])
+        return self._data[settings]
+
+    def key(self, cell: Cell) -> str:
+        """The name of a run: of its settings, its data, and its encoder's weights. The same run has the same name."""
+        stored = self._form() if self.stored(cell) else None
+        facts = self.facts(cell)
+        return digest([cell.settings(), self.data_digest(cell), facts.spec, stored])
+
+    def stored(self, cell: Cell) -> bool:
+        """Whether the run reads features from disk: those of an encoder that does not train."""
+        return self.share_features and not self.facts(cell).trains
+
+    def features(self, cell: Cell) -> Path | None:
+        """Where the store of the cell's features is, or will be; None where its encoder runs on images."""
+        if not self.stored(cell):
+            return None
+        data = with_digests(cell.settings()["data"])
+        name = digest([self.facts(cell).spec, data, self.data_digest(cell), self._form()])
+        return self.output / "features" / f"{name}.zarr"
+
+    def _form(self) -> list[str]:
+        return [self.store.dtype, self.store.keep]
+
+    def extraction(self, cell: Cell) -> Extraction | None:
+        path = self.features(cell)
+        file = None if path is None else path.with_suffix(".json")
+        return Extraction(**json.loads(file.read_text())) if file is not None and file.is_file() else None
+
+    def extract_config(self, cell: Cell) -> Any:
+        """The configuration of `satdifuser extract` for the cell's features."""
+        from omegaconf import OmegaConf
+
+        config = cell.config
+        path = self.features(cell)
+        store = {**OmegaConf.to_container(self.store, resolve=True), "path": str(path), "reuse": True}  # type: ignore[dict-item]
+        values = {"encoder": config.encoder, "data": config.data, "seed": config.seed}
+        splits = {"splits": list(SPLITS)}
+        return OmegaConf.create({**values, "store": {**store, **splits}, "on_error": "stop", "dry_run": False})
+
+    def extract(self, cell: Cell) -> None:
+        """Make the cell's features unless they are there, and note what that took."""
+        from satdifuser.commands import extract
+        from satdifuser.engine.run import write_text
+
+        path = self.features(cell)
+        assert path is not None
+        note, begun = path.with_suffix(".json"), path.with_suffix(".seconds")
+        if note.is_file() and path.is_dir():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = float(begun.read_text()) if begun.is_file() else 0.0
+        started = time.perf_counter()
+        try:
+            extract.run(self.extract_config(cell))
+        finally:  # an interrupted extraction goes on, and all of its time counts
+            write_text(begun, str(before + time.perf_counter() - started))
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        made = Extraction(float(begun.read_text()), size, _encoder_flops(cell))
+        write_text(note, json.dumps(asdict(made)) + "\n")
+        begun.unlink()
+
+
+def _encoder_flops(cell: Cell) -> int:
+    from satdifuser.data.batches import collate
+    from satdifuser.engine.cost import flops
+    from satdifuser.engine.features import features
+
+    data, encoder = build_data(cell.config.data, "train"), build_encoder(cell.config.encoder).eval()
+    device = next(encoder.parameters()).device
+    return flops(features, encoder, collate([data[0]]), device)
+
+
+def stores_to_make(shared: Shared, cells: Sequence[Cell]) -> dict[Path, Cell]:
+    """The distinct stores that some runs need, each with one of them; those that are there are among them."""
+    found: dict[Path, Cell] = {}
+    for cell in cells:
+        path = shared.features(cell)
+        if path is not None:
+            found.setdefault(path, cell)
+    return found

@@ -1,0 +1,150 @@
+"""What a comparison's report shows, as plain values: `compare/results.py` fills it, the rest of this room draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satdifuser.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score: the mean over the seeds, its bootstrap 95 % interval over test samples, and each seed's own value."""
+
+    value: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds; None of a single one, or where a seed has no score."""
+        known = len(self.seeds) > 1 and bool(np.isfinite(self.seeds).all())
+        return float(np.std(self.seeds, ddof=1)) if known else None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs, each a mean over its runs; None where it was not measured.
+
+    `flops` are of a forward pass of one image, encoder and head together. `extraction_seconds` and `feature_bytes` are
+    of the whole store that the model shares with others, None for a model that runs on images. `peak_bytes` is what
+    training added to the process's memory (or took on the GPU).
+    """
+
+    trainable: int
+    total: int
+    flops: int | None
+    extraction_seconds: float | None
+    training_seconds: float
+    peak_bytes: int | None
+    feature_bytes: int | None
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on one task with one label budget (in per cent of the training samples), over its seeds."""
+
+    model: str
+    task: str
+    budget: float
+    training_samples: int
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Estimate]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one task and budget, paired on the same test samples: `first` minus `second` in the main metric.
+
+    `p` is of the permutation test, `adjusted` by Holm over all pairs of that task and budget.
+    """
+
+    task: str
+    budget: float
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What a model's head learned for a task at its largest budget, and where it is wrong.
+
+    `weights`: stride -> [timesteps, taps], the mean over the seeds. `usage` (moe): stride -> [timesteps, experts].
+    `maps` (lw, of the first seed): stride -> [panel samples, timesteps, taps, height, width]. `confusion`: [truth,
+    prediction] counts summed over the seeds (pixels or images), None where there are no classes to confuse.
+    """
+
+    model: str
+    task: str
+    timesteps: tuple[int | None, ...]
+    taps: Mapping[int, tuple[str, ...]]
+    weights: Mapping[int, NDArray[Any]]
+    usage: Mapping[int, NDArray[Any]] = field(default_factory=dict)
+    maps: Mapping[int, NDArray[Any]] = field(default_factory=dict)
+    confusion: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Some test samples of a task: pictures (uint8 [n, H, W, 3]), truth and what each model says (first seed)."""
+
+    ids: tuple[str, ...]
+    pictures: NDArray[Any]
+    truth: NDArray[Any]
+    predictions: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A task of the comparison: `task` knows classes and colours and draws a prediction."""
+
+    name: str
+    task: Task
+    metric: str
+    test_samples: int
+    panel: Panel | None = None
+    insights: Sequence[Insight] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended in an error."""
+
+    model: str
+    task: str
+    budget: float
+    seed: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report shows. Rows come in the order of the grid; `settings` is what repeats it.
+
+    `environments`: the distinct environments that the runs were made in. `configurations`: (model, task) -> the
+    resolved configuration of its first run, as YAML. `command`: how the grid was started.
+    """
+
+    title: str
+    command: str
+    sections: Sequence[Section]
+    rows: Sequence[Row]
+    comparisons: Sequence[Comparison]
+    failures: Sequence[Failure]
+    missing: int
+    environments: Sequence[Mapping[str, Any]]
+    configurations: Mapping[tuple[str, str], str]
+    settings: Mapping[str, Any]

@@ -1,0 +1,196 @@
+"""The ranking and the pairwise tests as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from satdifuser.report import numbers
+from satdifuser.report.content import Comparison, Content, Cost, Estimate, Section
+from satdifuser.report.ranking import LEVEL, Place, places
+from satdifuser.report.tables import Cell, csv, latex, latex_text, markdown, markdown_text
+
+NOTE = (
+    "Scores are means over the seeds with their bootstrap 95 % interval over test samples; ± is the standard deviation "
+    "over seeds. Bold: best of its task and budget. ≈: not significantly different from the best (paired permutation "
+    "test on the same test samples, Holm-corrected over all pairs of one task and budget, adjusted p at least "
+    f"{LEVEL:g})."
+)
+COSTS = ("trainable", "parameters", "FLOPs/image", "extraction", "training", "peak memory", "features", "checkpoint")
+
+
+def ranking_csv(content: Content) -> str:
+    """One line for each row, in the order of the ranking, with everything that is known of it in full precision."""
+    metrics = list(dict.fromkeys(name for row in content.rows for name in row.scores))
+    costs = [field.name for field in fields(Cost)]
+    header = ["task", "budget_percent", "model", "rank", "training_samples", "test_samples", "seeds", "metric"]
+    header += ["best_model", "p_to_best", "adjusted_p_to_best"]
+    for name in metrics:
+        header += [f"{name}_{part}" for part in ("mean", "low", "high", "sd", "by_seed")]
+    lines: list[list[Cell]] = []
+    for place in places(content):
+        row, pair = place.row, place.comparison
+        line: list[Cell] = [row.task, row.budget, row.model, place.rank, row.training_samples]
+        line += [place.section.test_samples, " ".join(map(str, row.seeds)), place.section.metric, place.against]
+        line += [pair.p if pair else None, pair.adjusted if pair else None]
+        for name in metrics:
+            line += _whole(row.scores.get(name))
+        lines.append([*line, *(getattr(row.cost, name) for name in costs)])
+    return csv([*header, *costs], [[_plain(cell) for cell in line] for line in lines])
+
+
+def comparisons_csv(content: Content) -> str:
+    """One line for each pair of models of a task and budget: `first` minus `second`."""
+    header = [field.name for field in fields(Comparison)]
+    return csv(header, [[_plain(getattr(pair, name)) for name in header] for pair in content.comparisons])
+
+
+def tables_md(content: Content) -> str:
+    """The same for people, as Markdown."""
+    text = [f"# {markdown_text(content.title)}", NOTE]
+    if content.missing:
+        text.append(f"{numbers.plural(content.missing, 'run')} of the grid without a result.")
+    for section, found in _by_section(content):
+        text.append(f"## {markdown_text(section.name)}: {numbers.metric_name(section.metric)}")
+        text.append(markdown(*_ranking(section, found, markdown_text, "**{}**")))
+    for section, pairs in _pairs(content):
+        text.append(f"## Pairwise tests: {markdown_text(section.name)}, {numbers.metric_name(section.metric)}")
+        text.append(markdown(*_tests(pairs, markdown_text)))
+    if content.failures:
+        text.append("## Failed runs")
+        rows = [
+            [*map(markdown_text, (f.task, numbers.percent(f.budget), f.model, str(f.seed), f.error))]
+            for f in content.failures
+        ]
+        text.append(markdown(["task", "budget", "model", "seed", "error"], rows))
+    return "\n\n".join(text) + "\n"
+
+
+def tables_tex(content: Content) -> str:
+    """The same for a paper: booktabs and longtable."""
+    text = [
+        r"% needs \usepackage{booktabs,longtable}; some tables are wide: use \footnotesize, or landscape of pdflscape"
+    ]
+    for number, (section, found) in enumerate(_by_section(content), 1):
+        header, rows = _ranking(section, found, latex_text, r"\textbf{{{}}}")
+        cut = len(header) - len(COSTS)
+        caption = latex_text(f"{section.name}: {numbers.metric_name(section.metric)}. {NOTE}")
+        scores = [row[:cut] for row in rows]
+        text.append(latex(_tex(header[:cut]), scores, "rl" + "r" * (cut - 2), caption, f"tab:ranking-{number}"))
+        spent = [row[:2] + row[cut:] for row in rows]
+        caption = latex_text(f"{section.name}: costs, means over the seeds. FLOPs are of one image's forward pass.")
+        align = "rl" + "r" * len(COSTS)
+        text.append(latex(_tex(header[:2] + header[cut:]), spent, align, caption, f"tab:costs-{number}"))
+    for number, (section, pairs) in enumerate(_pairs(content), 1):
+        header, rows = _tests(pairs, latex_text)
+        caption = latex_text(
+            f"{section.name}: differences in {numbers.metric_name(section.metric)}, first minus second; paired "
+            "permutation tests, Holm-corrected over all pairs of one budget."
+        )
+        text.append(latex(_tex(header), rows, "rllrrrr", caption, f"tab:tests-{number}"))
+    return "\n\n".join(text) + "\n"
+
+
+Escape = Callable[[str], str]
+Table = tuple[list[str], list[list[str]]]
+
+
+def other_metrics(found: Sequence[Place]) -> list[str]:
+    """The metrics of these rows beside the main one of their own task."""
+    return list(dict.fromkeys(n for place in found for n in place.row.scores if n != place.section.metric))
+
+
+def _ranking(section: Section, found: Sequence[Place], escape: Escape, bold: str) -> Table:
+    others = other_metrics(found)
+    header = ["budget", "model", "rank", "train samples", "seeds", numbers.metric_name(section.metric)]
+    header += ["95 % interval", "± seeds", "adjusted p to best", *map(numbers.metric_name, others)]
+    header += COSTS
+    rows = []
+    for place in found:
+        row, cost, main = place.row, place.row.cost, place.estimate
+        shown = escape(numbers.score(place.score))
+        line = [row.model, str(place.rank or "-"), str(row.training_samples), str(len(row.seeds))]
+        cells = [escape(numbers.percent(row.budget)), *map(escape, line), bold.format(shown) if place.best else shown]
+        cells.append(escape(interval(main)))
+        cells.append(escape(numbers.score(deviation(main))))
+        cells.append(escape(mark(place)))
+        cells += [escape(numbers.score(_value(row.scores.get(name)))) for name in others]
+        cells += [escape(text) for text in costs(cost)]
+        rows.append(cells)
+    return [escape(name) for name in header], rows
+
+
+def _tests(pairs: Sequence[Comparison], escape: Escape) -> Table:
+    header = ["budget", "first", "second", "difference", "95 % interval", "p", "adjusted p"]
+    rows = []
+    for pair in pairs:
+        between = f"[{numbers.score(pair.low)}, {numbers.score(pair.high)}]" if numbers.known(pair.low) else "-"
+        line = [numbers.percent(pair.budget), pair.first, pair.second, numbers.score(pair.difference, sign=True)]
+        line += [between, numbers.probability(pair.p), numbers.probability(pair.adjusted)]
+        rows.append([escape(text) for text in line])
+    return [escape(name) for name in header], rows
+
+
+def costs(cost: Cost) -> list[str]:
+    """Every cost as it is printed, in the order of the tables."""
+    return [
+        numbers.count(cost.trainable),
+        numbers.count(cost.total),
+        numbers.flops(cost.flops),
+        numbers.seconds(cost.extraction_seconds),
+        numbers.seconds(cost.training_seconds),
+        numbers.size(cost.peak_bytes),
+        numbers.size(cost.feature_bytes),
+        numbers.size(cost.checkpoint_bytes),
+    ]
+
+
+def deviation(estimate: Estimate | None) -> float | None:
+    """The standard deviation over the seeds; None of one seed, or where one has no score."""
+    return None if estimate is None else estimate.deviation
+
+
+def interval(estimate: Estimate | None) -> str:
+    if estimate is None or not (numbers.known(estimate.low) and numbers.known(estimate.high)):
+        return "-"
+    return f"[{numbers.score(estimate.low)}, {numbers.score(estimate.high)}]"
+
+
+def mark(place: Place) -> str:
+    """How a row stands to the best of its task and budget."""
+    if place.against == place.row.model:
+        return "best"
+    return ("≈ " if place.close else "") + numbers.probability(place.p)
+
+
+def _by_section(content: Content) -> list[tuple[Section, list[Place]]]:
+    found = places(content)
+    parts = [(section, [p for p in found if p.row.task == section.name]) for section in content.sections]
+    return [(section, rows) for section, rows in parts if rows]
+
+
+def _pairs(content: Content) -> list[tuple[Section, list[Comparison]]]:
+    parts = [(section, [c for c in content.comparisons if c.task == section.name]) for section in content.sections]
+    return [(section, sorted(pairs, key=lambda pair: pair.budget)) for section, pairs in parts if pairs]
+
+
+def _tex(header: Sequence[str]) -> list[str]:
+    return [rf"\textit{{{name}}}" for name in header]
+
+
+def _value(estimate: Estimate | None) -> float | None:
+    return estimate.value if estimate else None
+
+
+def _whole(estimate: Estimate | None) -> list[Cell]:
+    if estimate is None:
+        return [None] * 5
+    by_seed = " ".join(repr(float(value)) for value in estimate.seeds)
+    return [estimate.value, estimate.low, estimate.high, deviation(estimate), by_seed]
+
+
+def _plain(cell: Any) -> Cell:
+    """NumPy's numbers as Python's, whose repr is the number alone."""
+    value: Cell = cell.item() if hasattr(cell, "item") else cell
+    return value

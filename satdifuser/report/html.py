@@ -1,0 +1,280 @@
+"""The report of a comparison: one HTML file that loads nothing, and its tables as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from satdifuser.engine.run import write_text
+from satdifuser.report import charts, exports, numbers, ranking, views
+from satdifuser.report.content import Comparison, Content, Section
+from satdifuser.report.pictures import Pictures
+from satdifuser.report.ranking import LEVEL, Place
+
+PICTURE_BYTES = 6_000_000  # of all pictures together; charts and tables come on top
+
+
+def write_report(content: Content, folder: Path) -> list[Path]:
+    """Write report.html, tables.md, ranking.csv, comparisons.csv and tables.tex into the folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "report.html": page(content),
+        "tables.md": exports.tables_md(content),
+        "ranking.csv": exports.ranking_csv(content),
+        "comparisons.csv": exports.comparisons_csv(content),
+        "tables.tex": exports.tables_tex(content),
+    }
+    return [write_text(folder / name, text) for name, text in texts.items()]
+
+
+def page(content: Content) -> str:
+    """The report as HTML: ASCII alone, so that it reads the same whatever a server says of its encoding."""
+    import jinja2
+    from markupsafe import Markup
+
+    from satdifuser import __version__
+
+    here = resources.files("satdifuser.report")
+    files = ("template.html", "parts.html", "repeat.html")
+    pages = jinja2.DictLoader({name: (here / name).read_text(encoding="utf-8") for name in files})
+    maker = jinja2.Environment(
+        loader=pages, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    maker.filters.update(
+        score=numbers.score, p=numbers.probability, percent=numbers.percent, metric=numbers.metric_name, inline=Markup
+    )
+    maker.filters.update(
+        interval=exports.interval,
+        deviation=exports.deviation,
+        signed=partial(numbers.score, sign=True),
+        counted=numbers.plural,
+    )
+    text = maker.get_template("template.html").render(
+        content=content,
+        version=__version__,
+        style=Markup((here / "report.css").read_text(encoding="utf-8") + shades()),
+        script=Markup((here / "report.js").read_text(encoding="utf-8")),
+        level=LEVEL,
+        **context(content),
+    )
+    return text.strip().encode("ascii", "xmlcharrefreplace").decode() + "\n"
+
+
+def context(content: Content) -> dict[str, Any]:
+    """All that the template shows beside the content itself."""
+    found = ranking.places(content)
+    models = ranking.models(content)
+    style = charts.styles(models)
+    pictures = {s.name: Pictures(PICTURE_BYTES // len(content.sections)) for s in content.sections}
+    tasks = [section for section in content.sections if any(place.row.task == section.name for place in found)]
+    # The panels come first, so that they have the pictures' bytes before the weight maps do.
+    panels = [(section, *views.panel(section, found, pictures[section.name])) for section in tasks]
+    curves = [charts.budget_curves(s, found, style) or charts.intervals(s, found, style) for s in tasks]
+    insights = [(section, views.weights(section, found, pictures[section.name])) for section in tasks]
+    confused = [(section, views.confusions(section, found)) for section in tasks]
+    groups = ranking.cells(found)
+    budgets = sorted({row.budget for row in content.rows})
+    standing = ranking.standings(found) if len(groups) > 1 and len(models) > 1 else []
+    sections: dict[str, Sequence[Any]] = {
+        "ranking": found,
+        "ranks": standing,
+        "curves": [chart for chart in curves if chart],
+        "costs": [chart for section in tasks if (chart := charts.cost_charts(section, found, style))],
+        "tests": [tests for group in groups if (tests := _tests(content, group)).pairs],
+        "weights": [(section, made) for section, made in insights if made],
+        "confusion": [(section, made) for section, made in confused if made],
+        "predictions": [(section, grid, note) for section, grid, note in panels if grid],
+    }
+    return {
+        **sections,
+        "columns": columns(found),
+        "lines": [_line(place, found) for place in found],
+        "models": models,
+        "tasks": tasks,
+        "budgets": budgets,
+        "seeds": sorted({seed for row in content.rows for seed in row.seeds}),
+        "in_short": [_in_short(section, ranking.largest(found, section.name)) for section in tasks],
+        "nav": _nav(sections, len(budgets) > 1),
+        "environments": _environments(content.environments),
+        "settings": [(str(name), _shown(value)) for name, value in content.settings.items()],
+        "left_out": sum(some.left_out for some in pictures.values()),
+        "incomplete": any(one.cells < one.of for one in standing),
+    }
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the ranking: `kind` is text or number; `help` says what the header is short for."""
+
+    name: str
+    kind: str = "number"
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of the ranking: what is read and what it is sorted by."""
+
+    text: str
+    value: float | None = None
+
+
+def columns(found: Sequence[Place]) -> list[Column]:
+    """The columns of the ranking after task, budget and model."""
+    shared = [
+        Column("rank", help="within its task and budget"),
+        Column("train samples"),
+        Column("seeds"),
+        Column("metric", "text", "the main metric of the task; more is better"),
+        Column("score", help="mean over the seeds"),
+        Column("95 % interval", help="bootstrap over test samples; sorted by its lower end"),
+        Column("\u00b1 seeds", help="standard deviation over the seeds"),
+        Column("p to best", help="adjusted p against the best of the task and budget"),
+    ]
+    others = [Column(_directed(name)) for name in exports.other_metrics(found)]
+    return [
+        *shared,
+        *others,
+        Column("trainable", help="trainable parameters"),
+        Column("total", help="all parameters"),
+        Column("FLOPs", help="of a forward pass of one image, encoder and head"),
+        Column("extraction", help="time to make the feature store, which other models may share"),
+        Column("training", help="time to train, mean over runs"),
+        Column("memory", help="peak that training added"),
+        Column("features", help="bytes of the feature store, which other models may share"),
+        Column("checkpoint", help="bytes of a checkpoint"),
+    ]
+
+
+def _line(place: Place, found: Sequence[Place]) -> list[Entry]:
+    """The cells of a row under those columns."""
+    row, main, cost = place.row, place.estimate, place.row.cost
+    seeds = str(len(row.seeds)) if len(row.seeds) == place.of_seeds else f"{len(row.seeds)} of {place.of_seeds}"
+    spread = exports.deviation(main)
+    line = [
+        Entry(str(place.rank or "-"), place.rank),
+        Entry(f"{row.training_samples:,}".replace(",", "\u202f"), row.training_samples),
+        Entry(seeds, len(row.seeds)),
+        Entry(numbers.metric_name(place.section.metric)),
+        Entry(numbers.score(place.score), place.score),
+        Entry(exports.interval(main), main.low if main else None),
+        Entry(numbers.score(spread), spread),
+        Entry(exports.mark(place), place.p),
+    ]
+    for name in exports.other_metrics(found):
+        value = row.scores[name].value if name in row.scores else None
+        line.append(Entry(numbers.score(value), value))
+    values: list[float | None] = [
+        cost.trainable,
+        cost.total,
+        cost.flops,
+        cost.extraction_seconds,
+        cost.training_seconds,
+    ]
+    values += [cost.peak_bytes, cost.feature_bytes, cost.checkpoint_bytes]
+    line += [Entry(text, value) for text, value in zip(exports.costs(cost), values, strict=True)]
+    return [
+        Entry(e.text, e.value if isinstance(e.value, int | float) and numbers.known(e.value) else None) for e in line
+    ]
+
+
+@dataclass(frozen=True)
+class Tests:
+    """The pairwise tests of one task and budget: models in their order, and each pair from either side."""
+
+    section: Section
+    budget: float
+    order: Sequence[str]
+    pairs: Sequence[Comparison]
+    sides: Mapping[tuple[str, str], tuple[float, float]]
+
+    @property
+    def different(self) -> int:
+        return sum(pair.adjusted < LEVEL for pair in self.pairs)
+
+
+def _tests(content: Content, group: Sequence[Place]) -> Tests:
+    section, budget = group[0].section, group[0].row.budget
+    pairs = [pair for pair in content.comparisons if (pair.task, pair.budget) == (section.name, budget)]
+    sides = {(pair.first, pair.second): (pair.difference, pair.adjusted) for pair in pairs}
+    sides |= {(pair.second, pair.first): (-pair.difference, pair.adjusted) for pair in pairs}
+    order = [place.row.model for place in group if any(place.row.model in side for side in sides)]
+    return Tests(section, budget, order, pairs, sides)
+
+
+def _in_short(section: Section, group: Sequence[Place]) -> dict[str, Any]:
+    """Who leads a task at its largest budget, and who is not to be told from it."""
+    scored = [place for place in group if place.score is not None]
+    worse = sum(place.p is not None and place.p < LEVEL for place in scored)
+    return {
+        "section": section,
+        "budget": group[0].row.budget,
+        "leader": scored[0] if scored else None,
+        "close": [place for place in scored if place.close],
+        "worse": worse,
+        "others": len(scored) - 1,
+    }
+
+
+def _nav(sections: Mapping[str, Sequence[Any]], several: bool) -> list[tuple[str, str]]:
+    names = {
+        "ranking": "Ranking",
+        "ranks": "Mean ranks",
+        "curves": "Scores over label budgets" if several else "Scores and intervals",
+        "costs": "Score against cost",
+        "tests": "Pairwise tests",
+        "weights": "Learned weights",
+        "confusion": "Confusion matrices",
+        "predictions": "Predictions",
+    }
+    return [(key, name) for key, name in names.items() if sections[key]] + [("repeat", "To repeat it")]
+
+
+def _environments(environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """A line for each fact or package: what every environment has, and whether they differ."""
+    flat = []
+    for one in environments:
+        packages = one.get("packages") or {}
+        facts = {str(key): value for key, value in one.items() if key != "packages"}
+        flat.append({**facts, **{str(key): value or "not installed" for key, value in packages.items()}})
+    lines = []
+    for key in dict.fromkeys(key for one in flat for key in one):
+        values = [_shown(one.get(key)) for one in flat]
+        lines.append((key, values, len(set(values)) > 1))
+    return lines
+
+
+def _shown(value: Any) -> str:
+    """A setting as text."""
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {_shown(one)}" for key, one in value.items())
+    return str(value)
+
+
+def _directed(name: str) -> str:
+    arrow = " \u2193" if name in numbers.LESS_IS_BETTER else ""
+    return numbers.metric_name(name) + arrow
+
+
+def shades() -> str:
+    """The scale of colours (cividis) of all tables of numbers, each with the ink that is read best on it."""
+    import matplotlib
+
+    lines = []
+    for number in range(views.SHADES):
+        red, green, blue, _ = matplotlib.colormaps["cividis"](number / (views.SHADES - 1), bytes=True)
+        light = [
+            ((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in map(int, (red, green, blue))
+        ]
+        bright = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+        ink = "#fff" if 1.05 / (bright + 0.05) > (bright + 0.05) / 0.05 else "#000"
+        lines.append(f".s{number}{{background:#{red:02x}{green:02x}{blue:02x};color:{ink}}}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,102 @@
+"""The tables as files: they say what the content says, in full, and no name of a model is taken for markup."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import re
+
+from satdifuser.report import numbers
+from satdifuser.report.exports import comparisons_csv, ranking_csv, tables_md, tables_tex
+from satdifuser.report.ranking import places
+from satdifuser.report.tables import csv as csv_table
+
+EVIL = '<b>&"x_1%'
+
+
+def read(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_ranking_reads_back_as_the_content_to_the_last_digit(rich) -> None:
+    lines = {(line["task"], float(line["budget_percent"]), line["model"]): line for line in read(ranking_csv(rich))}
+    assert len(lines) == len(rich.rows)
+    for row in rich.rows:
+        line = lines[row.task, row.budget, row.model]
+        assert int(line["training_samples"]) == row.training_samples
+        assert tuple(map(int, line["seeds"].split())) == row.seeds
+        for name, estimate in row.scores.items():
+            assert float(line[f"{name}_mean"]) == estimate.value
+            assert float(line[f"{name}_low"]) == estimate.low
+            assert float(line[f"{name}_high"]) == estimate.high
+            assert line[f"{name}_sd"] == ("" if estimate.deviation is None else repr(estimate.deviation))
+            assert tuple(map(float, line[f"{name}_by_seed"].split())) == estimate.seeds
+        for field in dataclasses.fields(row.cost):
+            value = getattr(row.cost, field.name)
+            assert line[field.name] == ("" if value is None else repr(value))
+        absent = {"miou", "accuracy", "macro_f1", "r2", "rmse"} - set(row.scores)
+        assert all(line[f"{name}_mean"] == "" for name in absent)
+
+
+def test_the_ranking_is_in_the_order_of_the_ranks(rich) -> None:
+    lines = read(ranking_csv(rich))
+    assert [(line["task"], line["model"], line["rank"]) for line in lines] == [
+        (place.row.task, place.row.model, str(place.rank)) for place in places(rich)
+    ]
+
+
+def test_the_tests_read_back_as_the_content_to_the_last_digit(rich) -> None:
+    lines = read(comparisons_csv(rich))
+    assert len(lines) == len(rich.comparisons)
+    for line, pair in zip(lines, rich.comparisons, strict=True):
+        for name, value in dataclasses.asdict(pair).items():
+            assert line[name] == value if isinstance(value, str) else float(line[name]) == value
+
+
+def test_no_cell_is_a_formula_for_a_spreadsheet() -> None:
+    names = ["=1+1", "+x", "-x", "@x", "\tx", "-1.5", "x=1", 'a"b,c', "two\nlines"]
+    back = list(csv.reader(io.StringIO(csv_table(["name"], [[name] for name in names]))))
+    assert [row[0] for row in back[1:]] == [
+        "'=1+1", "'+x", "'-x", "'@x", "'\tx", "-1.5", "x=1", 'a"b,c', "two\nlines"
+    ]  # fmt: skip
+
+
+def test_markdown_has_a_whole_table_for_each_task_and_shows_names_as_they_are(rich) -> None:
+    text = tables_md(rich)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} <= {19, 20, 8, 6}  # with and without a further metric
+    assert "<b>" not in text
+    assert '&lt;b&gt;&amp;"x\\_1%' in text
+    assert text.count("## Pairwise tests: ") == 3
+    best = next(place for place in places(rich) if place.best)
+    assert f"**{numbers.score(best.score)}**" in text
+
+
+def test_latex_escapes_every_special_sign_and_balances_its_braces(rich) -> None:
+    text = tables_tex(rich)
+    assert r"\textless{}b\textgreater{}\&{''}x\_1\%" in text
+    assert EVIL not in text
+    body = re.sub(r"\\[%&#$_{}\\]", "", "\n".join(line for line in text.splitlines() if not line.startswith("%")))
+    assert body.count("{") == body.count("}")
+    assert not re.search(r"[%#±≈²]", body)
+    for table in re.findall(r"\\begin\{longtable\}\{@\{\}(\w+)@\{\}\}(.*?)\\end\{longtable\}", text, re.DOTALL):
+        rows = [line for line in table[1].splitlines() if line.endswith(r" \\")]
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(table[0])}
+    assert text.count(r"\begin{longtable}") == 9  # scores, costs and tests of three tasks
+    assert text.count(r"\toprule") == 2 * text.count(r"\begin{longtable}")
+
+
+def test_a_score_that_is_no_number_is_a_dash_for_people_and_nan_for_machines(make) -> None:
+    content = make(models=("a", "b"), tasks=("regression",), budgets=(100.0,))
+    row = content.rows[0]
+    bad = dataclasses.replace(row.scores["r2"], value=math.nan, low=math.nan, high=math.nan, seeds=(math.nan, 0.5))
+    content = dataclasses.replace(
+        content, rows=[dataclasses.replace(row, scores={**row.scores, "r2": bad}), content.rows[1]]
+    )
+    line = next(line for line in read(ranking_csv(content)) if line["model"] == "a")
+    assert math.isnan(float(line["r2_mean"]))
+    assert line["rank"] == ""
+    for text in (tables_md(content), tables_tex(content)):
+        assert "nan" not in text
