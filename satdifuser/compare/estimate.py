@@ -14,6 +14,7 @@ from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import failure, result
+from satdifuser.data.budgets import budget_size
 from satdifuser.errors import UserError
 
 CALLS, SECONDS = 3, 20.0  # measured after one to warm up; fewer where they take longer
@@ -28,6 +29,9 @@ class Pace:
     image: float
 
 
+Paces = dict[tuple[str, str], Pace | UserError]
+
+
 def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None) -> None:
     """Print the runs, what each needs, and the time that they may take one after the other."""
     import torch
@@ -39,19 +43,18 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
         torch.set_num_threads(threads)
     stores = stores_to_make(shared, [run.cell for run in planned if run.missing])
     numbers = {path: number for number, path in enumerate(stores, start=1)}
-    paces: dict[tuple[str, str], Pace | UserError] = {}
+    paces: Paces = {}
     rows, total = [], 0.0
     for run in planned:
         cell, store = run.cell, run.cell.config.features
         needs = "images" if store is None else f"features {numbers.get(Path(store), '')}"
         took, state = "", _state(run)
         if run.missing:
-            pace = _pace_of(cell, shared, paces)
-            if isinstance(pace, UserError):
-                state = f"cannot run: {pace}"
-            else:
-                seconds = seconds_of(cell, pace)
+            try:
+                seconds = seconds_of(cell, _pace_of(cell, shared, paces))
                 total, took = total + seconds, duration(seconds)
+            except UserError as error:
+                state = f"cannot run: {error}"
         rows.append([cell.model, cell.task, f"{cell.budget:g} %", str(cell.seed), needs.strip(), took, state])
     show_table(f"{len(planned)} runs", ["model", "task", "labels", "seed", "needs", "about", "state"], rows)
     for path, cell in stores.items():
@@ -60,7 +63,7 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
     print(f"{missing} runs to do: at most about {duration(total)} beside that, one after the other; no run was made")
 
 
-def _store_line(path: Path, cell: Cell, shared: Shared, paces: dict[tuple[str, str], Pace | UserError]) -> str:
+def _store_line(path: Path, cell: Cell, shared: Shared, paces: Paces) -> str:
     from satdifuser.bank import BankSpec
     from satdifuser.commands.dry_run import duration
     from satdifuser.store import Form
@@ -70,9 +73,11 @@ def _store_line(path: Path, cell: Cell, shared: Shared, paces: dict[tuple[str, s
         return f"{path} is there"
     samples, form = sum(_lengths(cell).values()), Form(shared.store.dtype, shared.store.keep)
     size = bytes_text(samples * form.bytes_per_sample(form.spec(BankSpec.from_dict(shared.facts(cell).spec))))
-    pace = _pace_of(cell, shared, paces)
-    about = "unknown" if isinstance(pace, UserError) else duration(pace.image * samples)
-    return f"{path} to be extracted: {samples} samples, {size}, about {about}"
+    try:
+        about = f"about {duration(_pace_of(cell, shared, paces).image * samples)}"
+    except UserError as error:
+        about = f"but: {error}"
+    return f"{path} to be extracted: {samples} samples, {size}, {about}"
 
 
 def _state(run: Planned) -> str:
@@ -84,14 +89,18 @@ def _state(run: Planned) -> str:
     return "to do" if error is None else f"to do again, failed: {error}"
 
 
-def _pace_of(cell: Cell, shared: Shared, paces: dict[tuple[str, str], Pace | UserError]) -> Pace | UserError:
+def _pace_of(cell: Cell, shared: Shared, paces: Paces) -> Pace:
+    """Measured once for each model and task; an error that stood in its way stands in all their ways."""
     key = (cell.model, cell.task)
     if key not in paces:
         try:
             paces[key] = pace(cell, shared.stored(cell))
         except UserError as error:
             paces[key] = error
-    return paces[key]
+    found = paces[key]
+    if isinstance(found, UserError):
+        raise UserError(str(found))
+    return found
 
 
 def pace(cell: Cell, stored: bool) -> Pace:
@@ -154,7 +163,7 @@ def seconds_of(cell: Cell, pace: Pace) -> float:
     from satdifuser.engine.config import TrainerConfig
 
     settings, lengths = TrainerConfig(**cell.config.trainer), _lengths(cell)
-    samples = max(1, round(lengths["train"] * cell.budget / 100))
+    samples = budget_size(lengths["train"], cell.budget)
     steps = settings.total_steps(samples // min(settings.batch_size, samples))
     evaluations = -(-steps // settings.eval_every)
     return steps * pace.step + (evaluations * lengths["val"] + lengths["test"]) * pace.sample

@@ -17,6 +17,8 @@ from satdifuser.errors import UserError
 # Settings that say where and how fast, and not what comes out.
 PASSING = ("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard")
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
+WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
+GRID = {"budget": "budgets", "seed": "seeds", "run": "output", "features": "share_features"}  # whose place is the grid
 MODEL_AXIS = ("encoder", "adapter", "fusion", "decoder")
 
 
@@ -54,14 +56,14 @@ def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] =
     tasks = _named(config.tasks, axes.tasks, "task")
     models = models or {axes.name_by(MODEL_AXIS, "model"): []}
     tasks = tasks or {axes.name_by(TASK_AXIS, "task"): []}
-    budgets = axes.budgets or [float(budget) for budget in config.budgets]
-    seeds = axes.seeds or [int(seed) for seed in config.seeds]
-    for name, values in (("budgets", budgets), ("seeds", seeds)):
-        if not values or len(set(values)) != len(values):
-            raise UserError(f"{name} is {values}: give one or more different ones")
+    budgets = axes.budgets or _numbers("budgets", config.budgets, float)
+    seeds = axes.seeds or _numbers("seeds", config.seeds, int)
     cells = []
     for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
         overrides = merged(config.recipe, of_task, of_model, axes.common)
+        for key in map(_key, overrides):
+            if key in GRID:
+                raise UserError(f"{model}, {task}: {key} is set, but the grid says it: give {GRID[key]}=... instead")
         try:
             base = compose("train", overrides, config_dirs, resolve=False)
         except UserError as error:
@@ -122,10 +124,11 @@ class _Axes:
         swept: dict[str, list[str]] = {}
         for override in passed:
             key, choices = sweep(override)
+            values = [choice.partition("=")[2] for choice in choices]
             if key == "budget":
-                self.budgets = [_number(key, choice.partition("=")[2], float) for choice in choices]
+                self.budgets = _numbers(key, values, float)
             elif key == "seed":
-                self.seeds = [_number(key, choice.partition("=")[2], int) for choice in choices]
+                self.seeds = _numbers(key, values, int)
             elif len(choices) > 1:
                 swept[key] = choices
             else:
@@ -139,11 +142,15 @@ class _Axes:
         return " ".join(_short(override) for override in self.common if override.partition("=")[0] in axis) or otherwise
 
 
-def _number(key: str, text: str, kind: Any) -> Any:
+def _numbers(name: str, values: Any, kind: Any) -> list[Any]:
+    """One or more different numbers."""
     try:
-        return kind(text)
-    except ValueError:
-        raise UserError(f"{key} is {text!r}: it must be a number") from None
+        numbers = [kind(value) for value in values]
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {values!r}: give numbers, as {name}=[1,2]") from None
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise UserError(f"{name} is {numbers}: give one or more different ones")
+    return numbers
 
 
 def sweep(override: str) -> tuple[str, list[str]]:
@@ -215,11 +222,13 @@ def with_digests(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     return {
-        key: _file_digest(value)
-        if key == "weights" and isinstance(value, str) and Path(value).exists()
-        else with_digests(value)
+        key: _file_digest(value) if key == "weights" and _is_path(value) else with_digests(value)
         for key, value in values.items()
     }
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value not in WEIGHTS_BY_NAME and Path(value).exists()
 
 
 @lru_cache(maxsize=64)

@@ -50,11 +50,21 @@ def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequenc
 
     with explained("launch", overrides), initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
         loader = GlobalHydra.instance().config_loader()
-        common = [*search_path(config_dirs), f"hydra.sweep.dir='{logs}'", *overrides]
+        common = [*search_path(config_dirs), f"hydra.sweep.dir={quoted(logs)}", *overrides]
         config = loader.load_configuration("launch", common, RunMode.MULTIRUN)
         context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
-        launcher.launch([[f"job='{file}'"] for file in files], initial_job_idx=0)
+        launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
+
+
+def quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar, whatever it is called.
+
+    >>> print(quoted(Path("it's")))
+    'it\\'s'
+    """
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
 
 
 class Watch:

@@ -19,7 +19,7 @@ from satdifuser.commands.eval import INSIGHT, PREDICTIONS
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.shared import Extraction
 from satdifuser.compare.worker import result
-from satdifuser.engine.evaluate import SHOWN
+from satdifuser.engine.insight import SHOWN
 from satdifuser.engine.predictions import Predictions
 from satdifuser.errors import UserError
 from satdifuser.report.content import Comparison, Cost, Estimate, Insight, Panel, Row, Section

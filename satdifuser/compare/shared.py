@@ -12,6 +12,7 @@ from typing import Any
 from satdifuser import __version__
 from satdifuser.build import build_data, build_encoder
 from satdifuser.compare.grid import Cell, digest, with_digests
+from satdifuser.compare.worker import hush
 from satdifuser.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -60,6 +61,7 @@ class Shared:
 
         if path.is_file():
             return EncoderFacts(**json.loads(path.read_text()))
+        hush()
         try:
             encoder = build_encoder(cell.config.encoder)
         except UserError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import os
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -39,8 +41,9 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
     folder = Path(config.run)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with claimed(folder.with_suffix(".lock")) as mine:
-        if not mine or (folder / "result.json").is_file():
+        if not mine or result(folder) is not None:
             return
+        hush()
         if threads is not None:
             torch.set_num_threads(threads)
         if torch.cuda.device_count() > 1:
@@ -54,6 +57,11 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
             said = " ".join(str(error).split()) if expected else f"{type(error).__name__}: {error}".splitlines()[0]
             _note_failure(folder, said, traceback.format_exc())
         file.unlink(missing_ok=True)
+
+
+def hush() -> None:
+    """What an encoder says of itself each time it is built stands in the configuration of its run."""
+    logging.getLogger("deflect").setLevel(logging.ERROR)
 
 
 def _note_failure(folder: Path, error: str, trace: str) -> None:
@@ -85,6 +93,9 @@ def claimed(path: Path) -> Iterator[bool]:
             return
         except (ImportError, OSError):  # a system or a disk without locks
             pass
+        if not (path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino):
+            yield False  # who had it has just ended, and removed the file that is locked here
+            return
         yield True
         path.unlink(missing_ok=True)
 

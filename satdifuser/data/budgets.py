@@ -89,7 +89,7 @@ def within_budget(data: LabelledDataset, task: Task, percent: float, seed: int, 
 def budget(ids: Sequence[str], shares: Shares, percent: float, seed: int) -> list[int]:
     """The samples of a budget, ascending; an error where they would not show every class that the split shows."""
     _check_percent(percent)
-    count = _count(len(ids), percent)
+    count = budget_size(len(ids), percent)
     if count == len(ids):
         return list(range(count))
     chosen = order(ids, shares.values, seed)
@@ -230,10 +230,10 @@ def _check_percent(percent: Any) -> None:
         raise UserError(f"budget is {percent}: give the percentage of the training samples, above 0 and at most 100")
 
 
-def _count(samples: int, percent: float) -> int:
+def budget_size(samples: int, percent: float) -> int:
     """So many samples are `percent` of all: a half is rounded up, and there is at least one.
 
-    >>> _count(250, 1), _count(250, 0.99), _count(9, 0.1), _count(3, 100)
+    >>> budget_size(250, 1), budget_size(250, 0.99), budget_size(9, 0.1), budget_size(3, 100)
     (3, 2, 1, 3)
     """
     exact = Decimal(str(percent)) * samples / 100
@@ -249,7 +249,7 @@ def _smallest(samples: int, count: int) -> str:
     exact = (Decimal(count) - Decimal("0.5")) * 100 / samples
     for places in range(2, 12):
         rounded = exact.quantize(Decimal(1).scaleb(-places), ROUND_CEILING)
-        if _count(samples, float(rounded)) == count:
+        if budget_size(samples, float(rounded)) == count:
             break
     return f"{rounded:f}".rstrip("0").rstrip(".")
 

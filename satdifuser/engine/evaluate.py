@@ -10,15 +10,13 @@ from torch import Tensor
 
 from satdifuser.data.base import LabelledDataset
 from satdifuser.data.batches import OrderedBatches, loader, to_device
+from satdifuser.engine.insight import InsightLog
 from satdifuser.engine.predictions import PredictionLog, Predictions
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-SHOWN = 4  # samples whose maps of weights are kept
 
 
 @dataclass
@@ -57,7 +55,7 @@ def evaluate(
     weights = {s: torch.zeros(steps, len(names), device=accelerator.device) for s, names in head.names.items()}
     totals = torch.zeros(3, device=accelerator.device, dtype=torch.float64)  # loss sum, elements, samples
     batches = OrderedBatches(len(data), batch_size, accelerator.process_index, accelerator.num_processes)
-    log, usage, pixels = PredictionLog(), dict[int, Tensor](), dict[int, Tensor]()
+    log, insight = PredictionLog(), InsightLog()
     for indices, batch in zip(batches, loader(data, batches, workers, model.check), strict=True):
         batch = to_device(batch, accelerator.device)
         task.check(batch)
@@ -71,26 +69,13 @@ def evaluate(
             weights[stride] += samples * value.float()
         if keep:
             log.add(indices, batch["id"], task.predict(output.logits), task.truth(batch), output.logits)
-            for stride, value in output.fused.details.get("gate_usage", {}).items():
-                usage[stride] = usage.get(stride, 0) + samples * value.float()
-            for stride, value in output.fused.details.get("pixel_weights", {}).items():
-                pixels.setdefault(stride, value[:SHOWN].float().cpu())
+            insight.add(indices, output.fused)
     totals = accelerator.reduce(totals, "sum")
     weights = {stride: (accelerator.reduce(value, "sum") / totals[2]).cpu() for stride, value in weights.items()}
     scores = {name: float(value) for name, value in metrics.compute().items()}
     scores["loss"] = float(totals[0] / totals[1].clamp_min(1))
     model.train(was_training)
-    predictions = log.joined(accelerator.num_processes) if keep else None
-    usage = {stride: value / int(totals[2]) for stride, value in _summed(usage, accelerator.num_processes).items()}
-    return Evaluation(scores, int(totals[2]), weights, predictions, usage, pixels)
-
-
-def _summed(sums: dict[int, Tensor], processes: int) -> dict[int, Tensor]:
-    """Over all processes, of which one that saw no sample has nothing."""
-    shares = [{stride: value.cpu() for stride, value in sums.items()}]
-    if processes > 1:
-        from accelerate.utils import gather_object
-
-        shares = gather_object(shares)
-    strides = {stride: None for share in shares for stride in share}
-    return {stride: torch.stack([share[stride] for share in shares if stride in share]).sum(0) for stride in strides}
+    if not keep:
+        return Evaluation(scores, int(totals[2]), weights)
+    world = accelerator.num_processes
+    return Evaluation(scores, int(totals[2]), weights, log.joined(world), insight.usage(world), insight.pixels(world))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from satdifuser.errors import UserError
+
+ARRAYS = ("prediction", "truth", "logits")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,11 @@ class Predictions:
 
         partial = path.with_name(path.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        group = zarr.open_group(str(partial), mode="w", attributes={"ids": list(self.ids)})
-        for name in ("prediction", "truth", "logits"):
-            values = getattr(self, name)
-            if values is not None:
-                group.create_array(name, data=values, chunks=(min(len(values), 256), *values.shape[1:]))
+        arrays = {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
+        checksums = {name: _checksum(values) for name, values in arrays.items()}
+        group = zarr.open_group(str(partial), mode="w", attributes={"ids": list(self.ids), "crc32": checksums})
+        for name, values in arrays.items():
+            group.create_array(name, data=values, chunks=(min(len(values), 256), *values.shape[1:]))
         shutil.rmtree(path, ignore_errors=True)
         return partial.rename(path)
 
@@ -45,16 +48,23 @@ class Predictions:
 
         try:
             group = zarr.open_group(str(path), mode="r")
-            arrays = {name: np.asarray(group[name]) for name in ("prediction", "truth")}
-            logits = np.asarray(group["logits"]) if "logits" in group else None
+            checksums: Any = group.attrs["crc32"]
+            arrays = {name: np.asarray(group[name]) for name in checksums}
             ids = tuple(str(name) for name in group.attrs["ids"])  # type: ignore[union-attr]
-        except (OSError, KeyError, ValueError, TypeError) as error:
+            spoilt = [name for name, values in arrays.items() if _checksum(values) != checksums[name]]
+            if spoilt:  # Zarr reads a chunk that is lost as zeros
+                raise ValueError(f"the numbers of {spoilt[0]} are not those that were written")
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             fault = f"cannot be read ({type(error).__name__}: {error})"
             raise UserError(f"{path} {fault}: remove its run, and make it again") from None
         if any(len(values) != len(ids) for values in arrays.values()):
             fault = f"does not have a row for each of its {len(ids)} ids"
             raise UserError(f"{path} {fault}: remove its run, and make it again")
-        return cls(ids, **arrays, logits=logits)
+        return cls(ids, **arrays)
+
+
+def _checksum(values: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).tobytes())
 
 
 class PredictionLog:
@@ -74,15 +84,21 @@ class PredictionLog:
 
     def joined(self, processes: int = 1) -> Predictions:
         """Every sample once, in the order of the split."""
-        rows = self._rows
-        if processes > 1:
-            from accelerate.utils import gather_object
-
-            rows = gather_object(rows)
+        rows = gathered(self._rows, processes)
         order = np.argsort(np.concatenate([indices for indices, _, _ in rows]), kind="stable")
         ids = [name for _, names, _ in rows for name in names]
         arrays = {name: np.concatenate([kept[name] for _, _, kept in rows])[order] for name in rows[0][2]}
         return Predictions(tuple(ids[place] for place in order), **arrays)
+
+
+def gathered(rows: list[Any], processes: int) -> list[Any]:
+    """The rows of all processes, one after the other."""
+    if processes == 1:
+        return rows
+    from accelerate.utils import gather_object
+
+    found: list[Any] = gather_object(rows)
+    return found
 
 
 def compact(values: NDArray[Any]) -> NDArray[Any]:
@@ -93,4 +109,6 @@ def compact(values: NDArray[Any]) -> NDArray[Any]:
     """
     if not np.issubdtype(values.dtype, np.integer) or not values.size:
         return values
-    return values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+    low, high = values.min(), values.max()
+    kinds = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
+    return values.astype(next((k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max), values.dtype))

@@ -184,7 +184,7 @@ def _cost_ticks(axes: Any, costs: Sequence[float], show: Callable[[float | None]
     finer = [[a * 10.0**b for b in range(-4, 19) for a in some] for some in ((1, 2, 5), (1, 3), (1,))]
     if show is numbers.seconds:
         minutes = [60.0, 120.0, 300.0, 600.0, 1800.0]
-        finer = [[s for s in some if s < 60] + minutes + [3600 * s for s in some if s >= 1] for some in finer]
+        finer = [[s for s in some if s < 40] + minutes + [3600 * s for s in some if s >= 1] for some in finer]
     for steps in finer:
         ticks = [step for step in steps if low <= step <= high]
         if len(ticks) <= 4:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,11 @@ class View:
     maps: Grid | None = None
     note: str = ""
     extra: Sequence[View] = field(default_factory=tuple)
+    opened: bool = False  # shown without a click
 
 
 def weights(section: Section, found: Sequence[Place], pictures: Pictures) -> list[View]:
-    """The learned weights of every model that has some, in the order of the ranking."""
+    """The learned weights of every model that has some, in the order of the ranking; noise levels are shown at once."""
     views = []
     for insight in _ranked(section, found):
         if not insight.weights:
@@ -71,15 +72,14 @@ def weights(section: Section, found: Sequence[Place], pictures: Pictures) -> lis
         ]
         maps, note = _maps(section, insight, pictures)
         used = [_usage(insight, steps)] if insight.usage else []
-        views.append(
-            View(insight.model, _most(insight, steps), grids, f"{low:.3f}", f"{high:.3f}", maps, note, extra=used)
-        )
+        view = View(insight.model, _most(insight, steps), grids, f"{low:.3f}", f"{high:.3f}", maps, note, extra=used)
+        views.append(replace(view, opened=len(steps) > 1))
     return views
 
 
 def confusions(section: Section, found: Sequence[Place]) -> list[View]:
     """Confusion matrices in per cent of the true class, in the order of the ranking."""
-    views = []
+    views: list[View] = []
     names = list(section.task.labels.classes)
     for insight in _ranked(section, found):
         if insight.confusion is None:
@@ -93,7 +93,7 @@ def confusions(section: Section, found: Sequence[Place]) -> list[View]:
             rows.append((name, [Cell(f"{int(totals[number, 0]):,}".replace(",", " ")), *cells]))
         caption = "per cent of each true class (row) by predicted class (column)"
         grid = Grid(caption, "truth", ["count", *names], rows)
-        views.append(View(insight.model, _confused(share, names), [grid], "0 %", "100 %"))
+        views.append(View(insight.model, _confused(share, names), [grid], "0 %", "100 %", opened=not views))
     return views
 
 
