@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +55,9 @@ def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequenc
         config = loader.load_configuration("launch", common, RunMode.MULTIRUN)
         context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
-        launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
+        with warnings.catch_warnings():  # joblib replaces a process that has grown, and says so
+            warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+            launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
 
 
 def quoted(path: Path) -> str:

@@ -33,6 +33,7 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
     from omegaconf import OmegaConf
 
     from satdifuser.commands import train
+    from satdifuser.engine.memory import give_back
 
     try:
         config: Any = OmegaConf.load(file)
@@ -57,6 +58,7 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
             said = " ".join(str(error).split()) if expected else f"{type(error).__name__}: {error}".splitlines()[0]
             _note_failure(folder, said, traceback.format_exc())
         file.unlink(missing_ok=True)
+        give_back()
 
 
 def hush() -> None:

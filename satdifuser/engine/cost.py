@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from satdifuser.engine.memory import give_back
 
 
 def parameter_count(module: nn.Module | None, trainable: bool = False) -> int:
@@ -38,7 +37,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self._cuda = torch.cuda.is_available()
-        gc.collect()
+        give_back()
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
             self._before: int | None = torch.cuda.memory_allocated()
@@ -66,11 +65,9 @@ def _status(name: str) -> int | None:
 
 
 def _forget_peak() -> bool:
-    """Give freed memory back to the system and let it count the process's peak anew."""
+    """Let the system count the process's peak anew."""
     if sys.platform != "linux":
         return False
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -7,7 +7,9 @@ again. Training a head on features of an SD-2.1-sized UNet spends nearly half of
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import sys
 
@@ -30,3 +32,10 @@ def keep_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return all([mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, -1), mallopt(TOP_PAD, PAD)])
+
+
+def give_back() -> None:
+    """Give what is kept back to the system: between two runs of one process, the next of which may need less."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -13,7 +13,8 @@ from typing import Any
 
 from satdifuser.errors import UserError
 
-PACKAGES = ("satdifuser", "torch", "diffusers", "accelerate", "torchmetrics", "zarr", "numpy", "torchgeo", "xformers")
+LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"
+PACKAGES = ("satdifuser", "torch", *LIBRARIES.split())
 
 
 class RunFolder:

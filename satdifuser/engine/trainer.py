@@ -75,7 +75,7 @@ class Trainer:
             world=self.accelerator.num_processes,
         )
         self.total = self.config.total_steps(self.batches.per_epoch)
-        self.warmup = round(self.config.warmup_epochs * self.batches.per_epoch)
+        self.warmup = min(round(self.config.warmup_epochs * self.batches.per_epoch), self.total // 4)
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the run."""

@@ -1,4 +1,4 @@
-"""Figures of a run: the learned weight of each (timestep, tap), and predictions beside the truth."""
+"""The figure of a run: the learned weight of each (timestep, tap); and how taps and images are shown anywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from satdifuser.bank import BankSpec
-from satdifuser.tasks.base import Task
 
 
 def _figure(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -79,37 +78,3 @@ def rgb(image: Tensor, bands: Sequence[int] = (3, 2, 1), high: float = 0.3) -> T
     1.0
     """
     return (image[list(bands)] / high).clamp(0, 1).sqrt().permute(1, 2, 0)
-
-
-def draw_predictions(
-    task: Task, images: Tensor, truth: Tensor, predictions: Mapping[str, Tensor], path: Path, title: str = ""
-) -> Path:
-    """A row for each sample: image, truth, and what each model says."""
-    columns = ["image", "truth", *predictions]
-    height = 1.15 if not task.dense else 1.35
-    figure, axes = _figure(
-        len(images), len(columns), figsize=(1.35 * len(columns), height * len(images) + 0.9), squeeze=False
-    )
-    for row, axis in zip(range(len(images)), axes, strict=True):
-        axis[0].imshow(rgb(images[row]).numpy(), interpolation="nearest")
-        task.draw(axis[1], truth[row])
-        for place, values in zip(axis[2:], predictions.values(), strict=True):
-            task.draw(place, values[row])
-    for axis, name in zip(axes[0], columns, strict=True):
-        axis.set_title(name, fontsize=8)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.set_frame_on(not task.dense)
-    if task.dense:
-        from matplotlib.patches import Patch
-
-        keys = [
-            Patch(color=colour, label=name)
-            for name, colour in zip(task.labels.classes, task.labels.colours, strict=True)
-        ]
-        keys.append(Patch(color="black", label="ignored"))
-        figure.legend(handles=keys, loc="outside lower center", ncols=5, fontsize=7, frameon=False)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return _save(figure, path)

@@ -156,3 +156,10 @@ def test_resuming_with_another_model_is_refused_in_one_line(toy_trainer: Make) -
     toy_trainer("run", head="gw").fit()
     with pytest.raises(UserError, match="another configuration"):
         toy_trainer("run", head="moe").resume()
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(0.5, 1), (1, 2), (5, 2)])
+def test_the_warm_up_takes_a_quarter_of_the_steps_at_most(toy_trainer: Make, epochs: float, warmup: int) -> None:
+    """An epoch is of two batches here, and a run of eight steps: five epochs of warm-up would be more than all."""
+    made = toy_trainer("run", length=16, warmup_epochs=epochs)
+    assert (made.batches.per_epoch, made.total, made.warmup) == (2, 8, warmup)
