@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from satdifuser.errors import UserError, nearest
+from satdifuser.errors import UserError, expected, nearest, one_line
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Command:
 
 COMMANDS = {
     "demo": Command(
-        "satdifuser.commands.demo",
+        "satdifuser.compare.demo",
         "the whole story on the built-in scenes: extract, train the three heads, adapt a ViT, compare, report",
         ("satdifuser demo", "satdifuser demo output=/tmp/demo seed=1"),
         composes=True,
@@ -54,7 +54,7 @@ COMMANDS = {
         ("satdifuser eval run=runs/moe", "satdifuser eval run=runs/moe split=val"),
     ),
     "compare": Command(
-        "satdifuser.commands.compare",
+        "satdifuser.compare.command",
         "a grid of models, tasks, label budgets and seeds: what is missing of it, and one report",
         (
             "satdifuser compare experiment=demo output=comparison",
@@ -97,23 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         return _dispatch(words)
-    except UserError as error:
-        if debug:
-            raise
-        print(f"satdifuser: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("satdifuser: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:
             raise
-        if type(error).__name__ == "BankError":  # bank.py stands alone and has an error of its own
-            print(f"satdifuser: {error}", file=sys.stderr)
-            return 2
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"satdifuser: {what} (unexpected; add --debug for the traceback)", file=sys.stderr)
-        return 1
+        hint = "" if expected(error) else " (unexpected; add --debug for the traceback)"
+        print(f"satdifuser: {one_line(error)}{hint}", file=sys.stderr)
+        return 1 if hint else 2
 
 
 def _dispatch(words: list[str]) -> int:

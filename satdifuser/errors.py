@@ -10,6 +10,22 @@ class UserError(Exception):
     """Bad input or configuration. The command line prints the message alone, without a traceback."""
 
 
+def expected(error: BaseException) -> bool:
+    """Whether it is one that a user can mend (`bank.py` stands alone, and has an error of its own)."""
+    return isinstance(error, UserError) or type(error).__name__ == "BankError"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, with its kind where it is not one that was written for the user.
+
+    >>> one_line(UserError("no data: give a folder")), one_line(KeyError("a"))
+    ('no data: give a folder', "KeyError: 'a'")
+    """
+    if expected(error):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A suggestion to append to an error about an unknown name, or nothing.
 

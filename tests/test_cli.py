@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from satdifuser.cli import COMMANDS, main
-from satdifuser.commands.compare import split_overrides
+from satdifuser.compare.command import split_overrides
 from satdifuser.compare.grid import expand, merged
 from satdifuser.config import compose, groups
 

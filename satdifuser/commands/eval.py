@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from satdifuser.model import FeatureModel
 
 
-PREDICTIONS, INSIGHT = "predictions-{}.zarr", "insight-{}.safetensors"
-
-
 @dataclass
 class Scored:
     """The evaluation of a split, as a run's folder keeps it."""
@@ -38,11 +35,11 @@ class Scored:
 
         found = self.evaluation
         if found.predictions is not None:
-            found.predictions.save(folder.path / PREDICTIONS.format(self.split))
+            found.predictions.save(folder.predictions(self.split))
         parts = {"usage": found.usage, "pixels": found.pixels}
         tensors = {f"{n}/{s}": value.contiguous() for n, part in parts.items() for s, value in part.items()}
         if tensors:
-            path = folder.path / INSIGHT.format(self.split)
+            path = folder.insight(self.split)
             save_file(tensors, path.with_suffix(".partial"))
             path.with_suffix(".partial").replace(path)
 

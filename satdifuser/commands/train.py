@@ -49,6 +49,8 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
     trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
     if config.resume and run_folder.last.is_file():
         trainer.resume()
+    elif accelerator.is_main_process:
+        run_folder.forget_after(0)  # rows of a run that was killed before its first checkpoint
     state = trainer.fit()
 
     model.load_trained_state(load_checkpoint(run_folder.best)[1])

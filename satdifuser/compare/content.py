@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.results import Done, Results, environments
 from satdifuser.compare.shared import Shared
@@ -22,8 +23,12 @@ def content_of(config: Any, planned: Sequence[Planned], shared: Shared, override
         for run in planned
         if run.folder is not None and result(run.folder) is not None
     ]
-    failures = _failures(planned)
     results = Results(done, config.resamples)
+    failures = [
+        *_failures(planned),
+        *(_failure(run.cell, error) for run, error in results.leave_out_unreadable()),
+    ]
+    done = list(results.done)
     configurations: dict[tuple[str, str], str] = {}
     for one in done:
         configurations.setdefault((one.cell.model, one.cell.task), OmegaConf.to_yaml(one.cell.config))
@@ -47,5 +52,9 @@ def _failures(planned: Sequence[Planned]) -> list[Failure]:
     for run in planned:
         error = run.error if run.folder is None else failure(run.folder) if result(run.folder) is None else None
         if error is not None:
-            found.append(Failure(run.cell.model, run.cell.task, run.cell.budget, run.cell.seed, error))
+            found.append(_failure(run.cell, error))
     return found
+
+
+def _failure(cell: Cell, error: str) -> Failure:
+    return Failure(cell.model, cell.task, cell.budget, cell.seed, error)

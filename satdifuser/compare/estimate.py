@@ -94,7 +94,7 @@ def _pace_of(cell: Cell, shared: Shared, paces: Paces) -> Pace:
     key = (cell.model, cell.task)
     if key not in paces:
         try:
-            paces[key] = pace(cell, shared.stored(cell))
+            paces[key] = pace(cell, shared.stored(cell) and shared.store.keep != "latents")
         except UserError as error:
             paces[key] = error
     found = paces[key]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.config import compose, groups
+from satdifuser.data.budgets import check_percent
 from satdifuser.errors import UserError
 
 # Settings that say where and how fast, and not what comes out.
@@ -57,10 +58,13 @@ def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] =
     models = models or {axes.name_by(MODEL_AXIS, "model"): []}
     tasks = tasks or {axes.name_by(TASK_AXIS, "task"): []}
     budgets = axes.budgets or _numbers("budgets", config.budgets, float)
-    seeds = axes.seeds or _numbers("seeds", config.seeds, int)
+    seeds = axes.seeds or _numbers("seeds", config.seeds, _whole)
+    for percent in budgets:
+        check_percent(percent)
+    recipe = _strings("recipe", config.recipe)
     cells = []
     for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
-        overrides = merged(config.recipe, of_task, of_model, axes.common)
+        overrides = merged(recipe, of_task, of_model, axes.common)
         for key in map(_key, overrides):
             if key in GRID:
                 raise UserError(f"{model}, {task}: {key} is set, but the grid says it: give {GRID[key]}=... instead")
@@ -128,7 +132,7 @@ class _Axes:
             if key == "budget":
                 self.budgets = _numbers(key, values, float)
             elif key == "seed":
-                self.seeds = _numbers(key, values, int)
+                self.seeds = _numbers(key, values, _whole)
             elif len(choices) > 1:
                 swept[key] = choices
             else:
@@ -140,6 +144,16 @@ class _Axes:
     def name_by(self, axis: Sequence[str], otherwise: str) -> str:
         """What to call the only one of an axis: by the choices that were made for all."""
         return " ".join(_short(override) for override in self.common if override.partition("=")[0] in axis) or otherwise
+
+
+def _whole(value: Any) -> int:
+    return int(str(value))  # 0.5 is none
+
+
+def _strings(name: str, values: Any) -> list[str]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values or ()):
+        raise UserError(f"{name} must be a list of overrides, as [encoder=small, fusion=gw]")
+    return list(values or ())
 
 
 def _numbers(name: str, values: Any, kind: Any) -> list[Any]:
@@ -193,9 +207,11 @@ def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[s
     """The configured models or tasks, each in every variant that its own sweeps and those passed make of it."""
     named: dict[str, list[str]] = {}
     for name, overrides in (configured or {}).items():
-        if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides or ()):
-            raise UserError(f"{what}s.{name} must be a list of overrides, as [encoder=small, fusion=gw]")
-        parts = [sweep(override) for override in overrides or ()]
+        parts = [sweep(override) for override in _strings(f"{what}s.{name}", overrides)]
+        if what == "model":
+            wrong = next((key for key, _ in parts if key.partition(".")[0] in TASK_AXIS), None)
+            if wrong is not None:
+                raise UserError(f"models.{name} sets {wrong}: models are compared on the same data, so it is for tasks")
         fixed = [choices[0] for _, choices in parts if len(choices) == 1]
         variants = _product({key: choices for key, choices in parts if len(choices) > 1})
         for label, chosen in (variants or {"": []}).items():

@@ -13,6 +13,7 @@ from satdifuser.compare.plan import Planned
 from satdifuser.compare.worker import FAILED, failure, job, result
 from satdifuser.config import config_root, explained, search_path
 from satdifuser.engine.progress import bar, console
+from satdifuser.errors import UserError, one_line
 
 LOOK_SECONDS = 0.5
 
@@ -23,22 +24,31 @@ def do(
     launcher: Sequence[str] = (),
     config_dirs: Sequence[str] = (),
     threads: int | None = None,
-) -> None:
-    """Hand the missing runs to the launcher, each as a file with its configuration in the folder `jobs`."""
+) -> str | None:
+    """Hand the missing runs to the launcher, each as a file with its configuration in the folder `jobs`.
+
+    Gives the error that the launcher itself ended in, if it did (a worker that was killed, a job that ran out of time).
+    """
     from omegaconf import OmegaConf
 
     from satdifuser.engine.run import write_text
 
     runs = {run.folder: run.cell for run in planned if run.folder is not None and run.missing}
     if not runs:
-        return
+        return None
     jobs.mkdir(parents=True, exist_ok=True)
     files = []
     for folder, cell in runs.items():
         (folder / FAILED).unlink(missing_ok=True)  # what failed is tried again
         files.append(write_text(jobs / f"{folder.name}.yaml", OmegaConf.to_yaml(cell.config)))
     with Watch({folder: str(cell) for folder, cell in runs.items()}):
-        launch(files, [*launcher, f"threads={'null' if threads is None else threads}"], config_dirs, jobs)
+        try:
+            launch(files, [*launcher, f"threads={'null' if threads is None else threads}"], config_dirs, jobs)
+        except UserError:
+            raise
+        except Exception as error:
+            return one_line(error)
+    return None
 
 
 def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequence[str], logs: Path) -> None:
@@ -57,7 +67,9 @@ def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequenc
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
         with warnings.catch_warnings():  # joblib replaces a process that has grown, and says so
             warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-            launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
+            ended = launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
+        for one in ended:
+            _ = one.return_value  # raises what a job could not note itself
 
 
 def quoted(path: Path) -> str:

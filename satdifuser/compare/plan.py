@@ -9,7 +9,7 @@ from pathlib import Path
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import result
-from satdifuser.errors import UserError
+from satdifuser.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def plan(cells: Sequence[Cell], shared: Shared) -> list[Planned]:
     for cell in cells:
         try:
             folder, features = shared.output / "runs" / shared.key(cell), shared.features(cell)
-        except UserError as error:
-            planned.append(Planned(cell, None, str(error)))
+        except Exception as error:  # of whatever kind, it is this run's and no other's
+            planned.append(Planned(cell, None, one_line(error)))
             continue
         config = cell.config.copy()
         config.run, config.resume = str(folder), True
@@ -50,9 +50,9 @@ def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
     for path, cell in stores_to_make(shared, [run.cell for run in planned if run.missing]).items():
         try:
             shared.extract(cell)
-        except UserError as error:
-            failed[str(path)] = str(error)
-            console.print(f"FAILED: {error}", markup=False, highlight=False, soft_wrap=True)
+        except Exception as error:
+            failed[str(path)] = one_line(error)
+            console.print(f"FAILED: {failed[str(path)]}", markup=False, highlight=False, soft_wrap=True)
     return [
         replace(run, folder=None, error=failed[run.cell.config.features])
         if run.missing and run.cell.config.features in failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from satdifuser.analysis.statistics import bootstrap, holm, paired_test
 from satdifuser.build import build_data, build_task
-from satdifuser.commands.eval import INSIGHT, PREDICTIONS
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.shared import Extraction
 from satdifuser.compare.worker import result
 from satdifuser.engine.insight import SHOWN
 from satdifuser.engine.predictions import Predictions
+from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.report.content import Comparison, Cost, Estimate, Insight, Panel, Row, Section
 from satdifuser.report.figures import rgb
@@ -45,13 +46,13 @@ class Done:
         return found
 
     def predictions(self) -> Predictions:
-        return Predictions.load(self.folder / PREDICTIONS.format(SPLIT))
+        return Predictions.load(RunFolder(self.folder).predictions(SPLIT))
 
     def insight(self) -> dict[str, dict[int, NDArray[Any]]]:
         """`usage` of experts and weights of `pixels` by stride, where the head has them."""
         from safetensors.numpy import load_file
 
-        file = self.folder / INSIGHT.format(SPLIT)
+        file = RunFolder(self.folder).insight(SPLIT)
         found: dict[str, dict[int, NDArray[Any]]] = {"usage": {}, "pixels": {}}
         for name, value in (load_file(file) if file.is_file() else {}).items():
             part, _, stride = name.partition("/")
@@ -61,7 +62,7 @@ class Done:
     def cost(self) -> Cost:
         """Of the whole model, whether its encoder ran in this run or before it."""
         mine, made = self.result["cost"], self.extraction
-        stored = self.cell.config.features is not None
+        stored = self.result["encoder_parameters"] is None  # else the encoder ran, and its cost is in the run's
         flops = mine["flops"]
         if stored:
             flops = None if made is None else flops + made.flops
@@ -84,7 +85,18 @@ class Results:
         self.done, self.resamples = done, resamples
         self._tasks: dict[str, Task] = {}
         self._statistics: dict[Path, NDArray[Any]] = {}
-        self._ids: dict[str, tuple[str, ...]] = {}
+        self._samples: dict[str, tuple[tuple[str, ...], int]] = {}
+
+    def leave_out_unreadable(self) -> list[tuple[Done, str]]:
+        """Go on without the runs whose answers cannot be used; gives them with the reason."""
+        bad = []
+        for run in self.done:
+            try:
+                self._statistics_of(run)
+            except UserError as error:
+                bad.append((run, str(error)))
+        self.done = [run for run in self.done if run not in [one for one, _ in bad]]
+        return bad
 
     def of(self, task: str, budget: float | None = None, model: str | None = None) -> list[Done]:
         wanted = [run for run in self.done if run.cell.task == task and model in (None, run.cell.model)]
@@ -113,7 +125,8 @@ class Results:
     def _statistics_of(self, run: Done) -> NDArray[Any]:
         if run.folder not in self._statistics:
             found = run.predictions()
-            if self._ids.setdefault(run.cell.task, found.ids) != found.ids:
+            samples = (found.ids, zlib.crc32(found.truth.tobytes()))
+            if self._samples.setdefault(run.cell.task, samples) != samples:
                 raise UserError(f"{run.folder} ({run.cell}) was tested on other samples than those it is compared with")
             self._statistics[run.folder] = self.task(run.cell.task).statistics(found.prediction, found.truth)
         return self._statistics[run.folder]
@@ -161,11 +174,11 @@ class Results:
             seeds = [seed for seed in mine if seed in theirs]
             if seeds:
                 a, b = (self.statistics([runs[seed] for seed in seeds]) for runs in (mine, theirs))
-                tests.append((first, second, paired_test(a, b, score, resamples=self.resamples)))
-        adjusted = holm([test.p for _, _, test in tests])
+                tests.append((first, second, seeds, paired_test(a, b, score, resamples=self.resamples)))
+        adjusted = holm([test.p for *_, test in tests])
         return [
-            Comparison(task, budget, first, second, t.difference, t.low, t.high, t.p, p)
-            for (first, second, t), p in zip(tests, adjusted, strict=True)
+            Comparison(task, budget, first, second, t.difference, t.low, t.high, t.p, p, tuple(seeds))
+            for (first, second, seeds, t), p in zip(tests, adjusted, strict=True)
         ]
 
     def section(self, name: str, shown: int) -> Section:
@@ -248,8 +261,9 @@ def environments(done: Iterable[Done]) -> list[dict[str, Any]]:
     """The distinct environments of the runs, apart from when they were begun."""
     found: list[dict[str, Any]] = []
     for run in done:
-        values = json.loads((run.folder / "environment.json").read_text())
+        file = run.folder / "environment.json"
+        values = json.loads(file.read_text()) if file.is_file() else {}
         values.pop("time", None)
-        if values not in found:
+        if values and values not in found:
             found.append(values)
     return found

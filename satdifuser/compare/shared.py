@@ -12,8 +12,8 @@ from typing import Any
 from satdifuser import __version__
 from satdifuser.build import build_data, build_encoder
 from satdifuser.compare.grid import Cell, digest, with_digests
-from satdifuser.compare.worker import hush
-from satdifuser.errors import UserError
+from satdifuser.compare.worker import claimed, hush
+from satdifuser.errors import UserError, one_line
 
 SPLITS = ("train", "val", "test")
 
@@ -37,7 +37,7 @@ class Extraction:
 
 
 class Shared:
-    """The folders `encoders/` and `features/` of a comparison."""
+    """The folders `encoders/`, `features/` and `extractions/` (what the features took) of a comparison."""
 
     def __init__(self, output: Path, store: Any, share_features: bool = True) -> None:
         self.output, self.store, self.share_features = output, store, share_features
@@ -64,8 +64,8 @@ class Shared:
         hush()
         try:
             encoder = build_encoder(cell.config.encoder)
-        except UserError as error:
-            return error
+        except Exception as error:
+            return UserError(one_line(error))
         trains = any(p.requires_grad for p in encoder.parameters())
         facts = EncoderFacts(encoder.spec.to_dict(), parameter_count(encoder), trains)  # type: ignore[union-attr, operator]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,9 +102,13 @@ class Shared:
         return [self.store.dtype, self.store.keep]
 
     def extraction(self, cell: Cell) -> Extraction | None:
+        """What the cell's features took; known even where they have been removed since."""
         path = self.features(cell)
-        file = None if path is None else path.with_suffix(".json")
-        return Extraction(**json.loads(file.read_text())) if file is not None and file.is_file() else None
+        note = None if path is None else self._note(path)
+        return Extraction(**json.loads(note.read_text())) if note is not None and note.is_file() else None
+
+    def _note(self, store: Path) -> Path:
+        return self.output / "extractions" / f"{store.stem}.json"
 
     def extract_config(self, cell: Cell) -> Any:
         """The configuration of `satdifuser extract` for the cell's features."""
@@ -119,34 +123,41 @@ class Shared:
 
     def extract(self, cell: Cell) -> None:
         """Make the cell's features unless they are there, and note what that took."""
+        path = self.features(cell)
+        assert path is not None
+        note = self._note(path)
+        for folder in (note.parent, path.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        with claimed(note.with_suffix(".lock"), wait=True):  # another comparison may be making them
+            if not (note.is_file() and path.is_dir()):
+                self._extract(cell, path, note)
+
+    def _extract(self, cell: Cell, path: Path, note: Path) -> None:
         from satdifuser.commands import extract
         from satdifuser.engine.run import write_text
 
-        path = self.features(cell)
-        assert path is not None
-        note, begun = path.with_suffix(".json"), path.with_suffix(".seconds")
-        if note.is_file() and path.is_dir():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        begun = note.with_suffix(".seconds")
         before = float(begun.read_text()) if begun.is_file() else 0.0
         started = time.perf_counter()
         try:
             extract.run(self.extract_config(cell))
-        finally:  # an interrupted extraction goes on, and all of its time counts
+        finally:  # an interrupted extraction goes on, and its time counts (unless it was killed: nobody noted that)
             write_text(begun, str(before + time.perf_counter() - started))
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         made = Extraction(float(begun.read_text()), size, _encoder_flops(cell))
         write_text(note, json.dumps(asdict(made)) + "\n")
-        begun.unlink()
+        begun.unlink(missing_ok=True)
 
 
 def _encoder_flops(cell: Cell) -> int:
+    import torch
+
     from satdifuser.data.batches import collate
     from satdifuser.engine.cost import flops
     from satdifuser.engine.features import features
 
-    data, encoder = build_data(cell.config.data, "train"), build_encoder(cell.config.encoder).eval()
-    device = next(encoder.parameters()).device
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data, encoder = build_data(cell.config.data, "train"), build_encoder(cell.config.encoder).to(device).eval()
     return flops(features, encoder, collate([data[0]]), device)
 
 

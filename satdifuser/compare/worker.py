@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from satdifuser.errors import UserError
+from satdifuser.errors import one_line
 
 FAILED = "failed.json"
 
@@ -29,10 +29,8 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
 
     A run that was killed goes on from its last checkpoint. One that another process works on is left to it.
     """
-    import torch
     from omegaconf import OmegaConf
 
-    from satdifuser.commands import train
     from satdifuser.engine.memory import give_back
 
     try:
@@ -44,21 +42,32 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
     with claimed(folder.with_suffix(".lock")) as mine:
         if not mine or result(folder) is not None:
             return
-        hush()
-        if threads is not None:
-            torch.set_num_threads(threads)
-        if torch.cuda.device_count() > 1:
-            torch.cuda.set_device(number % torch.cuda.device_count())
-        _forget_another(folder, config)
-        (folder / FAILED).unlink(missing_ok=True)
         try:
-            train.run(config, quiet=True)
+            _train(config, folder, threads, number)
         except Exception as error:
-            expected = isinstance(error, UserError) or type(error).__name__ == "BankError"
-            said = " ".join(str(error).split()) if expected else f"{type(error).__name__}: {error}".splitlines()[0]
-            _note_failure(folder, said, traceback.format_exc())
+            _note_failure(folder, one_line(error), traceback.format_exc())
         file.unlink(missing_ok=True)
         give_back()
+
+
+def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
+    import torch
+
+    from satdifuser.build import build_data
+    from satdifuser.commands import train
+
+    hush()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    _forget_another(folder, config)
+    (folder / FAILED).unlink(missing_ok=True)
+    for split in ("train", "val", "test") if config.features is None else ():
+        remember = getattr(build_data(config.data, split), "remember", None)
+        if remember is not None:  # what one run of a process reads for all must not be in the first one's cost
+            remember()
+    train.run(config, quiet=True)
 
 
 def hush() -> None:
@@ -83,23 +92,32 @@ def _forget_another(folder: Path, config: Any) -> None:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process has the run to itself; the claim ends with the process, however it ends."""
-    with path.open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process has something to itself, now or once who has it ends; a claim ends with its process."""
+    while True:
+        with path.open("w") as file:
+            if not _lock(file, wait):
+                yield False
+                return
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield True
+                path.unlink(missing_ok=True)
+                return
+        if not wait:  # who had it has just ended, and removed the file that was locked here
             yield False
             return
-        except (ImportError, OSError):  # a system or a disk without locks
-            pass
-        if not (path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino):
-            yield False  # who had it has just ended, and removed the file that is locked here
-            return
-        yield True
-        path.unlink(missing_ok=True)
+
+
+def _lock(file: Any, wait: bool) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # a system or a disk without locks
+        pass
+    return True
 
 
 def result(folder: Path) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def within_budget(data: LabelledDataset, task: Task, percent: float, seed: int, 
 
     `seed` is that of the data, not of the run: all models and runs learn from the same samples.
     """
-    _check_percent(percent)
+    check_percent(percent)
     if percent == 100:
         return data
     ids = [data.sample_id(index) for index in range(len(data))]
@@ -88,7 +88,7 @@ def within_budget(data: LabelledDataset, task: Task, percent: float, seed: int, 
 
 def budget(ids: Sequence[str], shares: Shares, percent: float, seed: int) -> list[int]:
     """The samples of a budget, ascending; an error where they would not show every class that the split shows."""
-    _check_percent(percent)
+    check_percent(percent)
     count = budget_size(len(ids), percent)
     if count == len(ids):
         return list(range(count))
@@ -225,7 +225,7 @@ def _deciles(targets: Floats) -> Shares:
     return Shares(np.eye(BINS)[bins], names)
 
 
-def _check_percent(percent: Any) -> None:
+def check_percent(percent: Any) -> None:
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 < percent <= 100:
         raise UserError(f"budget is {percent}: give the percentage of the training samples, above 0 and at most 100")
 

@@ -19,7 +19,7 @@ class Remembered:
     """Scenes that this process has rendered, up to so many bytes; data sets that show the same scenes share them."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
+        self.limit, self.bytes, self.full = limit, 0, False
         self._scenes: dict[tuple[float, ...], Scene] = {}
 
     def scene(self, seed: int, index: int, size: int, nodata: float, cloud: float) -> Scene:
@@ -27,7 +27,8 @@ class Remembered:
         scene = self._scenes.get(key)
         if scene is None:
             scene = render(seed, index, size, nodata=nodata, cloud=cloud)
-            if self.bytes + scene.image.nbytes <= self.limit:
+            self.full = self.bytes + scene.image.nbytes > self.limit
+            if not self.full:
                 self._scenes[key] = scene
                 self.bytes += scene.image.nbytes
         return scene
@@ -83,10 +84,20 @@ class SyntheticScenes(Dataset[Sample]):
     def __len__(self) -> int:
         return self.length
 
+    def remember(self) -> None:
+        """Render now what will be asked for, as far as there is room."""
+        for index in range(self.length):
+            if REMEMBERED.full:
+                return
+            self._scene(index)
+
+    def _scene(self, index: int) -> Scene:
+        return REMEMBERED.scene(self.seed, FIRST[self.split] + index, self.size, self.nodata, self.cloud)
+
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        scene = REMEMBERED.scene(self.seed, FIRST[self.split] + index, self.size, self.nodata, self.cloud)
+        scene = self._scene(index)
         return {
             "id": self.sample_id(index),
             "image": torch.from_numpy(scene.image.astype("float32")) / SCALE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -51,6 +52,14 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    def predictions(self, split: str) -> Path:
+        """What every sample of a split was taken for."""
+        return self.path / f"predictions-{split}.zarr"
+
+    def insight(self, split: str) -> Path:
+        """What the head did on a split: use of experts, weights of pixels."""
+        return self.path / f"insight-{split}.safetensors"
+
     @property
     def figures(self) -> Path:
         return self.path / "figures"
@@ -80,7 +89,7 @@ class RunFolder:
 
 def write_text(path: Path, text: str) -> Path:
     """Write aside, then rename."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
     partial.write_text(text, encoding="utf-8")
     return partial.replace(path)
 

@@ -64,7 +64,8 @@ class Row:
 class Comparison:
     """Two models on one task and budget, paired on the same test samples: `first` minus `second` in the main metric.
 
-    `p` is of the permutation test, `adjusted` by Holm over all pairs of that task and budget.
+    `p` is of the permutation test, `adjusted` by Holm over all pairs of that task and budget; `seeds` are those that
+    both models have.
     """
 
     task: str
@@ -76,6 +77,7 @@ class Comparison:
     high: float
     p: float
     adjusted: float
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -55,8 +55,8 @@ def grid_config(**values: Any) -> Any:
 def cells() -> Callable[..., list[Cell]]:
     """Expand a grid of tiny runs; what is passed on comes as positional words."""
 
-    def make(*passed: str, **values: Any) -> list[Cell]:
-        return expand(grid_config(**{"recipe": RECIPE, **values}), passed)
+    def make(*passed: str, config_dirs: Sequence[str] = (), **values: Any) -> list[Cell]:
+        return expand(grid_config(**{"recipe": RECIPE, **values}), passed, config_dirs)
 
     return make
 

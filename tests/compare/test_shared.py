@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.build import build_data, build_encoder
 from satdifuser.commands import extract
 from satdifuser.compare.grid import Cell
@@ -233,3 +236,37 @@ def test_a_run_finds_its_features_in_the_plan(cells: Cells, shared: Make, tmp_pa
     assert Path(config.run) == run.folder == made.output / "runs" / made.key(run.cell)
     assert config.resume
     assert made.output == tmp_path / "out"
+
+
+class Shades(torch.nn.Module):
+    """An encoder without a single parameter, as in the README."""
+
+    def __init__(self, image_size: int, fail: bool = False) -> None:
+        super().__init__()
+        self.spec = BankSpec((Tap("shades", None, 0, 2, 1),), "shades", "none", (image_size, image_size))
+        self.fail = fail
+
+    def forward(self, images: torch.Tensor, *, sample_ids: Any = None, metadata: Any = None) -> FeatureBank:
+        if self.fail:
+            raise RuntimeError("out of everything\nand more")
+        return FeatureBank(self.spec, {self.spec.find("shades"): images[:, 3:5]})
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_an_encoder_without_parameters_is_stored_and_an_unforeseen_error_is_its_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Make, cells: Cells, fail: bool
+) -> None:
+    module = ModuleType("shades_of_mine")
+    monkeypatch.setattr(module, "Shades", Shades, raising=False)
+    monkeypatch.setitem(sys.modules, "shades_of_mine", module)
+    (tmp_path / "encoder").mkdir()
+    text = f"_target_: shades_of_mine.Shades\nimage_size: ${{data.size}}\nfail: {fail}\n"
+    (tmp_path / "encoder" / "shades.yaml").write_text(text)
+    made = shared()
+    planned = plan(cells(models={"m": ["encoder=shades", "fusion=mean"]}, config_dirs=[str(tmp_path)]), made)
+    (run,) = with_features(planned, made)
+    if fail:
+        assert (run.folder, run.error) == (None, "RuntimeError: out of everything")
+    else:
+        assert run.missing
+        assert made.extraction(run.cell).flops == 0

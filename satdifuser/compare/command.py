@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from satdifuser.config import compose
 from satdifuser.errors import UserError
@@ -24,6 +25,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
         raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
     mine, passed, launcher = split_overrides(overrides)
     config = compose("compare", mine, config_dirs)
+    _check(config)
     output = Path(config.output).resolve()
     shared = Shared(output, config.store, config.share_features)
     planned = plan(expand(config, passed, config_dirs), shared)
@@ -36,7 +38,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     console.print(f"{len(planned)} runs, {todo} to do, in {output}", highlight=False, soft_wrap=True)
     try:
         planned = with_features(planned, shared)
-        do(planned, output / "jobs", launcher, config_dirs, config.threads)
+        stopped = do(planned, output / "jobs", launcher, config_dirs, config.threads)
     except KeyboardInterrupt:
         console.print("what is done stays: the same command goes on from there", highlight=False)
         raise
@@ -44,8 +46,9 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     paths = write_report(content, output)
     for path in paths:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    if content.missing:
-        console.print(f"{content.missing} runs are another process's: the same command will show them", highlight=False)
+    if stopped is not None or content.missing:
+        reason = f"the launcher ended with {stopped}" if stopped is not None else "another process has them"
+        raise UserError(f"{content.missing} of {len(planned)} runs are not done ({reason}): the same command goes on")
     if content.failures:
         first = content.failures[0]
         raise UserError(
@@ -53,6 +56,17 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
             f" for {first.task}: {first.error}"
         )
     return paths
+
+
+def _check(config: Any) -> None:
+    """What would else be found wrong after hours."""
+    for name, least in (("resamples", 1), ("shown", 0)):
+        if not isinstance(config[name], int) or config[name] < least:
+            raise UserError(f"{name} is {config[name]!r}: give a whole number, {least} or more")
+    try:
+        Path(config.output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={config.output} cannot be made ({error.strerror}): give another folder") from None
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
