@@ -28,11 +28,11 @@ def ranking_csv(content: Content) -> str:
     header += ["best_model", "p_to_best", "adjusted_p_to_best"]
     for name in metrics:
         header += [f"{name}_{part}" for part in ("mean", "low", "high", "sd", "by_seed")]
-    lines: list[list[Cell]] = []
+    lines: list[list[Any]] = []
     for place in places(content):
         row, pair = place.row, place.comparison
-        line: list[Cell] = [row.task, row.budget, row.model, place.rank, row.training_samples]
-        line += [place.section.test_samples, " ".join(map(str, row.seeds)), place.section.metric, place.against]
+        line: list[Any] = [row.task, row.budget, row.model, place.rank, row.training_samples]
+        line += [place.section.test_samples, row.seeds, place.section.metric, place.against]
         line += [pair.p if pair else None, pair.adjusted if pair else None]
         for name in metrics:
             line += _whole(row.scores.get(name))
@@ -191,6 +191,8 @@ def _whole(estimate: Estimate | None) -> list[Cell]:
 
 
 def _plain(cell: Any) -> Cell:
-    """NumPy's numbers as Python's, whose repr is the number alone."""
+    """NumPy's numbers as Python's, whose repr is the number alone; several in one cell."""
+    if isinstance(cell, tuple):
+        return " ".join(map(str, cell))
     value: Cell = cell.item() if hasattr(cell, "item") else cell
     return value

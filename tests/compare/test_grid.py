@@ -283,3 +283,20 @@ def test_a_weights_file_that_is_a_single_file_is_told_by_what_is_in_it(tmp_path:
     assert told("a.safetensors", b"one") != told("a.safetensors", b"two")
     assert told("a.safetensors", b"two") == told("b.safetensors", b"two")
     assert told("a.safetensors", b"two")["other"] == [{"weights": "small"}]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"seeds": [0.5]}, "seeds is \\[0.5\\]: give numbers"),
+        ({"budgets": [0]}, "budget"),
+        ({"budgets": [200]}, "budget"),
+        ({"budgets": [float("nan")]}, "budget"),
+        ({"recipe": [3]}, "recipe must be a list of overrides"),
+        ({"recipe": "trainer=quick"}, "recipe must be a list of overrides"),
+        ({"models": {"m": ["data.size=32"]}}, "models.m sets data.size: models are compared on the same data"),
+    ],
+)
+def test_what_would_fail_in_every_run_is_refused_before_the_first(cells: Cells, values: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        cells(**values)

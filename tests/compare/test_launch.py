@@ -14,7 +14,7 @@ from satdifuser.compare.grid import Cell
 from satdifuser.compare.launch import do
 from satdifuser.compare.plan import Planned, plan
 from satdifuser.compare.shared import Shared
-from satdifuser.compare.worker import failure, result
+from satdifuser.compare.worker import failure, perform, result
 from satdifuser.errors import UserError
 
 Cells = Callable[..., list[Cell]]
@@ -114,3 +114,32 @@ def test_two_workers_do_what_one_does(cells: Cells, shared: Make, unet_model: li
     ]
     assert threads == [1, 1, 1]
     assert not list((tmp_path / "two" / "jobs").glob("*.yaml"))
+
+
+def test_a_launcher_that_dies_is_an_answer_and_what_was_done_before_stays(
+    cells: Cells, shared: Make, unet_model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shared()
+    planned = plan(cells(models={"unet": unet_model}, seeds=[0, 1]), made)
+
+    def killed(files: list[Path], *rest: object) -> None:
+        perform(files[0])
+        raise RuntimeError("a worker was killed\nand said nothing")
+
+    monkeypatch.setattr("satdifuser.compare.launch.launch", killed)
+    assert do(planned, made.output / "jobs") == "RuntimeError: a worker was killed"
+    assert [run.missing for run in planned] == [False, True]
+
+
+def test_an_error_that_a_run_cannot_note_is_not_lost(
+    cells: Cells, shared: Make, unet_model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shared()
+    planned = plan(cells(models={"unet": unet_model}), made)
+    monkeypatch.setattr("satdifuser.compare.worker._train", lambda *_: 1 / 0)
+
+    def full(*_: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr("satdifuser.compare.worker._note_failure", full)
+    assert do(planned, made.output / "jobs") == "OSError: full"

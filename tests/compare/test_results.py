@@ -166,6 +166,19 @@ def test_the_cost_of_a_stored_model_is_that_of_the_same_model_on_images(done_gri
         assert file_of(run_done(run))["test"] == pytest.approx(file_of(other)["test"], abs=1e-4)
 
 
+def test_an_encoder_that_runs_on_stored_latents_costs_once(done_grid: Any, tmp_path: Path) -> None:
+    store = OmegaConf.merge(done_grid.config.store, {"keep": "latents"})
+    cells = [cell for cell in expand(done_grid.config) if (cell.model, cell.task) == ("moe", "images")]
+    latents = Shared(tmp_path, store)
+    (run, *_) = with_features(plan([cell for cell in cells if cell.budget == 100][:1], latents), latents)
+    do([run], tmp_path / "jobs", threads=1)
+    assert run.folder is not None
+    one = Done(run.cell, run.folder, latents.extraction(run.cell), latents.facts(run.cell).parameters).cost()
+    other = runs_of(done_grid, "moe", "images", 100.0)[0].cost()
+    assert (one.total, one.trainable, one.flops) == (other.total, other.trainable, other.flops)
+    assert 0 < one.feature_bytes < other.feature_bytes
+
+
 def run_done(run: Any) -> Done:
     return Done(run.cell, run.folder, None, 0)
 
@@ -310,3 +323,28 @@ def test_different_environments_are_each_told_once(done_grid: Any, tmp_path: Pat
     (folder / "environment.json").write_text(json.dumps({**values, "device": "another", "time": "later"}))
     found = environments([*runs, replace(runs[0], folder=folder)])
     assert [one["device"] for one in found] == [values["device"], "another"]
+
+
+def test_answers_that_cannot_be_read_leave_their_run_out_with_the_reason(done_grid: Any, tmp_path: Path) -> None:
+    done = done_grid.done
+    broken = tmp_path / "broken"
+    shutil.copytree(done[0].folder, broken)
+    shutil.rmtree(broken / "predictions-test.zarr" / "truth")
+    results = Results([replace(done[0], folder=broken), *done[1:]], 100)
+    ((run, reason),) = results.leave_out_unreadable()
+    assert run.folder == broken
+    assert "cannot be read" in reason
+    assert len(results.done) == len(done) - 1
+    assert results.rows()
+
+
+def test_other_truths_of_the_same_samples_are_not_compared(done_grid: Any, tmp_path: Path) -> None:
+    first, second = [run for run in done_grid.done if run.cell.task == "images"][:2]
+    other = tmp_path / "other"
+    shutil.copytree(second.folder, other)
+    answers = second.predictions()
+    replace(answers, truth=(answers.truth + 1) % 3).save(other / "predictions-test.zarr")
+    results = Results([first, replace(second, folder=other)], 100)
+    ((run, reason),) = results.leave_out_unreadable()
+    assert run.folder == other
+    assert "was tested on other samples" in reason
