@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/satdifuser demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

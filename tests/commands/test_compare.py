@@ -27,6 +27,8 @@ from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import Trainer
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("compare")  # whose grid all of these tests read
+
 DATA = ["data.size=16", "data.splits.train.length=30", "data.splits.val.length=4", "data.splits.test.length=9"]
 TRAINER = ["trainer=quick", "trainer.max_steps=3", "trainer.batch_size=4", "trainer.eval_every=2"]
 HEAD = ["fusion.projection_dim=16"]
