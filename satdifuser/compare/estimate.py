@@ -37,8 +37,10 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
     import torch
 
     from satdifuser.commands.dry_run import duration
+    from satdifuser.engine.memory import keep_memory
     from satdifuser.report.tables import show as show_table
 
+    keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     stores = stores_to_make(shared, [run.cell for run in planned if run.missing])

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 Cell = str | int | float | None
 
+LOG_WIDTH = 120  # of tables where there is no terminal to fill
+
 _LATEX = {
     **{sign: "\\" + sign for sign in "{}$&#%_"},
     **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "|": r"\textbar{}"},
@@ -99,7 +101,8 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    terminal = Console()
+    (terminal if terminal.is_terminal else Console(width=LOG_WIDTH)).print(table)
 
 
 def _one_line(text: str) -> str:
