@@ -78,6 +78,10 @@ def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
 
 def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
     """One line for what Hydra says in many."""
+    launcher = re.search(r"Could not (?:find|load) 'hydra/launcher/([^']+)'", message)
+    if launcher:
+        remedy = "submitit comes with pip install 'satdifuser[launchers]', Ray with pip install 'satdifuser[ray]'"
+        return f"no hydra/launcher={launcher.group(1)} is installed: basic and joblib are there, {remedy}"
     missing = re.search(r"Could not find '([^']+)/([^']+)'", message)
     if missing:
         group, name = missing.groups()
@@ -98,6 +102,7 @@ def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
 def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
     """Every dotted key of the command's configuration with the groups that were chosen."""
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
 
     chosen = [override for override in overrides if override.partition("=")[0] in groups()]
     try:
@@ -109,7 +114,7 @@ def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
     def walk(node: Any, prefix: str) -> None:
         for name in node:
             found.append(prefix + str(name))
-            if hasattr(node[name], "items"):
+            if not OmegaConf.is_missing(node, name) and hasattr(node[name], "items"):
                 walk(node[name], f"{prefix}{name}.")
 
     walk(config, "")

@@ -26,6 +26,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     mine, passed, launcher = split_overrides(overrides)
     config = compose("compare", mine, config_dirs)
     _check(config)
+    compose("launch", [*launcher, "job=none"], config_dirs)  # a launcher that is not there is told before any work
     output = Path(config.output).resolve()
     shared = Shared(output, config.store, config.share_features)
     planned = plan(expand(config, passed, config_dirs), shared)

@@ -332,6 +332,10 @@ def test_torchrun_is_refused_in_one_line(
         (["trainer.max_step=3"], ["trainer.max_step"]),
         (["resample=3"], ["resample"]),
         (["budgets=10"], ["budgets"]),
+        (["resamples=many"], ["resamples is 'many'"]),
+        (["shown=-1"], ["shown is -1"]),
+        (["hydra/launcher=nope"], ["no hydra/launcher=nope is installed", "satdifuser[launchers]"]),
+        (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], ["no setting 'hydra.launcher.njobs'"]),
         (["seeds=[a]"], ["seed"]),
     ],
 )
