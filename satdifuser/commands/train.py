@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from satdifuser.model import FeatureModel
 
 
-def run(config: Any, quiet: bool = False) -> dict[str, Any]:
+def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     """Train, test the best checkpoint, write the run's folder, and give its result."""
     from omegaconf import OmegaConf
 
@@ -73,8 +73,9 @@ def run(config: Any, quiet: bool = False) -> dict[str, Any]:
     if accelerator.is_main_process:
         found.save(run_folder)
         run_folder.write_json("result.json", result)  # last: a run is done when it has one
-        if not quiet:
+        if draw:
             draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
+        if not quiet:
             scores = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
             console.print(f"test ({found.evaluation.samples} samples)  {scores}", highlight=False)
             console.print(

@@ -67,7 +67,7 @@ def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
         remember = getattr(build_data(config.data, split), "remember", None)
         if remember is not None:  # what one run of a process reads for all must not be in the first one's cost
             remember()
-    train.run(config, quiet=True)
+    train.run(config, quiet=True, draw=False)  # the report draws
 
 
 def hush() -> None:
