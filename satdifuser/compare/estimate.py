@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.build import assemble, build_data, build_encoder
-from satdifuser.compare.grid import Cell
+from satdifuser.compare.grid import SPLITS, Cell
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import failure, result
@@ -157,7 +157,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def _lengths(cell: Cell) -> dict[str, int]:
-    return {split: len(build_data(cell.config.data, split)) for split in ("train", "val", "test")}
+    return {split: len(build_data(cell.config.data, split)) for split in SPLITS}
 
 
 def seconds_of(cell: Cell, pace: Pace) -> float:

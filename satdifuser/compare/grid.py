@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from satdifuser.config import compose, groups
 from satdifuser.data.budgets import check_percent
 from satdifuser.errors import UserError
 
+SPLITS = ("train", "val", "test")  # that every run reads
 # Settings that say where and how fast, and not what comes out.
 PASSING = ("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard")
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
@@ -38,6 +39,10 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """What its result depends on, as plain values."""
+        return self._settings
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
         from omegaconf import OmegaConf
 
         values: Any = OmegaConf.to_container(self.config, resolve=True)
@@ -99,8 +104,7 @@ def merged(*parts: Iterable[str]) -> list[str]:
         before = next((place for place, other in enumerate(found) if _key(other) == key), None)
         if before is not None:
             gone = _settings_of(key)
-            kept = [other for other in found[before + 1 :] if not (gone and _key(other).startswith(gone))]
-            found = found[:before] + kept
+            found = found[:before] + [other for other in found[before + 1 :] if not _key(other).startswith(gone)]
         found.append(override)
     return found
 
@@ -120,8 +124,6 @@ class _Axes:
     """Overrides of the command line by what they vary: models, tasks, budgets, seeds, or nothing."""
 
     def __init__(self, passed: Sequence[str]) -> None:
-        self.models: dict[str, list[str]] = {}
-        self.tasks: dict[str, list[str]] = {}
         self.budgets: list[float] = []
         self.seeds: list[int] = []
         fixed: list[str] = []

@@ -6,13 +6,12 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.worker import FAILED, failure, job, result
 from satdifuser.config import config_root, explained, search_path
-from satdifuser.engine.progress import bar, console
+from satdifuser.engine.progress import Shown, bar, console
 from satdifuser.errors import UserError, one_line
 
 LOOK_SECONDS = 0.5
@@ -82,7 +81,7 @@ def quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-class Watch:
+class Watch(Shown):
     """A bar over the runs and a line for each that ends, wherever they are done: it looks at their folders."""
 
     def __init__(self, runs: Mapping[Path, str]) -> None:
@@ -92,17 +91,15 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        super().__enter__()
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: Any) -> None:
         self._stop.set()
         self._thread.join()
         self._say_ended()
-        self._bar.stop()
+        super().__exit__(*ended)
 
     def _look(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):

@@ -11,11 +11,9 @@ from typing import Any
 
 from satdifuser import __version__
 from satdifuser.build import build_data, build_encoder
-from satdifuser.compare.grid import Cell, digest, with_digests
+from satdifuser.compare.grid import SPLITS, Cell, digest
 from satdifuser.compare.worker import claimed, hush
 from satdifuser.errors import UserError, one_line
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,7 @@ class Shared:
         """Where the store of the cell's features is, or will be; None where its encoder runs on images."""
         if not self.stored(cell):
             return None
-        data = with_digests(cell.settings()["data"])
-        name = digest([self.facts(cell).spec, data, self.data_digest(cell), self._form()])
+        name = digest([self.facts(cell).spec, cell.settings()["data"], self.data_digest(cell), self._form()])
         return self.output / "features" / f"{name}.zarr"
 
     def _form(self) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from satdifuser.compare.grid import SPLITS
 from satdifuser.errors import one_line
 
 FAILED = "failed.json"
@@ -63,7 +64,7 @@ def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
         torch.cuda.set_device(number % torch.cuda.device_count())
     _forget_another(folder, config)
     (folder / FAILED).unlink(missing_ok=True)
-    for split in ("train", "val", "test") if config.features is None else ():
+    for split in SPLITS if config.features is None else ():
         remember = getattr(build_data(config.data, split), "remember", None)
         if remember is not None:  # what one run of a process reads for all must not be in the first one's cost
             remember()
@@ -94,9 +95,11 @@ def _forget_another(folder: Path, config: Any) -> None:
 @contextlib.contextmanager
 def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
     """Whether this process has something to itself, now or once who has it ends; a claim ends with its process."""
+    from satdifuser.store.disk import locked
+
     while True:
         with path.open("w") as file:
-            if not _lock(file, wait):
+            if not locked(file, wait):
                 yield False
                 return
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
@@ -106,18 +109,6 @@ def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
         if not wait:  # who had it has just ended, and removed the file that was locked here
             yield False
             return
-
-
-def _lock(file: Any, wait: bool) -> bool:
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # a system or a disk without locks
-        pass
-    return True
 
 
 def result(folder: Path) -> dict[str, Any] | None:

@@ -88,16 +88,23 @@ def sustained_write(folder: Path, most: int = 4 * 2**30, seconds: float = 10.0) 
 def lock(path: Path, store: str | Path) -> Any:
     """Hold a lock until this process ends; two runs that fill one store would spoil each other's work."""
     file = path.open("w")
+    if not locked(file):
+        file.close()
+        raise UserError(f"another run is writing {store}: wait for it, or give another store.path")
+    return file
+
+
+def locked(file: Any, wait: bool = False) -> bool:
+    """Lock an open file, now or once who has it ends; False where another has it."""
     try:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        file.close()
-        raise UserError(f"another run is writing {store}: wait for it, or give another store.path") from None
+        return False
     except (ImportError, OSError):  # a system or a disk without locks
         pass
-    return file
+    return True
 
 
 @contextlib.contextmanager
