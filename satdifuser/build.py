@@ -42,11 +42,15 @@ def make(node: Any, **kwargs: Any) -> Any:
 
 def build_data(config: Any, split: str) -> LabelledDataset:
     """One split of the configured data set: its own arguments are those of `data` and of `data.splits.<split>`."""
+    from hydra.utils import get_class
+
     if split not in config.splits:
         raise UserError(
             f"data has no split {split!r}: it has {', '.join(config.splits)}{nearest(split, config.splits)}"
         )
-    common = {key: value for key, value in config.items() if key not in ("splits", "sensor")}
+    common = {key: value for key, value in config.items() if key != "splits"}
+    if "sensor" not in inspect.signature(get_class(config._target_)).parameters:
+        common.pop("sensor", None)  # it is the encoder's to know
     data: LabelledDataset = make({**common, **config.splits[split]})
     return data
 

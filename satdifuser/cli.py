@@ -64,6 +64,16 @@ COMMANDS = {
         ),
         composes=True,
     ),
+    "pretrain": Command(
+        "satdifuser.commands.pretrain",
+        "a small diffusion model on unlabelled images, in pixels or in the latents of a VAE",
+        (
+            "satdifuser pretrain run=runs/pretrain",
+            "satdifuser pretrain data=image_folder data.root=EuroSAT_RGB data@mix=synthetic",
+            "satdifuser pretrain data=image_folder data.root=IMAGES vae.weights=small",
+            "satdifuser pretrain run=runs/pretrain resume=true",
+        ),
+    ),
     "taps": Command(
         "satdifuser.commands.taps",
         "every place where a diffusion backbone's features can be read (no weights needed)",

@@ -6,10 +6,11 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_data, build_encoder
+from satdifuser.commands.skipping import list_skipped, skips, without_faults
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run(config: Any) -> str:
     from satdifuser.store.place import place_of
 
     keep_memory()
-    skip = _on_error(config.on_error)
+    skip = skips(config.on_error)
     path, form = str(config.store.path), Form(config.store.dtype, config.store.keep)
     processes = Processes.launched()
     names = list(config.store.splits or config.data.splits)
@@ -56,7 +57,7 @@ def run(config: Any) -> str:
     workers = _workers(config.store.workers, device, processes)
     skipped: list[dict[str, str]] = []
     if skip:
-        data, skipped = _without_faults(data, sample_check(encoder), workers, processes)
+        data, skipped = without_faults(data, sample_check(encoder), workers, processes)
     plan = _plan(config, encoder, form, data, skipped)
     if config.dry_run:
         from satdifuser.commands.dry_run import show
@@ -73,7 +74,7 @@ def run(config: Any) -> str:
     if processes.main:
         size = sum(size for size, _ in FeatureStore(path).manifest.files.values())
         say(f"wrote {path}: {plan.samples} samples, {len(plan.spec.taps)} taps, {size / 1e6:.0f} MB")
-        _list_skipped(skipped, say)
+        list_skipped(skipped, say, "the store's attribute 'skipped'")
     return path
 
 
@@ -147,25 +148,6 @@ def _kept_spec(encoder: nn.Module, form: Form) -> Any:
     return encoder.latent_spec
 
 
-def _without_faults(
-    data: JoinedSplits, check: Any, workers: int, processes: Processes
-) -> tuple[JoinedSplits, list[dict[str, str]]]:
-    """Look at every sample once: which rows there are must be known before the first is written."""
-    from satdifuser.data.batches import OrderedBatches, faults
-    from satdifuser.engine.progress import bar
-
-    found: list[tuple[int, str]] = []
-    batches = OrderedBatches(len(data), 32, processes.rank, processes.world)
-    with bar("images", quiet=not processes.main) as progress:
-        task = progress.add_task("looking for bad samples", total=len(batches) * 32)
-        for bad in faults(data, batches, workers, check):
-            found += bad
-            progress.advance(task, 32)
-    reasons = dict(sorted(processes.gathered(found)))
-    skipped = [{"id": data.sample_id(row), "reason": reason} for row, reason in reasons.items()]
-    return data.without(set(reasons)), skipped
-
-
 def _device(processes: Processes) -> torch.device:
     import torch
 
@@ -181,23 +163,6 @@ def _workers(wanted: int | None, device: torch.device, processes: Processes) -> 
     if wanted is not None:
         return wanted
     return min(8, max(1, (os.cpu_count() or 1) // processes.world)) if device.type == "cuda" else 0
-
-
-def _on_error(word: str) -> bool:
-    """Whether bad samples are skipped."""
-    if word not in ("stop", "skip"):
-        raise UserError(f"on_error is {word!r}: it can be stop or skip")
-    return word == "skip"
-
-
-def _list_skipped(skipped: list[dict[str, str]], say: Callable[[str], None]) -> None:
-    shown = 20
-    if skipped:
-        say(f"skipped {len(skipped)} samples (all of them in the store's attribute 'skipped'):")
-    for sample in skipped[:shown]:
-        say(f"  {sample['reason']}")
-    if len(skipped) > shown:
-        say(f"  and {len(skipped) - shown} more")
 
 
 def _same(store: FeatureStore, spec: Any, form: Form, config: Any, names: Sequence[str]) -> None:

@@ -80,6 +80,9 @@ SENTINEL2 = Sensor(
     ),
 )
 
+SENTINEL2_RGB = Sensor("Sentinel-2 RGB", tuple(SENTINEL2.bands[i] for i in SENTINEL2.index(["B04", "B03", "B02"])))
+"""What pictures made of Sentinel-2 have: red, green and blue."""
+
 
 def find_sensor(sensor: Sensor | str) -> Sensor:
     """A sensor by its dotted path, so that a configuration can name one that a data set's own file defines.

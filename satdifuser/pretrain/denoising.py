@@ -1,0 +1,91 @@
+"""The diffusion objective: how well a UNet tells, at every level of noise, what of an image is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from satdifuser.diffusion.noise import batch_noise
+from satdifuser.errors import UserError
+from satdifuser.pretrain.draws import Draws
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+class Denoising(nn.Module):
+    """A UNet, the noise schedule that it learns, and, in latent space, the frozen VAE before it.
+
+    `forward` gives the loss of each image at a random level, weighted by min-SNR (Hang et al. 2023): the squared error
+    counts as min(SNR, gamma) times that of the clean image, so that easy levels do not drown the others; `gamma` null
+    leaves the plain error.
+    """
+
+    signal: Tensor
+    sigma: Tensor
+    weight: Tensor
+
+    def __init__(self, unet: Any, scheduler: Any, *, vae: Any = None, gamma: float | None = 5.0, seed: int = 0) -> None:
+        super().__init__()
+        self.unet, self.scheduler, self.seed = unet, scheduler, seed
+        self.vae = None if vae is None else vae.eval().requires_grad_(False)
+        self.prediction = scheduler.config.prediction_type
+        if self.prediction not in PREDICTIONS:
+            raise UserError(f"schedule.prediction_type is {self.prediction!r}: it can be {', '.join(PREDICTIONS)}")
+        kept = scheduler.alphas_cumprod.double()
+        self.register_buffer("signal", kept.sqrt().float(), persistent=False)
+        self.register_buffer("sigma", (1 - kept).sqrt().float(), persistent=False)
+        self.register_buffer("weight", _min_snr(kept, self.prediction, gamma).float(), persistent=False)
+
+    def train(self, mode: bool = True) -> Denoising:
+        super().train(mode)
+        if self.vae is not None:
+            self.vae.eval()
+        return self
+
+    def forward(self, images: Tensor, draws: Draws) -> Tensor:
+        clean = self.latents(images)
+        levels = draws.levels(len(self.weight))
+        return self.error(clean, draws.normal(tuple(clean.shape[1:])), levels) * self.weight[levels]
+
+    def latents(self, images: Tensor) -> Tensor:
+        """What the UNet denoises: the pixels, or what the VAE makes of them."""
+        if self.vae is None:
+            return images
+        with torch.no_grad():
+            latents = self.vae.encode(images).latent_dist.mean.float()
+        return (latents - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config["scaling_factor"]
+
+    def error(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """Mean squared error of the prediction, for each image."""
+        signal, sigma = (table[levels].view(-1, 1, 1, 1) for table in (self.signal, self.sigma))
+        target = {"epsilon": noise, "sample": clean}.get(self.prediction)
+        if target is None:
+            target = signal * noise - sigma * clean
+        found = self.unet(signal * clean + sigma * noise, levels, return_dict=False)[0]
+        return (found.float() - target).square().mean((1, 2, 3))
+
+    @torch.no_grad()
+    def by_level(self, images: Tensor, ids: Sequence[str], levels: Sequence[int], batch: int = 64) -> dict[str, float]:
+        """The unweighted error at some levels, with noise that depends on seed, id and level alone."""
+        found = {}
+        for level in levels:
+            errors = []
+            for first in range(0, len(images), batch):
+                clean = self.latents(images[first : first + batch])
+                noise = batch_noise(self.seed, ids[first : first + batch], level, clean)
+                table = torch.full((len(clean),), level, device=clean.device)
+                errors.append(self.error(clean, noise, table).double())
+            found[str(level)] = float(torch.cat(errors).mean())
+        return found
+
+
+def _min_snr(kept: Tensor, prediction: str, gamma: float | None) -> Tensor:
+    """What the squared error of a level counts, by the kind of prediction."""
+    snr = kept / (1 - kept)
+    if gamma is None:
+        return torch.ones_like(snr)
+    capped = snr.clamp(max=gamma)
+    return {"epsilon": capped / snr, "v_prediction": capped / (snr + 1), "sample": capped}[prediction]

@@ -1,0 +1,50 @@
+"""The chance in a step of pretraining: a function of (seed, step), the same for any number of processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Random numbers for the images of a step, of which this process has every `world`-th.
+
+    All numbers of the step are drawn, and this process's are kept: a run with two processes sees what one alone sees.
+    """
+
+    def __init__(
+        self, seed: int, step: int, total: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        self.generator = torch.Generator(device=device).manual_seed(seed * 1_000_003 + step)
+        self.total, self.mine, self.device = total, slice(rank, None, world), torch.device(device)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers of a shape, for each image."""
+        return torch.randn((self.total, *shape), generator=self.generator, device=self.device)[self.mine]
+
+    def integers(self, below: int) -> Tensor:
+        """A whole number for each image, each as likely as any other."""
+        return torch.randint(below, (self.total,), generator=self.generator, device=self.device)[self.mine]
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand((self.total, *shape), generator=self.generator, device=self.device)[self.mine]
+
+    def levels(self, below: int) -> Tensor:
+        """Whole numbers that together cover the range evenly: one in each of as many equal parts as there are images.
+
+        Each is uniform for itself, and their mean loss varies less than that of independent draws.
+        """
+        places = torch.randperm(self.total, generator=self.generator, device=self.device)
+        within = torch.rand(self.total, generator=self.generator, device=self.device)
+        return ((places + within) * (below / self.total)).long().clamp(max=below - 1)[self.mine]
+
+
+def any_side_up(images: Tensor, draws: Draws) -> Tensor:
+    """Each image in one of the eight ways in which a square can lie: from above no side is up."""
+    ways = draws.integers(8)
+    result = images.clone()
+    for way in range(8):
+        chosen = ways == way
+        turned = torch.rot90(images[chosen], way % 4, (2, 3))
+        result[chosen] = turned.flip(3) if way >= 4 else turned
+    return result

@@ -1,0 +1,55 @@
+"""The result of pretraining as others read it: a folder in diffusers' layout, with how it came about."""
+
+from __future__ import annotations
+
+import copy
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from satdifuser.diffusion.files import quiet
+from satdifuser.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def check_precision(word: str) -> None:
+    if word not in PRECISIONS:
+        raise UserError(f"export is {word!r}: it can be {', '.join(PRECISIONS)}")
+
+
+def export(folder: Path, parts: Mapping[str, Any], precision: str, provenance: Mapping[str, Any]) -> Path:
+    """Write models and scheduler by their names in the layout (unet, vae, scheduler); the folder appears whole."""
+    import diffusers
+
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    index: dict[str, Any] = {"_class_name": "DDPMPipeline", "_diffusers_version": diffusers.__version__}
+    for name, part in parts.items():
+        index[name] = ["diffusers", type(part).__name__]
+        if isinstance(part, torch.nn.Module):
+            with quiet():
+                part = copy.deepcopy(part).cpu().to(PRECISIONS[precision])
+        part.save_pretrained(partial / name)
+    (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (partial / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    return partial.replace(folder)
+
+
+def machine(processes: int) -> dict[str, Any]:
+    """What it was made with, without the machine's name."""
+    names = ("torch", "diffusers", "numpy")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "versions": {name: metadata.version(name) for name in names},
+        "machine": f"{processes} x {device}" if processes > 1 else f"{device}, {platform.machine()}",
+    }

@@ -1,0 +1,57 @@
+"""Pictures of what a diffusion model makes of pure noise: a look at training, no measure of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from satdifuser.diffusion.noise import batch_noise
+from satdifuser.pretrain.denoising import Denoising
+
+
+@torch.no_grad()
+def sample(objective: Denoising, count: int, steps: int = 50) -> Tensor:
+    """Images in [-1, 1], by deterministic DDIM from noise that depends on the objective's seed alone."""
+    from diffusers import DDIMScheduler
+
+    unet = objective.unet
+    scheduler = DDIMScheduler.from_config(
+        objective.scheduler.config, clip_sample=objective.vae is None, set_alpha_to_one=False, steps_offset=1
+    )
+    scheduler.set_timesteps(steps)
+    shape = (count, unet.config["in_channels"], unet.config["sample_size"], unet.config["sample_size"])
+    like = torch.empty(shape, device=objective.weight.device)
+    noisy = batch_noise(objective.seed, [f"sample-{number}" for number in range(count)], 0, like)
+    for level in scheduler.timesteps:
+        table = torch.full((count,), int(level), device=noisy.device)
+        noisy = scheduler.step(unet(noisy, table, return_dict=False)[0].float(), level, noisy).prev_sample
+    return noisy.clamp(-1, 1) if objective.vae is None else _decoded(objective.vae, noisy)
+
+
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    plain = latents / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)
+    decoded: Tensor = vae.decode(plain).sample
+    return decoded.float().clamp(-1, 1)
+
+
+def save_grid(images: Tensor, path: Path, scale: int = 2, gap: int = 2) -> Path:
+    """The images' first three channels (or the only one), in rows, as a PNG; the brightest is a little overexposed."""
+    from PIL import Image
+
+    shown = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+    pixels = (((shown + 1) / 2 * 1.3).clamp(0, 1) * 255).round().byte().cpu()
+    columns = math.ceil(math.sqrt(len(pixels)))
+    rows, side = math.ceil(len(pixels) / columns), pixels.shape[-1]
+    sheet = torch.full((3, rows * (side + gap) + gap, columns * (side + gap) + gap), 255, dtype=torch.uint8)
+    for number, image in enumerate(pixels):
+        top, left = gap + number // columns * (side + gap), gap + number % columns * (side + gap)
+        sheet[:, top : top + side, left : left + side] = image
+    picture = Image.fromarray(sheet.permute(1, 2, 0).numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(partial, "PNG")
+    return partial.replace(path)

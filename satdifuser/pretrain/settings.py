@@ -1,0 +1,41 @@
+"""The settings of a pretraining run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from satdifuser.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`batch_size` is what one optimiser step sees, over all processes; `ema` null: the last weights are the result."""
+
+    steps: int = 5000
+    batch_size: int = 64
+    lr: float = 6e-4
+    min_lr: float = 0.0
+    warmup: int = 250
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = 1.0
+    ema: float | None = 0.999
+    mixed_precision: str = "no"
+    augment: bool = True
+    eval_every: int = 500
+    eval_images: int = 256
+    levels: tuple[int, ...] = (21, 61, 161, 301, 501, 801)
+    samples: int = 16
+    workers: int = 0
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "lr", "eval_every", "eval_images"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"recipe.{name} is {getattr(self, name)}: it must be above 0")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise UserError(f"recipe.ema is {self.ema}: give null, or a decay from 0 to below 1")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise UserError(f"recipe.mixed_precision is {self.mixed_precision!r}: it can be no, bf16 or fp16")
+        if self.samples < 0:
+            raise UserError(f"recipe.samples is {self.samples}: it must be 0 (no pictures) or more")
