@@ -133,11 +133,11 @@ def _attention() -> list[Finding]:
 def _weights() -> list[Finding]:
     if not _version("diffusers"):
         return []
-    from satdifuser.diffusion.loading import SMALL, pixel_unet
+    from satdifuser.diffusion.loading import SMALL, unconditional
     from satdifuser.errors import UserError
 
     try:
-        backbone = pixel_unet("small")
+        backbone = unconditional("small")
     except UserError as error:
         return [Finding("fail", "encoder=small", str(error))]
     size = (SMALL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 1e6
@@ -153,7 +153,7 @@ def _folders() -> list[Finding]:
     from satdifuser.config import compose
 
     found = []
-    for name in ("diffusionsat", "stable_diffusion", "pixel_unet"):
+    for name in ("diffusionsat", "stable_diffusion", "unconditional"):
         weights = str(compose("extract", [f"encoder={name}"]).encoder.backbone.weights)
         there = Path(weights).expanduser().is_dir()
         setting = f"encoder={name}"

@@ -45,7 +45,7 @@ def run(config: Any, quiet: bool = False) -> Path:
     accelerator.wait_for_everyone()
     model = Stages(config, recipe, folder, images, held_out, accelerator, quiet).run()
     if accelerator.is_main_process and not quiet:
-        say(f"wrote {model}: load it with encoder=pixel_unet encoder.backbone.weights={model}")
+        say(f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}")
     return model
 
 

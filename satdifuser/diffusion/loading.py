@@ -23,7 +23,7 @@ SOURCES = {
     "diffusionsat": "DiffusionSat's own repository (samar-khanna/DiffusionSat) links its checkpoints: unpack one and"
     " give its folder as encoder.backbone.weights",
     "stable_diffusion": "give a folder or a hub name in diffusers' layout as encoder.backbone.weights",
-    "pixel_unet": "give a folder in diffusers' layout (unet/, scheduler/), or encoder.backbone.weights=small",
+    "unconditional": "give a folder in diffusers' layout (unet/, scheduler/), or encoder.backbone.weights=small",
 }
 # of UNet, VAE and scheduler
 SETTINGS = (
@@ -52,26 +52,34 @@ class Backbone:
     blueprint: bool = False
 
 
-def pixel_unet(weights: str = "small", *, name: str | None = None, seed: int = 0, blueprint: bool = False) -> Backbone:
-    """An unconditional `UNet2DModel` in diffusers' layout (`unet/`, `scheduler/`).
+def unconditional(
+    weights: str = "small", *, name: str | None = None, seed: int = 0, blueprint: bool = False
+) -> Backbone:
+    """An unconditional `UNet2DModel` in diffusers' layout (`unet/`, `scheduler/`), of latents if it has a `vae/`.
 
     `weights` is a folder or a hub name; `small` means the weights that the package ships, and `random` their
     architecture with fresh weights drawn from `seed` (the control that every claim about pretraining needs).
     """
-    from diffusers import UNet2DModel
+    from diffusers import AutoencoderKL, UNet2DModel
 
     shipped = weights in ("small", "random")
-    folder = SMALL if shipped else find_folder(weights, "a pixel-space diffusion model", SOURCES["pixel_unet"])
+    folder = SMALL if shipped else find_folder(weights, "an unconditional diffusion model", SOURCES["unconditional"])
     config = read_config(folder / "unet" / "config.json", ("UNet2DModel",), "UNet")
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise UserError(f"{folder / 'unet'} is conditioned on classes: an unconditional UNet2DModel is expected")
     scheduler = load_scheduler(folder)
     unet = _build(UNet2DModel, config, folder / "unet", weights == "random", seed, blueprint)
+    vae = None
+    if (folder / "vae").is_dir():
+        vae_config = read_config(folder / "vae" / "config.json", ("AutoencoderKL",), "VAE")
+        vae = _encoding(_build(AutoencoderKL, vae_config, folder / "vae", False, seed, blueprint))
+    parts = (unet,) if vae is None else (unet, vae)
     return Backbone(
         unet=unet,
         scheduler=scheduler,
         name=name or (f"{weights}-diffusion" if shipped else _name(weights, folder)),
-        fingerprint="" if blueprint else fingerprint(unet, _settings(unet, scheduler)),
+        fingerprint="" if blueprint else fingerprint(*parts, _settings(*parts, scheduler)),
+        vae=vae,
         blueprint=blueprint,
     )
 
@@ -131,8 +139,7 @@ def _latent(
         config = {**config, "use_metadata": False, "num_metadata": 0}
     _refuse_other_conditions(config, folder)
     unet = _build(cls, config, find_unet(folder, satellite), random, seed, blueprint)
-    vae = _build(AutoencoderKL, vae_config, folder / "vae", random, seed, blueprint)
-    vae.decoder, vae.post_quant_conv = None, None  # a third of its weights, and never used
+    vae = _encoding(_build(AutoencoderKL, vae_config, folder / "vae", random, seed, blueprint))
     width = unet.config["cross_attention_dim"]
     if random or blueprint:
         text = torch.randn(1, architectures.TOKENS, width, generator=torch.Generator().manual_seed(seed))
@@ -165,6 +172,12 @@ def _build(cls: Any, config: dict[str, Any], folder: Path, random: bool, seed: i
             return cls.from_config(config).eval()
     override = {key: config[key] for key in ("use_metadata", "num_metadata") if key in config}
     return load_model(cls, folder, torch_dtype=torch.float32, **override)
+
+
+def _encoding(vae: Any) -> Any:
+    """The VAE without its decoder: a third of its weights, and never used."""
+    vae.decoder, vae.post_quant_conv = None, None
+    return vae
 
 
 def _name(weights: str, folder: Path) -> str:

@@ -253,7 +253,7 @@ def test_two_workers_give_the_tables_of_one(whole: Path, compare: Compare, tmp_p
 def test_a_bad_model_is_told_and_the_others_are_done(
     compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    models = {"bad": ["encoder=pixel_unet", "encoder.backbone.weights=/nowhere"], "net": UNET}
+    models = {"bad": ["encoder=unconditional", "encoder.backbone.weights=/nowhere"], "net": UNET}
     assert compare(models=models, seeds=[0]) == 2
     said = one_line(capsys)
     assert "1 of 2 runs failed" in said

@@ -16,7 +16,7 @@ from satdifuser.config import compose
 def nothing_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A folder without checkpoints, and no environment that names any."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DIFFUSIONSAT_WEIGHTS", "STABLE_DIFFUSION_WEIGHTS", "PIXEL_UNET_WEIGHTS"):
+    for name in ("DIFFUSIONSAT_WEIGHTS", "STABLE_DIFFUSION_WEIGHTS", "UNCONDITIONAL_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -104,7 +104,7 @@ def test_random_weights_are_not_looked_for(capsys: pytest.CaptureFixture) -> Non
 
 
 def test_the_weights_of_a_folder_are_not_read(capsys: pytest.CaptureFixture, unweighted: Path) -> None:
-    words = ["encoder=pixel_unet", f"encoder.backbone.weights={unweighted}", "data.size=64"]
+    words = ["encoder=unconditional", f"encoder.backbone.weights={unweighted}", "data.size=64"]
     text = printed(capsys, *words, "encoder.taps=[mid_block, {block: up, module: conv2, index: -1}]")
     assert "no folder" not in text
     table = rows(text)
@@ -123,7 +123,7 @@ def test_the_weights_of_a_folder_are_not_read(capsys: pytest.CaptureFixture, unw
 
 def test_listing_draws_no_random_numbers(capsys: pytest.CaptureFixture, unweighted: Path) -> None:
     state = torch.random.get_rng_state()
-    printed(capsys, "encoder=pixel_unet", f"encoder.backbone.weights={unweighted}")
+    printed(capsys, "encoder=unconditional", f"encoder.backbone.weights={unweighted}")
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -137,7 +137,7 @@ def test_the_default_encoder_marks_the_taps_of_its_configuration(capsys: pytest.
     [
         (["encoder=unet"], ["lists the taps of a diffusion backbone", "encoder=small"]),
         (["encoder=vit"], ["lists the taps of a diffusion backbone", "encoder=small"]),
-        (["encoder=pixel_unet"], ["no folder", "checkpoints/pixel_unet"]),
+        (["encoder=unconditional"], ["no folder", "checkpoints/unconditional"]),
         (["encoder.taps=[midblock]"], ["no tap 'midblock'", "did you mean mid_block"]),
         (["encoder.taps=[up_blocks.0.resnets.1.conv3]"], ["did you mean", "up_blocks.0.resnets.1.conv2"]),
         (["encoder.taps=[{module: cnov2}]"], ["no module 'cnov2'", "did you mean conv2"]),

@@ -52,7 +52,7 @@ def test_the_dry_run_lists_every_run_with_its_needs_and_its_state_and_does_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(estimate, "CALLS", 1)
-    bad = ["encoder=pixel_unet", "encoder.backbone.weights=/nowhere"]
+    bad = ["encoder=unconditional", "encoder.backbone.weights=/nowhere"]
     models = {
         "stored": small_model,
         "other": [*small_model, "encoder.seed=1"],

@@ -242,7 +242,7 @@ def test_another_file_of_weights_of_the_same_name_is_another_model(tmp_path: Pat
 
     def settings() -> dict[str, object]:
         grid._file_digest.cache_clear()  # as in another process
-        (cell,) = cells(models={"m": ["encoder=pixel_unet", f"encoder.backbone.weights={weights}"]})
+        (cell,) = cells(models={"m": ["encoder=unconditional", f"encoder.backbone.weights={weights}"]})
         return cell.settings()["encoder"]
 
     (weights / "a.bin").write_bytes(b"one")
@@ -259,7 +259,7 @@ def test_weights_that_were_moved_are_the_same_model(tmp_path: Path, cells: Cells
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.bin").write_bytes(b"one")
-        (cell,) = cells(models={"m": ["encoder=pixel_unet", f"encoder.backbone.weights={tmp_path / name}"]})
+        (cell,) = cells(models={"m": ["encoder=unconditional", f"encoder.backbone.weights={tmp_path / name}"]})
         found.append(grid.digest(cell.settings()))
     assert found[0] == found[1]
 

@@ -76,7 +76,7 @@ def test_features_can_be_left_unshared(cells: Cells, shared: Make) -> None:
 
 
 def test_an_encoder_without_weights_fails_for_its_own_runs_alone(cells: Cells, shared: Make) -> None:
-    bad = ["encoder=pixel_unet", "encoder.backbone.weights=/nowhere"]
+    bad = ["encoder=unconditional", "encoder.backbone.weights=/nowhere"]
     found = cells(models={"bad": bad, "good": ["encoder=small"]}, seeds=[0, 1])
     made = shared()
     with pytest.raises(UserError) as refused:
@@ -98,7 +98,7 @@ def test_an_encoder_that_is_wrong_in_itself_is_built_once(
         return build_encoder(config)
 
     monkeypatch.setattr("satdifuser.compare.shared.build_encoder", build)
-    bad = ["encoder=pixel_unet", "encoder.backbone.weights=/nowhere"]
+    bad = ["encoder=unconditional", "encoder.backbone.weights=/nowhere"]
     plan(cells(models={"bad": bad, "good": ["encoder=small"]}, seeds=[0, 1, 2], budgets=[50, 100]), shared())
     assert len(built) == 2
     plan(cells(models={"good": ["encoder=small"]}), shared())  # as in another process: the facts are on disk

@@ -13,7 +13,7 @@ from satdifuser.baselines.unet import UNetEncoder
 from satdifuser.data.bands import SENTINEL2, Band, Sensor
 from satdifuser.data.inputs import RGB, ImageInput, SampleCheck, sample_check
 from satdifuser.diffusion.encoder import DiffusionEncoder
-from satdifuser.diffusion.loading import pixel_unet
+from satdifuser.diffusion.loading import unconditional
 from satdifuser.errors import UserError
 
 
@@ -222,7 +222,7 @@ def test_a_samples_metadata_must_be_there_as_long_as_the_network_reads_and_known
 
 def test_an_encoder_states_what_it_needs_or_its_declared_input_does() -> None:
     prepare = ImageInput(["B04", "B03", "B02"], size=16)
-    diffusion = DiffusionEncoder(pixel_unet(), prepare=prepare, taps=["mid_block"], timesteps=[21], image_size=16)
+    diffusion = DiffusionEncoder(unconditional(), prepare=prepare, taps=["mid_block"], timesteps=[21], image_size=16)
     unet = UNetEncoder(prepare=prepare, image_size=16, width=8)
     for encoder in (diffusion, unet):
         check = sample_check(encoder)

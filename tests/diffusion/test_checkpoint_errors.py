@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from satdifuser.diffusion.loading import Backbone, diffusionsat, pixel_unet, stable_diffusion
+from satdifuser.diffusion.loading import Backbone, diffusionsat, stable_diffusion, unconditional
 from satdifuser.errors import UserError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -177,7 +177,7 @@ def test_models_of_another_kind_are_refused(
     config = latent_copy / "unet" / "config.json"
     assert f"{config} describes a UNet2DModel, but a UNet2DConditionModel is expected" in complaint(latent_copy)
     files.edit(config, num_class_embeds=3)
-    assert f"{latent_copy / 'unet'} is conditioned on classes" in complaint(latent_copy, pixel_unet)
+    assert f"{latent_copy / 'unet'} is conditioned on classes" in complaint(latent_copy, unconditional)
 
 
 @pytest.mark.parametrize("blueprint", [False, True])

@@ -14,7 +14,7 @@ from satdifuser.bank import BankError
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.inputs import ImageInput
 from satdifuser.diffusion.encoder import DiffusionEncoder
-from satdifuser.diffusion.loading import Backbone, pixel_unet
+from satdifuser.diffusion.loading import Backbone, unconditional
 from satdifuser.diffusion.noise import sample_noise
 from satdifuser.errors import UserError
 
@@ -25,7 +25,7 @@ BANDS = ["B04", "B08", "B02"]
 
 @pytest.fixture
 def backbone(tiny_folder: Path) -> Backbone:
-    return pixel_unet(str(tiny_folder))
+    return unconditional(str(tiny_folder))
 
 
 def build(backbone: Backbone, **changes: Any) -> DiffusionEncoder:

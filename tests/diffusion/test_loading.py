@@ -17,7 +17,7 @@ from satdifuser.build import build_encoder
 from satdifuser.config import compose
 from satdifuser.data.scenes import SCALE, render
 from satdifuser.data.synthetic import FIRST
-from satdifuser.diffusion.loading import SMALL, fingerprint, pixel_unet
+from satdifuser.diffusion.loading import SMALL, fingerprint, unconditional
 from satdifuser.errors import UserError
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -31,7 +31,7 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
 
 def complaint(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        pixel_unet(str(folder))
+        unconditional(str(folder))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -40,7 +40,7 @@ def complaint(folder: Path) -> str:
 def test_weights_and_schedule_are_those_that_diffusers_reads(tiny_folder: Path) -> None:
     from diffusers import DDPMScheduler, UNet2DModel
 
-    backbone = pixel_unet(str(tiny_folder))
+    backbone = unconditional(str(tiny_folder))
     theirs = UNet2DModel.from_pretrained(tiny_folder / "unet").state_dict()
     ours = backbone.unet.state_dict()
     assert ours.keys() == theirs.keys()
@@ -48,7 +48,7 @@ def test_weights_and_schedule_are_those_that_diffusers_reads(tiny_folder: Path) 
     schedule = DDPMScheduler.from_pretrained(tiny_folder / "scheduler")
     assert torch.equal(backbone.scheduler.alphas_cumprod, schedule.alphas_cumprod)
     assert backbone.name == "tiny"
-    assert pixel_unet(str(tiny_folder), name="other").name == "other"
+    assert unconditional(str(tiny_folder), name="other").name == "other"
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -127,22 +127,22 @@ def test_weights_that_do_not_fit_the_configuration_are_named(
 def test_half_precision_weights_are_single_precision_after_loading(folder: Path) -> None:
     state = {name: value.half() for name, value in load_file(folder / WEIGHTS).items()}
     save_file(state, folder / WEIGHTS)
-    loaded = pixel_unet(str(folder)).unet.state_dict()
+    loaded = unconditional(str(folder)).unet.state_dict()
     assert {value.dtype for value in loaded.values()} == {torch.float32}
     assert all(torch.equal(loaded[name], value.float()) for name, value in state.items())
 
 
 def test_random_weights_depend_on_their_seed_alone_and_leave_torchs_generator_alone() -> None:
     torch.manual_seed(1)
-    first = pixel_unet("random", seed=3)
+    first = unconditional("random", seed=3)
     torch.manual_seed(2)
     state = torch.random.get_rng_state()
-    again = pixel_unet("random", seed=3)
+    again = unconditional("random", seed=3)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.fingerprint == again.fingerprint
     mine, theirs = first.unet.state_dict(), again.unet.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    other = pixel_unet("random", seed=4)
+    other = unconditional("random", seed=4)
     assert other.fingerprint != first.fingerprint
     assert not torch.equal(other.unet.conv_in.weight, first.unet.conv_in.weight)
     assert first.name == "random-diffusion"
@@ -162,10 +162,10 @@ def test_the_fingerprint_changes_with_any_single_weight() -> None:
 
 def test_the_shipped_weights_are_small_and_load_as_single_precision() -> None:
     assert sum(file.stat().st_size for file in SMALL.rglob("*") if file.is_file()) < 8_000_000
-    backbone = pixel_unet("small")
+    backbone = unconditional("small")
     assert {value.dtype for value in backbone.unet.state_dict().values()} == {torch.float32}
     assert backbone.name == "small-diffusion"
-    random = pixel_unet("random")
+    random = unconditional("random")
     assert random.fingerprint != backbone.fingerprint
     public = [{k: v for k, v in b.unet.config.items() if not k.startswith("_")} for b in (random, backbone)]
     assert public[0] == public[1]
@@ -181,7 +181,7 @@ def test_the_configured_small_encoder_reads_three_or_more_strides() -> None:
 
 
 def test_the_shipped_network_denoises_scenes_that_it_has_not_seen() -> None:
-    backbone = pixel_unet("small")
+    backbone = unconditional("small")
     assert backbone.scheduler.config["prediction_type"] == "v_prediction"
     first = FIRST["test"] + int(np.random.default_rng().integers(900_000))
     scenes = [render(77, first + i).image[[3, 2, 1]].astype("float32") / SCALE for i in range(4)]

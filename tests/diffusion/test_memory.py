@@ -18,7 +18,7 @@ from torch import Tensor
 from satdifuser.bank import FeatureBank
 from satdifuser.data.inputs import ImageInput
 from satdifuser.diffusion.encoder import DiffusionEncoder
-from satdifuser.diffusion.loading import Backbone, pixel_unet, stable_diffusion
+from satdifuser.diffusion.loading import Backbone, stable_diffusion, unconditional
 from satdifuser.diffusion.memory import MemoryBound
 from satdifuser.diffusion.modes import MODES
 from satdifuser.errors import UserError
@@ -296,7 +296,7 @@ def test_compilation_changes_nothing_in_any_mode_and_batch(
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))  # eager: traced alone
     plain, compiled = (
         DiffusionEncoder(
-            pixel_unet(str(tiny_folder)),
+            unconditional(str(tiny_folder)),
             prepare=ImageInput(["B04", "B03", "B02"]),
             taps=["mid_block"],
             timesteps=[20, 41],

@@ -21,7 +21,7 @@ from satdifuser.bank import Tap
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.inputs import ImageInput
 from satdifuser.diffusion.encoder import DiffusionEncoder
-from satdifuser.diffusion.loading import Backbone, diffusionsat, pixel_unet, stable_diffusion
+from satdifuser.diffusion.loading import Backbone, diffusionsat, stable_diffusion, unconditional
 from satdifuser.diffusion.modes import MODES
 from satdifuser.diffusion.network import TappedUNet
 from satdifuser.diffusion.noise import sample_noise
@@ -196,7 +196,7 @@ def compare(encoder: DiffusionEncoder, plain: Any, prediction: str, **inputs: An
 def test_a_pixel_models_features_are_those_of_a_plain_loop(
     mode: str, prediction: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    backbone = pixel_unet(with_prediction(tiny_folder, tmp_path / "other", prediction))
+    backbone = unconditional(with_prediction(tiny_folder, tmp_path / "other", prediction))
     encoder = build(backbone, mode=mode, timesteps=[61, 20, 110])
     compare(encoder, plain_pixel(tiny_folder), prediction)
 
@@ -256,7 +256,7 @@ def test_a_self_attentions_tokens_become_the_map_whose_pixels_they_are(latent_fo
 def test_inverting_and_then_generating_returns_to_the_start_and_closer_with_more_steps(
     prediction: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    backbone = pixel_unet(with_prediction(tiny_folder, tmp_path / "other", prediction))
+    backbone = unconditional(with_prediction(tiny_folder, tmp_path / "other", prediction))
     network = TappedUNet(backbone.unet, [Tap("mid_block", None, 0, 16, 2)], 16)
     schedule = NoiseSchedule(backbone.scheduler)
     clean = torch.rand(2, 3, 16, 16) * 2 - 1
@@ -305,12 +305,12 @@ def test_the_first_draw_is_the_plain_one_and_the_next_are_others() -> None:
 @pytest.mark.parametrize(("draws", "mode"), [(0, "noise"), (-1, "noise"), (2, "inversion"), (2, "generation")])
 def test_draws_that_a_mode_does_not_make_are_a_user_error(draws: int, mode: str, tiny_folder: Path) -> None:
     with pytest.raises(UserError, match=rf"encoder\.noise_draws is {draws}[^\n]*mode noise[^\n]*$"):
-        build(pixel_unet(str(tiny_folder)), noise_draws=draws, mode=mode)
+        build(unconditional(str(tiny_folder)), noise_draws=draws, mode=mode)
 
 
 def test_an_unknown_mode_is_a_user_error_that_suggests_a_near_one(tiny_folder: Path) -> None:
     with pytest.raises(UserError, match=r"encoder\.mode is 'inversions'[^\n]*did you mean inversion[^\n]*$"):
-        build(pixel_unet(str(tiny_folder)), mode="inversions")
+        build(unconditional(str(tiny_folder)), mode="inversions")
 
 
 @pytest.mark.parametrize(("mode", "calls"), [("noise", 1), ("inversion", 10), ("generation", 8)])

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from satdifuser.bank import Tap
 from satdifuser.data.inputs import RGB, ImageInput
 from satdifuser.diffusion.encoder import DiffusionEncoder
-from satdifuser.diffusion.loading import Backbone, diffusionsat, pixel_unet, stable_diffusion
+from satdifuser.diffusion.loading import Backbone, diffusionsat, stable_diffusion, unconditional
 from satdifuser.diffusion.selection import choose_taps, kind_of, list_taps
 from satdifuser.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def pixels(tiny_folder: Path) -> Backbone:
-    return pixel_unet(str(tiny_folder), blueprint=True)
+    return unconditional(str(tiny_folder), blueprint=True)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_the_published_selection_is_21_taps_of_four_sizes(architecture: str) -> 
 
 
 def test_on_the_shipped_unet_the_published_selection_takes_convolutions_and_attentions_of_the_up_path() -> None:
-    taps = choose_taps(pixel_unet(blueprint=True), "satdifuser", 64)
+    taps = choose_taps(unconditional(blueprint=True), "satdifuser", 64)
     attentions = [(0, 0), (0, 1), (1, 0), (1, 1)]
     wanted = {f"up_blocks.{b}.attentions.{i}" for b, i in attentions}
     wanted |= {f"up_blocks.{b}.resnets.{i}.conv2" for b in range(4) for i in range(2)}
@@ -228,7 +228,7 @@ def test_what_is_listed_is_every_map_of_the_known_kinds_as_the_network_computes_
 ) -> None:
     backbone: Backbone = request.getfixturevalue(kind)
     if kind == "pixels":
-        network = pixel_unet(str(tiny_folder)).unet
+        network = unconditional(str(tiny_folder)).unet
         found, size = computed(network, torch.randn(1, 3, 16, 16), 61), 16
     else:
         network = stable_diffusion(str(latent_folder)).unet
@@ -267,7 +267,7 @@ def test_every_tap_that_is_listed_is_accepted_with_the_channels_and_stride_liste
 def test_every_tap_that_is_listed_is_read_as_a_plain_hook_reads_it(tiny_folder: Path, pixels: Backbone) -> None:
     listed = list_taps(pixels, 16, every=True)
     encoder = DiffusionEncoder(
-        pixel_unet(str(tiny_folder)),
+        unconditional(str(tiny_folder)),
         prepare=ImageInput(RGB),
         taps=[tap.name for tap in listed],
         timesteps=[161],
@@ -277,7 +277,7 @@ def test_every_tap_that_is_listed_is_read_as_a_plain_hook_reads_it(tiny_folder: 
     hook = encoder.network.unet.register_forward_pre_hook(lambda _module, inputs: given.append(inputs))
     bank = encoder(torch.rand(2, 13, 16, 16) * 0.3, sample_ids=["a", "b"])
     hook.remove()
-    wanted = dict(computed(pixel_unet(str(tiny_folder)).unet, *given[0]))
+    wanted = dict(computed(unconditional(str(tiny_folder)).unet, *given[0]))
     for tap in listed:
         value = wanted[tap.name]
         if value.ndim == 3:  # tokens, row by row
@@ -304,7 +304,7 @@ def test_the_order_of_a_list_does_not_matter_and_strides_are_those_of_the_image(
 
 
 def test_choosing_and_listing_leave_the_backbone_as_it_was(tiny_folder: Path) -> None:
-    backbone = pixel_unet(str(tiny_folder))
+    backbone = unconditional(str(tiny_folder))
     before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
     choose_taps(backbone, "satdifuser", 16)
     list_taps(backbone, 16, every=True)

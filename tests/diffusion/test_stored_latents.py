@@ -16,7 +16,7 @@ from satdifuser.data.base import Labels
 from satdifuser.data.inputs import ImageInput
 from satdifuser.decoders import LinearDecoder
 from satdifuser.diffusion.encoder import DiffusionEncoder
-from satdifuser.diffusion.loading import diffusionsat, pixel_unet, stable_diffusion
+from satdifuser.diffusion.loading import diffusionsat, stable_diffusion, unconditional
 from satdifuser.diffusion.modes import MODES
 from satdifuser.fusion import GlobalWeighted
 from satdifuser.model import FeatureModel
@@ -33,7 +33,7 @@ Make = Callable[..., DiffusionEncoder]
 def make(request: pytest.FixtureRequest) -> Make:
     """Builds encoders of a tiny backbone."""
     folders = {"pixel": "tiny_folder", "latent": "latent_folder", "satellite": "satellite_folder"}
-    load = {"pixel": pixel_unet, "latent": stable_diffusion, "satellite": diffusionsat}[request.param]
+    load = {"pixel": unconditional, "latent": stable_diffusion, "satellite": diffusionsat}[request.param]
     backbone = load(str(request.getfixturevalue(folders[request.param])))
 
     def build(**changes: Any) -> DiffusionEncoder:
