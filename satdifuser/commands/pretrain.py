@@ -13,40 +13,52 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from satdifuser.pretrain.images import Source
+    from satdifuser.pretrain.setting import Setting
 
 
 def run(config: Any, quiet: bool = False) -> Path:
     """Train, keep everything in the run's folder, and give the folder of the model."""
+    from satdifuser.engine.progress import console
+    from satdifuser.pretrain.export import check_precision
+    from satdifuser.pretrain.stages import pretrain
+
+    check_precision(config.export)
+    setting = set_up(config, quiet)
+    model = pretrain(setting)
+    if setting.main and not quiet:
+        words = f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    return model
+
+
+def set_up(config: Any, quiet: bool = False) -> Setting:
+    """Everything but the network: processes, images (without bad ones, if so configured), the run's folder."""
     from omegaconf import OmegaConf
 
     from satdifuser.engine.progress import console
     from satdifuser.engine.run import RunFolder, environment, write_text
     from satdifuser.engine.trainer import make_accelerator
-    from satdifuser.pretrain.export import check_precision
     from satdifuser.pretrain.images import Images
-    from satdifuser.pretrain.stages import Stages
+    from satdifuser.pretrain.setting import Setting
 
-    recipe = make({"_target_": "satdifuser.pretrain.settings.Recipe", **config.recipe})
-    check_precision(config.export)
     skip = skips(config.on_error)
+    recipe = make({"_target_": "satdifuser.pretrain.settings.Recipe", **config.recipe})
     accelerator = make_accelerator(recipe.mixed_precision)
-    place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     sources, skipped = _sources(config, "train", skip, accelerator)
-    images = Images(sources, recipe.batch_size, seed=config.seed, **place)
     held_out, _ = _sources(config, "val", skip, accelerator)
+    place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+    images = Images(sources, recipe.batch_size, seed=config.seed, **place)
     folder = RunFolder(config.run)
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if accelerator.is_main_process:
         folder.open(resume=config.resume, overwrite=config.overwrite)
         write_text(folder.config, OmegaConf.to_yaml(config))
         folder.write_json("environment.json", environment(accelerator.num_processes))
         folder.write_json("skipped.json", {"skipped": skipped})
+        say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         list_skipped(skipped, say, str(folder.path / "skipped.json"))
     accelerator.wait_for_everyone()
-    model = Stages(config, recipe, folder, images, held_out, accelerator, quiet).run()
-    if accelerator.is_main_process and not quiet:
-        say(f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}")
-    return model
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return Setting(plain, recipe, folder, images, held_out, accelerator, quiet)
 
 
 def _sources(

@@ -6,7 +6,7 @@ import copy
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,17 @@ def check_precision(word: str) -> None:
         raise UserError(f"export is {word!r}: it can be {', '.join(PRECISIONS)}")
 
 
-def export(folder: Path, parts: Mapping[str, Any], precision: str, provenance: Mapping[str, Any]) -> Path:
-    """Write models and scheduler by their names in the layout (unet, vae, scheduler); the folder appears whole."""
+def export(
+    folder: Path,
+    parts: Mapping[str, Any],
+    precision: str,
+    provenance: Mapping[str, Any],
+    finish: Callable[[Path], object] = lambda folder: None,
+) -> Path:
+    """Write models and scheduler by their names in the layout (unet, vae, scheduler), and what `finish` adds.
+
+    The folder appears whole. A model of pixels is a pipeline of diffusers; it has none for latents without a prompt.
+    """
     import diffusers
 
     partial = folder.with_name(folder.name + ".partial")
@@ -38,8 +47,10 @@ def export(folder: Path, parts: Mapping[str, Any], precision: str, provenance: M
             with quiet():
                 part = copy.deepcopy(part).cpu().to(PRECISIONS[precision])
         part.save_pretrained(partial / name)
-    (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    if parts.keys() == {"unet", "scheduler"}:
+        (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (partial / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    finish(partial)
     if folder.exists():
         shutil.rmtree(folder)
     return partial.replace(folder)

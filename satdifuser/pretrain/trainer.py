@@ -123,7 +123,8 @@ class Pretrainer:
             world=accelerator.num_processes,
             device=accelerator.device,
         )
-        rate = learning_rate(step, self.recipe.steps, self.recipe.warmup, self.recipe.lr, self.recipe.min_lr)
+        warmup = min(self.recipe.warmup, self.recipe.steps // 4)  # a short run is not all warm-up
+        rate = learning_rate(step, self.recipe.steps, warmup, self.recipe.lr, self.recipe.min_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed((self.seed * 1_000_003 + step) * 1009 + accelerator.process_index)  # of dropout, if any

@@ -12,7 +12,7 @@ from torch import Tensor
 from satdifuser.bank import BankSpec
 
 
-def _figure(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+def subplots(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """matplotlib's subplots on a canvas that needs no screen and leaves the user's backend alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ def _figure(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     return figure, figure.subplots(*args, **kwargs)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=110, format=path.suffix[1:])
@@ -32,7 +32,7 @@ def _save(figure: Any, path: Path) -> Path:
 def draw_weights(spec: BankSpec, weights: Mapping[int, Tensor], path: Path, title: str = "") -> Path:
     """One heatmap for each stride: rows are timesteps, columns are taps in the order of computation."""
     strides = list(spec.strides)
-    figure, axes = _figure(
+    figure, axes = subplots(
         1, len(strides), figsize=(1.6 + 2.3 * len(strides), 1.9 + 0.42 * len(spec.timesteps)), squeeze=False
     )
     low = min(float(value.min()) for value in weights.values())
@@ -54,7 +54,7 @@ def draw_weights(spec: BankSpec, weights: Mapping[int, Tensor], path: Path, titl
     figure.colorbar(picture, ax=axes, shrink=0.9, label="weight")
     if title:
         figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def shorten(name: str) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from satdifuser.bank import BankError, FeatureBank
 from satdifuser.errors import UserError
-from satdifuser.fusion import GlobalWeighted, LocalizedWeighted, MixtureOfExperts, UniformMean
+from satdifuser.fusion import Concatenated, GlobalWeighted, LocalizedWeighted, MixtureOfExperts, UniformMean
 from satdifuser.fusion.base import Bottleneck, group_norm
 
 
@@ -21,7 +21,7 @@ def dense_moe(spec, projection_dim=384):
     return MixtureOfExperts(spec, projection_dim, experts=4, top_k=2, warmup_steps=9)
 
 
-DENSE = {"mean": UniformMean, "gw": GlobalWeighted, "lw": LocalizedWeighted, "moe": dense_moe}
+DENSE = {"concat": Concatenated, "mean": UniformMean, "gw": GlobalWeighted, "lw": LocalizedWeighted, "moe": dense_moe}
 HEADS = {**DENSE, "moe (sparse)": warm_moe}
 
 
@@ -106,7 +106,7 @@ def test_head_gives_weights_of_timesteps_times_taps_that_sum_to_one_and_need_no_
     steps = len(timesteps)
     assert {stride: tuple(value.shape) for stride, value in weights.items()} == {4: (steps, 1), 8: (steps, 2)}
     assert all(not value.requires_grad and bool((value >= 0).all()) for value in weights.values())
-    whole = 1 if make is GlobalWeighted else 2  # gw's softmax runs over all strides, the others' over each
+    whole = 1 if make in (Concatenated, GlobalWeighted) else 2  # theirs are over all strides, the others' over each
     assert float(sum(value.sum() for value in weights.values())) == pytest.approx(whole, abs=1e-6)
 
 

@@ -1,0 +1,143 @@
+"""The model card beside exported weights: what they learned from, how, how well, and what they are not good for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from satdifuser.report.figures import save_figure, subplots
+
+Row = Mapping[str, Any]
+
+CARD = """\
+---
+library_name: diffusers
+pipeline_tag: unconditional-image-generation
+tags: [remote-sensing, diffusion, feature-extraction]
+license: {licence}
+---
+# {title}
+
+{size} M parameters, {space}. It is there to be read, not to paint: its inner maps are features for classification and
+segmentation. `satdifuser` loads it with `encoder=unconditional encoder.backbone.weights=FOLDER`, diffusers with
+`UNet2DModel.from_pretrained(FOLDER, subfolder="unet")`.
+
+## Data
+{data}
+
+Input: bands {bands}; reflectance {low} to {high} becomes -1 to 1; {pixels} px.
+
+## Recipe
+{recipe}
+
+`provenance.json` has every setting and version.
+
+## Loss
+Mean squared error of the prediction on held-out images, by timestep (0 is clean, the last is noise):
+
+{table}
+
+![losses](losses.png)
+{samples}
+## What it is not good for
+{limits}
+"""
+LIMITS = (
+    "Pictures: nothing that it paints was ever seen by a satellite.",
+    "Other sensors, bands, resolutions or places than those of its data: how its features do there is not known.",
+    "Decisions about people or land without a test on labels of one's own.",
+)
+
+
+def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid: Path | None) -> Path:
+    """README.md, losses.png and samples.png in an exported model's folder; `rows` are the run's log."""
+    draw_losses(rows, folder / "losses.png")
+    samples = ""
+    if grid is not None:
+        shutil.copyfile(grid, folder / "samples.png")
+        samples = "\n![samples](samples.png)\n\nPainted from noise in 50 DDIM steps, none of them chosen.\n"
+    card, prepare = about["card"], about["prepare"]
+    text = CARD.format(
+        title=card["title"],
+        licence=card["licence"],
+        size=f"{about['parameters'] / 1e6:.1f}",
+        space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
+        data="\n".join(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)),
+        bands=", ".join(prepare["bands"]),
+        low=prepare["low"],
+        high=prepare["high"],
+        pixels=about["data"][0].get("size", "any"),
+        recipe=_recipe(about),
+        table=_table(about["loss_on_held_out_images"]),
+        samples=samples,
+        limits="\n".join(f"* {line}" for line in (*card["limits"], *LIMITS)),
+    )
+    path = folder / "README.md"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def draw_losses(rows: Sequence[Row], path: Path) -> Path:
+    """The training loss, smoothed, and the held-out loss at each level, over the steps."""
+    figure, (left, right) = subplots(1, 2, figsize=(8.0, 3.2))
+    train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    smooth, curve = 0.0, []
+    for number, (_, loss) in enumerate(train, start=1):
+        smooth += (loss - smooth) / min(number, 100)  # a plain mean at first, then one that forgets
+        curve.append(smooth)
+    left.plot([step for step, _ in train], curve, linewidth=1.2, color="#1f5673")
+    left.set_title("training (weighted, mean of about 100 steps)", fontsize=9)
+    levels = [name for name in rows[-1] if name.startswith("val/")]
+    for place, name in enumerate(levels):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        shade = 0.15 + 0.7 * place / max(len(levels) - 1, 1)
+        colour = _viridis(shade)
+        right.plot(*zip(*points, strict=True), marker=".", linewidth=1.2, color=colour, label=name.removeprefix("val/"))
+    right.set_title("held-out images, by timestep", fontsize=9)
+    right.legend(fontsize=7, ncols=2, title="timestep", title_fontsize=7)
+    for axis in (left, right):
+        axis.set_yscale("log")
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3, which="both", linewidth=0.5)
+    return save_figure(figure, path)
+
+
+def _viridis(place: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](place)
+
+
+def _source(data: Mapping[str, Any], held_out: Mapping[str, Any]) -> str:
+    """A line of the list of data sets; what is known of a data set is its identity."""
+    known = {key: value for key, value in data.items() if key not in ("name", "split", "classes", "names")}
+    details = ", ".join(f"{key} {value}" for key, value in known.items())
+    count = held_out.get("files", held_out.get("length"))
+    unseen = f"split {held_out['split']}, of {count}"
+    return f"* {data['name']}, split {data['split']} ({details}); held out to measure the loss: {unseen}"
+
+
+def _recipe(about: Mapping[str, Any]) -> str:
+    recipe, schedule = about["recipe"], about["schedule"]
+    weighting = "every level alike" if about["min_snr"] is None else f"min-SNR-{about['min_snr']:g}"
+    average = "no average of weights" if recipe["ema"] is None else f"exponential average of weights ({recipe['ema']})"
+    mixed = f", of which {about['mix_share']:.3g} from the second data set" if len(about["data"]) > 1 else ""
+    return (
+        f"{about['steps']} steps of {recipe['batch_size']} images{mixed}; {schedule['prediction_type']}, {weighting};"
+        f" AdamW, learning rate {recipe['lr']:g} after {recipe['warmup']} steps, then a cosine to {recipe['min_lr']:g};"
+        f" {average}; seed {about['seed']}; {about['minutes']} minutes on {about['machine']}."
+    )
+
+
+def _table(losses: Mapping[str, float]) -> str:
+    """Rows are the data sets, columns the levels."""
+    levels = list(dict.fromkeys(name.partition("/")[2] for name in losses))
+    kinds = list(dict.fromkeys(name.partition("/")[0] for name in losses))
+    lines = [f"| | {' | '.join(levels)} |", "| --- |" + " --- |" * len(levels)]
+    for kind in kinds:
+        name = kind.removeprefix("val").removeprefix("-") or "first data set"
+        lines.append(f"| {name} | " + " | ".join(f"{losses[f'{kind}/{level}']:.4f}" for level in levels) + " |")
+    return "\n".join(lines)
