@@ -43,7 +43,10 @@ def make(node: Any, **kwargs: Any) -> Any:
 def build_data(config: Any, split: str) -> LabelledDataset:
     """One split of the configured data set: its own arguments are those of `data` and of `data.splits.<split>`."""
     from hydra.utils import get_class
+    from omegaconf import OmegaConf
 
+    for name in OmegaConf.missing_keys(config):
+        raise UserError(f"data.{name} is not set: give it, as data.{name}=...")
     if split not in config.splits:
         raise UserError(
             f"data has no split {split!r}: it has {', '.join(config.splits)}{nearest(split, config.splits)}"

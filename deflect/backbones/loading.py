@@ -100,11 +100,17 @@ def torchgeo_vit(
 
 
 def small_vit(weights: str = "small", *, image_size: int = 64, seed: int = 0) -> Backbone:
-    """The shipped ViT (RGB, masked autoencoding on the built-in scenes); `random`: the same architecture untrained."""
+    """The shipped ViT (RGB, masked autoencoding); `random`: the same architecture untrained.
+
+    `weights` can also be a file of that architecture, or a folder with a config.json of its own and model.safetensors.
+    """
     import json
 
-    known = json.loads((SMALL / "config.json").read_text())
-    file = NONE if weights == "random" else str(SMALL / "model.safetensors") if weights == "small" else weights
+    own = Path(weights).expanduser()
+    folder = own if (own / "config.json").is_file() else SMALL
+    known = json.loads((folder / "config.json").read_text())
+    shipped = folder == own or weights == "small"
+    file = NONE if weights == "random" else str(folder / "model.safetensors") if shipped else weights
     return timm_vit(
         known["model"], file, image_size=image_size, patch_size=known["patch_size"], seed=seed, options=known["options"]
     )

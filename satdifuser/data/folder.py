@@ -57,11 +57,12 @@ class ImageFolder(Dataset[Sample]):
             raise UserError(f"data.white is {white} and data.digital is {digital}: both must be above 0")
         self.root, self.split, self.size, self.fit = Path(root).expanduser(), split, size, fit
         self.sensor, self.white, self.digital = find_sensor(sensor), float(white), float(digital)
-        names = _by_class(self.root, classes)
+        names = _by_class(self.root, None if classes is None else [str(name) for name in classes])
         self.files = held_out(names, val, test)[split]
         if not self.files:
             raise UserError(
-                f"data.root {self.root} has no images for {split}: data.{split} of its {_count(names)} is none"
+                f"data.root {self.root} has no images for {split}: of {_count(names)}, data.val={val} and"
+                f" data.test={test} of each class leave none; set other shares, or add images"
             )
         known = tuple(names) if list(names) != [""] else ()
         self.labels = Labels(classes=known, colours=_colours(len(known)))
@@ -102,7 +103,7 @@ class ImageFolder(Dataset[Sample]):
         try:
             numbers = _picture(path) if path.suffix.lower() in PICTURES else _raster(path)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow and rasterio raise for damaged files
-            reason = " ".join(str(error).split()).replace(str(path), "the file")
+            reason = " ".join(str(error.__cause__ or error).split()).replace(str(path), "the file")
             raise UserError(
                 f"{path} cannot be read as an image ({reason}): replace it, or set on_error=skip"
             ) from error
@@ -134,6 +135,9 @@ def _by_class(root: Path, classes: list[str] | None) -> dict[str, list[str]]:
     if missing:
         raise UserError(f"data.root {root} has no folder {missing[0]}: it has {', '.join(folders)}")
     found = {name: _images(root / name, root) for name in (folders if classes is None else classes)}
+    empty = [name for name in classes or () if not found[name]]
+    if empty:
+        raise UserError(f"data.root {root} has no images in {empty[0]}: leave it out of data.classes")
     found = {name: images for name, images in found.items() if images}
     loose = [] if classes is not None else _images(root, root, deep=False)
     if loose and found:
@@ -149,7 +153,8 @@ def _by_class(root: Path, classes: list[str] | None) -> dict[str, list[str]]:
 def _images(folder: Path, root: Path, deep: bool = True) -> list[str]:
     paths = folder.rglob("*") if deep else folder.iterdir()
     wanted = [path for path in paths if path.suffix.lower() in (*PICTURES, *RASTERS) and path.is_file()]
-    return sorted(path.relative_to(root).as_posix() for path in wanted if not path.name.startswith("."))
+    names = [path.relative_to(root).as_posix() for path in wanted]
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
 
 def _count(names: dict[str, list[str]]) -> str:
@@ -161,11 +166,17 @@ def _picture(path: Path) -> np.ndarray[Any, Any]:
     from PIL import Image
 
     with Image.open(path) as picture:
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            numbers = np.asarray(picture.convert("RGBA")).copy()
-            numbers[numbers[..., 3] == 0] = 0
-            numbers = numbers[..., :3]
-        elif picture.mode in ("RGB", "L") or picture.mode.startswith("I;16"):
+        clear, words = picture.info.get("transparency"), picture.tile and str(picture.tile[0][3])
+        if picture.mode.startswith("I;16"):
+            numbers = np.asarray(picture)
+            numbers = numbers if clear is None else np.where(numbers == clear, 0, numbers).astype(np.uint16)
+        elif ";16" in words:
+            raise ValueError("it has 16 bits in several bands, and a PNG is read with 8: save it as GeoTIFF")
+        elif picture.mode in ("RGBA", "LA", "PA") or clear is not None:
+            numbers = np.asarray(picture.convert("LA" if picture.mode in ("L", "LA") else "RGBA")).copy()
+            numbers[numbers[..., -1] == 0] = 0
+            numbers = numbers[..., :-1]
+        elif picture.mode in ("RGB", "L"):
             numbers = np.asarray(picture)
         else:
             numbers = np.asarray(picture.convert("RGB"))
