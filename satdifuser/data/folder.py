@@ -103,7 +103,7 @@ class ImageFolder(Dataset[Sample]):
         try:
             numbers = _picture(path) if path.suffix.lower() in PICTURES else _raster(path)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow and rasterio raise for damaged files
-            reason = " ".join(str(error.__cause__ or error).split()).replace(str(path), "the file")
+            reason = " ".join(str(error).split()).replace(str(path), "the file")
             raise UserError(
                 f"{path} cannot be read as an image ({reason}): replace it, or set on_error=skip"
             ) from error
@@ -166,12 +166,12 @@ def _picture(path: Path) -> np.ndarray[Any, Any]:
     from PIL import Image
 
     with Image.open(path) as picture:
-        clear, words = picture.info.get("transparency"), picture.tile and str(picture.tile[0][3])
+        clear = picture.info.get("transparency")
         if picture.mode.startswith("I;16"):
             numbers = np.asarray(picture)
             numbers = numbers if clear is None else np.where(numbers == clear, 0, numbers).astype(np.uint16)
-        elif ";16" in words:
-            raise ValueError("it has 16 bits in several bands, and a PNG is read with 8: save it as GeoTIFF")
+        elif ";16" in str(picture.tile):  # Pillow would keep 8 of them, without a word
+            raise ValueError("a PNG of 16 bits can have one band: save this as GeoTIFF")
         elif picture.mode in ("RGBA", "LA", "PA") or clear is not None:
             numbers = np.asarray(picture.convert("LA" if picture.mode in ("L", "LA") else "RGBA")).copy()
             numbers[numbers[..., -1] == 0] = 0
@@ -187,13 +187,16 @@ def _raster(path: Path) -> np.ndarray[Any, Any]:
     """A GeoTIFF as `[bands, H, W]`; what it says is no data becomes 0."""
     try:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
+        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
     except ImportError as error:
         raise UserError(f"{path} is a GeoTIFF, and rasterio is not installed: pip install rasterio") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            numbers: np.ndarray[Any, Any] = file.read(masked=True).filled(0)
+        try:
+            with rasterio.open(path) as file:
+                numbers: np.ndarray[Any, Any] = file.read(masked=True).filled(0)
+        except RasterioIOError as error:
+            raise OSError(str(error.__cause__ or error)) from error  # "see previous exception": the cause has the words
     return numbers
 
 

@@ -85,6 +85,8 @@ def counts(batch_size: int, shares: Sequence[float]) -> list[int]:
     total = sum(shares)
     if min(shares) <= 0 or len(shares) > batch_size:
         raise UserError(f"a batch of {batch_size} cannot be shared as {list(shares)}: give shares above 0")
-    found = [max(1, round(batch_size * share / total)) for share in shares]
-    found[0] += batch_size - sum(found)
+    found = [1] * len(shares)
+    for _ in range(batch_size - len(shares)):  # each goes to the source that is furthest behind
+        behind = [batch_size * share / total - count for share, count in zip(shares, found, strict=True)]
+        found[behind.index(max(behind))] += 1
     return found

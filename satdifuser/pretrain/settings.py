@@ -33,9 +33,16 @@ class Recipe:
         for name in ("steps", "batch_size", "lr", "eval_every", "eval_images"):
             if getattr(self, name) <= 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}: it must be above 0")
+        for name in ("warmup", "workers", "samples"):
+            if getattr(self, name) < 0:
+                raise UserError(f"recipe.{name} is {getattr(self, name)}: it must be 0 or more")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"recipe.clip_norm is {self.clip_norm}: give null, or a norm above 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"recipe.betas is {list(self.betas)}: give two numbers from 0 to below 1")
+        if any(level < 0 for level in self.levels):
+            raise UserError(f"recipe.levels is {list(self.levels)}: give levels of noise from 0 on")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"recipe.ema is {self.ema}: give null, or a decay from 0 to below 1")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise UserError(f"recipe.mixed_precision is {self.mixed_precision!r}: it can be no, bf16 or fp16")
-        if self.samples < 0:
-            raise UserError(f"recipe.samples is {self.samples}: it must be 0 (no pictures) or more")

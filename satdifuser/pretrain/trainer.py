@@ -80,8 +80,6 @@ class Pretrainer:
         restore_optimizer(self.optimizer, optimizer)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
-        if self.accelerator.is_main_process:
-            self.run.forget_after(self.state.step)
 
     @property
     def elapsed(self) -> float:
@@ -96,6 +94,8 @@ class Pretrainer:
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         batches = self.images.batches(self.state.step, recipe.workers, self.accelerator.device)
         main = self.accelerator.is_main_process
+        if main:
+            self.run.forget_after(self.state.step)  # rows that will be logged again
         with TrainProgress(total, self.state.step, quiet=self.quiet or not main) as progress, self._board() as board:
             while self.state.step < total:
                 row = self._step(wrapped, next(batches))
