@@ -22,7 +22,7 @@ def held_out(names: Mapping[str, Sequence[str]], val: float, test: float) -> dic
     >>> {name: len(found) for name, found in split.items()}
     {'train': 1, 'val': 2, 'test': 3, 'all': 6}
     """
-    if min(val, test) < 0 or val + test >= 1:
+    if min(val, test) < 0 or not val + test < 1:
         raise UserError(f"data.val is {val} and data.test is {test}: give shares of 0 or more that leave some to train")
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for members in names.values():

@@ -12,6 +12,7 @@ class TrainerConfig:
     """`batch_size` is what one optimiser step sees, whatever `accumulate` and the number of processes are."""
 
     epochs: int = 40
+    min_steps: int = 0
     max_steps: int | None = None
     batch_size: int = 32
     accumulate: int = 1
@@ -32,6 +33,8 @@ class TrainerConfig:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "lr", "encoder_lr_scale"):
             if getattr(self, name) <= 0:
                 raise UserError(f"trainer.{name} is {getattr(self, name)}: it must be above 0")
+        if self.min_steps < 0:
+            raise UserError(f"trainer.min_steps is {self.min_steps}: it must be 0 or more")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise UserError(f"trainer.mixed_precision is {self.mixed_precision!r}: it can be no, bf16 or fp16")
         if self.accumulate > self.batch_size:
@@ -40,4 +43,5 @@ class TrainerConfig:
             )
 
     def total_steps(self, per_epoch: int) -> int:
-        return self.max_steps if self.max_steps is not None else self.epochs * per_epoch
+        """So many epochs, but at least `min_steps`: those of a small label budget are short. `max_steps` replaces both."""
+        return self.max_steps if self.max_steps is not None else max(self.epochs * per_epoch, self.min_steps)

@@ -45,3 +45,16 @@ def test_an_encoder_that_trains_has_a_rate_of_its_own_at_every_step() -> None:
 def test_settings_out_of_range_are_refused_by_name(bad: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"trainer.{next(iter(bad))}"):
         TrainerConfig(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "per_epoch", "steps"),
+    [
+        ({"epochs": 4, "min_steps": 100}, 5, 100),  # a budget of few labels
+        ({"epochs": 4, "min_steps": 100}, 500, 2000),
+        ({"epochs": 4}, 5, 20),
+        ({"epochs": 4, "min_steps": 100, "max_steps": 7}, 500, 7),
+    ],
+)
+def test_a_run_is_so_many_epochs_but_at_least_min_steps(settings: dict[str, int], per_epoch: int, steps: int) -> None:
+    assert TrainerConfig(**settings).total_steps(per_epoch) == steps  # type: ignore[arg-type]

@@ -133,6 +133,7 @@ def schedule() -> Callable[..., Any]:
     from diffusers import DDPMScheduler
 
     def make(prediction: str = "v_prediction", **settings: Any) -> Any:
-        return DDPMScheduler(1000, 0.00085, 0.012, "scaled_linear", prediction_type=prediction, **settings)
+        betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+        return DDPMScheduler(**{**betas, "prediction_type": prediction, **settings})  # by name: from_config forgets others
 
     return make

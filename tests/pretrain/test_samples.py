@@ -21,7 +21,7 @@ Make = Callable[..., Any]
 @pytest.mark.parametrize("latent", [False, True])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_samples_are_those_of_a_slow_ddim(prediction: str, latent: bool, schedule: Make, unet: Make, vae: Make) -> None:
-    """Levels 981, 961, ..., 1, then the clean image; what it takes for that is clipped if it is pixels."""
+    """Levels 981, 961, ..., 1, 0; what is taken for the clean image is clipped if it is pixels."""
     encoder = vae(scaling_factor=0.5, shift_factor=0.1).eval() if latent else None
     network = unet(4, 4) if latent else unet()
     scheduler = schedule(prediction)
@@ -41,12 +41,10 @@ def test_samples_are_those_of_a_slow_ddim(prediction: str, latent: bool, schedul
                 "v_prediction": signal * x - sigma * output,
                 "sample": output,
             }[prediction]
+            noise = (x - signal * clean) / sigma
             if not latent:
                 clean = clean.clamp(-1, 1)
-            noise = (x - signal * clean) / sigma
             before = kept[max(level - 20, 0)]
-            if prediction == "epsilon":
-                noise = output  # diffusers keeps what was predicted, clipped or not
             x = before.sqrt() * clean + (1 - before).sqrt() * noise
         if encoder is not None:
             with torch.no_grad():

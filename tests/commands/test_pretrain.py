@@ -1,0 +1,337 @@
+"""satdifuser pretrain, from the command line to a model that encoders and diffusers load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from satdifuser.build import build_encoder
+from satdifuser.cli import main
+from satdifuser.config import compose
+from satdifuser.engine.checkpoint import load_checkpoint
+from satdifuser.engine.run import RunFolder
+
+UNET = [
+    "unet.block_out_channels=[16,16]",
+    "unet.down_block_types=[DownBlock2D,AttnDownBlock2D]",
+    "unet.up_block_types=[AttnUpBlock2D,UpBlock2D]",
+    "unet.norm_num_groups=8",
+    "unet.attention_head_dim=8",
+]
+RECIPE = [
+    "recipe.steps=4",
+    "recipe.batch_size=4",
+    "recipe.eval_every=2",
+    "recipe.eval_images=3",
+    "recipe.levels=[21,801]",
+    "recipe.samples=2",
+    "recipe.warmup=1",
+    "recipe.tensorboard=false",
+]
+SCENES = ["data.size=16", "data.splits.train.length=9", "data.splits.val.length=3"]
+MIX = ["data@mix=synthetic", "mix.size=16", "mix.seed=5", "mix.splits.train.length=4", "mix.splits.val.length=2"]
+VAE = ["vae.block_out_channels=[16,32]", "vae.latent_channels=2"]
+Capture = pytest.CaptureFixture[str]
+
+
+def pretrain(run: Path, *overrides: str, data: list[str] = SCENES, code: int = 0) -> Path:
+    assert main(["pretrain", *UNET, *RECIPE, *data, *overrides, f"run={run}"]) == code
+    return run
+
+
+def encoder(run: Path, **settings: Any) -> Any:
+    overrides = ["encoder=unconditional", f"encoder.backbone.weights={run / 'model'}", "encoder.taps=[mid_block]"]
+    extra = [f"encoder.{name}={value}" for name, value in settings.items()]
+    return build_encoder(compose("extract", [*overrides, *extra]).encoder)
+
+
+def tensors(run: Path, part: str = "unet") -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / part / "diffusion_pytorch_model.safetensors")
+
+
+def assert_half_of(found: dict[str, torch.Tensor], prefix: str, checkpoint: Path) -> None:
+    """What is exported is what the checkpoint has under a prefix, in half precision."""
+    held = {n.removeprefix(prefix): v for n, v in load_checkpoint(checkpoint)[1].items() if n.startswith(prefix)}
+    assert found.keys() == held.keys()
+    for name, value in found.items():
+        assert value.dtype == torch.float16
+        assert torch.equal(value, held[name].half()), name
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run in pixels."""
+    return pretrain(tmp_path_factory.mktemp("pixels") / "run")
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run in the latents of its own VAE."""
+    return pretrain(tmp_path_factory.mktemp("latents") / "run", "vae.weights=small", *VAE, "vae.steps=3")
+
+
+def write_images(root: Path, count: int = 24) -> Path:
+    root.mkdir()
+    dice = np.random.default_rng(3)
+    for number in range(count):
+        Image.fromarray(dice.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(root / f"{number:02d}.png")
+    return root
+
+
+def truncate(root: Path, split: str) -> str:
+    """Cut a file of a split short; its name."""
+    from satdifuser.data.folder import ImageFolder
+
+    name = ImageFolder(str(root), split, sensor="satdifuser.data.bands.SENTINEL2_RGB").files[0]
+    (root / name).write_bytes((root / name).read_bytes()[:200])
+    return name
+
+
+def test_a_run_in_pixels_leaves_its_log_and_a_model(pixels: Path) -> None:
+    rows = RunFolder(pixels).rows()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(row["loss"] > 0 for row in rows)
+    assert [sorted(name for name in row if name.startswith("val/")) for row in rows] == [[], ["val/21", "val/801"]] * 2
+    for name in ("config.yaml", "environment.json", "skipped.json", "samples/step-000002.png"):
+        assert (pixels / name).stat().st_size > 0, name
+    provenance = json.loads((pixels / "model" / "provenance.json").read_text())
+    assert provenance["steps"] == 4
+    assert provenance["data"][0]["length"] == 9
+    assert provenance["loss_on_held_out_images"] == pytest.approx(
+        {name: rows[-1][name] for name in ("val/21", "val/801")}, abs=1e-5
+    )
+    assert not list(pixels.rglob("*.partial"))
+
+
+def test_the_model_is_the_average_in_half_precision(pixels: Path) -> None:
+    assert_half_of(tensors(pixels), "ema/unet.", RunFolder(pixels).last)
+
+
+def test_diffusers_loads_the_model_as_a_pipeline(pixels: Path) -> None:
+    from diffusers import DDPMPipeline
+
+    pipeline = DDPMPipeline.from_pretrained(pixels / "model")
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(value.float(), tensors(pixels)[name].float())
+    assert pipeline.scheduler.config["prediction_type"] == "v_prediction"
+    assert pipeline.scheduler.config["beta_end"] == 0.012
+    pipeline.set_progress_bar_config(disable=True)
+    assert np.asarray(pipeline(num_inference_steps=2).images[0]).shape == (16, 16, 3)
+
+
+def test_an_encoder_loads_the_model(pixels: Path) -> None:
+    made = encoder(pixels)
+    bank = made(torch.rand(2, 13, 16, 16) * 0.4, sample_ids=["a", "b"])
+    assert made.spec.image_size == (16, 16)
+    assert bank.map("mid_block", 21).shape == (2, 16, 8, 8)
+    for name, value in tensors(pixels).items():
+        assert torch.equal(made.network.unet.state_dict()[name].half(), value)
+
+
+def test_a_run_in_latents_trains_a_vae_first_and_its_model_loads_as_an_encoder(latents: Path) -> None:
+    assert [row["step"] for row in RunFolder(latents / "vae").rows()] == [1, 2, 3]
+    assert "val/error" in RunFolder(latents / "vae").rows()[-1]
+    assert_half_of(tensors(latents / "vae", "vae"), "ema/vae.", RunFolder(latents / "vae").last)
+    assert_half_of(tensors(latents), "ema/unet.", RunFolder(latents).last)
+    config = json.loads((latents / "model" / "vae" / "config.json").read_text())
+    own = json.loads((latents / "vae" / "model" / "vae" / "config.json").read_text())
+    assert config["scaling_factor"] == own["scaling_factor"] != 0.18215
+    for name, value in tensors(latents / "vae", "vae").items():
+        assert torch.equal(tensors(latents, "vae")[name], value)
+    made = encoder(latents)
+    assert made.spec.image_size == (16, 16)
+    bank = made(torch.rand(2, 13, 16, 16) * 0.4, sample_ids=["a", "b"])
+    assert bank.map("mid_block", 21).shape == (2, 16, 4, 4)
+
+
+@pytest.mark.parametrize("folder", ["model", "model/vae", "vae/model"])
+def test_the_vae_of_an_earlier_run_can_be_taken(tmp_path: Path, latents: Path, folder: str) -> None:
+    run = pretrain(tmp_path / "run", f"vae.weights={latents / folder}", "recipe.steps=1")
+    assert not (run / "vae").exists()
+    for name, value in tensors(latents, "vae").items():
+        assert torch.equal(tensors(run, "vae")[name], value)
+    configs = [json.loads((path / "model/vae/config.json").read_text()) for path in (run, latents)]
+    assert configs[0]["scaling_factor"] == configs[1]["scaling_factor"]
+
+
+def test_a_run_is_the_same_again_and_when_it_was_interrupted(
+    tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the VAE's training, then in the UNet's."""
+    from satdifuser.pretrain.trainer import Pretrainer
+
+    small = ["vae.weights=small", *VAE, "vae.steps=3"]
+    whole = Pretrainer._step
+    for steps in (3, 3 + 3):
+        with monkeypatch.context() as patch:
+            left = [steps if steps == 3 else 1 + 3]
+
+            def cut(self: Pretrainer, *args: Any, left: list[int] = left) -> dict[str, Any]:
+                left[0] -= 1
+                if left[0] < 0 or (left[0] == 0 and self.run.path.name == "vae"):
+                    raise KeyboardInterrupt
+                return whole(self, *args)
+
+            patch.setattr(Pretrainer, "_step", cut)
+            pretrain(tmp_path / "run", *small, "resume=true", code=130)
+    run = pretrain(tmp_path / "run", *small, "resume=true")
+    for part in ("", "vae"):
+        assert RunFolder(run / part).rows() == RunFolder(latents / part).rows()
+    for part in ("unet", "vae"):
+        for name, value in tensors(latents, part).items():
+            assert torch.equal(tensors(run, part)[name], value), name
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from satdifuser.pretrain.trainer import Pretrainer
+
+    def die(_: Pretrainer) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "_evaluate", die)
+        pretrain(tmp_path / "run", code=130)
+    assert len(RunFolder(tmp_path / "run").rows()) == 1
+    run = pretrain(tmp_path / "run")
+    assert RunFolder(run).rows() == RunFolder(pixels).rows()
+
+
+def test_a_finished_run_is_refused_resumed_or_begun_anew(tmp_path: Path, capsys: Capture) -> None:
+    run = pretrain(tmp_path / "run", "recipe.steps=2")
+    first = RunFolder(run).rows()
+    pretrain(run, "recipe.steps=2", code=2)
+    assert "add resume=true" in capsys.readouterr().err
+    before = tensors(run)
+    (run / "model" / "unet" / "config.json").unlink()
+    (run / "model" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    for file in (run / "model").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    for folder in sorted((path for path in (run / "model").rglob("*")), reverse=True):
+        folder.rmdir()
+    (run / "model").rmdir()
+    pretrain(run, "recipe.steps=2", "resume=true")  # makes the model again
+    assert RunFolder(run).rows() == first
+    for name, value in before.items():
+        assert torch.equal(tensors(run)[name], value)
+    pretrain(run, "recipe.steps=2", "overwrite=true", "seed=1")
+    assert RunFolder(run).rows() != first
+
+
+def test_a_second_data_set_has_its_share_and_losses_of_its_own(tmp_path: Path) -> None:
+    run = pretrain(tmp_path / "run", *MIX, "mix_share=0.25", "recipe.steps=2")
+    last = RunFolder(run).rows()[-1]
+    assert {"val/21", "val/801", "val-synthetic/21", "val-synthetic/801"} <= last.keys()
+    assert last["val/21"] != last["val-synthetic/21"]
+    assert [data["seed"] for data in json.loads((run / "model/provenance.json").read_text())["data"]] == [0, 5]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_truncated_image_stops_a_run_or_is_skipped_and_named(tmp_path: Path, capsys: Capture, split: str) -> None:
+    root = write_images(tmp_path / "images")
+    bad = truncate(root, split)
+    data = ["data=image_folder", f"data.root={root}", "data.size=16", "recipe.batch_size=10"]
+    pretrain(tmp_path / "stopped", data=data, code=2)
+    said = capsys.readouterr().err.strip()
+    assert said.splitlines()[-1].startswith(f"satdifuser: {root / bad} cannot be read as an image")
+    run = pretrain(tmp_path / "skipped", "on_error=skip", data=data)
+    skipped = json.loads((run / "skipped.json").read_text())["skipped"]
+    assert [sample["id"] for sample in skipped] == [bad]
+    assert "cannot be read" in skipped[0]["reason"]
+    assert bad in capsys.readouterr().err
+    assert len(RunFolder(run).rows()) == 4
+    assert tensors(run)
+
+
+def test_float32_and_no_average_export_the_last_weights_as_they_are(tmp_path: Path) -> None:
+    run = pretrain(tmp_path / "run", "export=float32", "recipe.ema=null", "recipe.steps=2", "recipe.samples=0")
+    held = load_checkpoint(RunFolder(run).last)[1]
+    for name, value in tensors(run).items():
+        assert torch.equal(value, held["net/unet." + name])
+    assert not (run / "samples").exists()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
+def test_what_was_predicted_is_known_to_who_loads_the_model(tmp_path: Path, prediction: str) -> None:
+    run = pretrain(tmp_path / "run", f"schedule.prediction_type={prediction}", "min_snr=null", "recipe.steps=1")
+    scheduler = json.loads((run / "model" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["prediction_type"] == prediction
+    encoder(run)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["export=int8"], "export is 'int8'"),
+        (["recipe.betas=[0.9]"], "recipe.betas is [0.9]"),
+        (["recipe.betas=[0.9,1.5]"], "recipe.betas is [0.9, 1.5]"),
+        (["recipe.levels=[21,1000]"], "recipe.levels"),
+        (["recipe.lr=0"], "recipe.lr is 0"),
+        (["recipe.lr=high"], "Recipe does not take these settings"),
+        (["recipe.mixed_precision=fp8"], "recipe.mixed_precision is 'fp8'"),
+        (["recipe.batch_size=10"], "synthetic has 9 images, too few for 10 in a step"),
+        (["schedule.beta_schedule=steep"], "schedule: DDPMScheduler of diffusers does not take these settings"),
+        (["schedule.prediction_type=flow"], "schedule.prediction_type is 'flow'"),
+        (["min_snr=0"], "min_snr is 0"),
+        (["unet.block_out_channels=[16,16,16]"], "unet: UNet2DModel of diffusers does not take these settings"),
+        (["unet.norm_num_groups=5"], "unet: UNet2DModel of diffusers does not take these settings"),
+        (["unet.block_out_channels=[16,16,16,16,16,16]"], "16 px is no multiple of 32"),
+        (["vae.weights=/nowhere"], "vae.weights is '/nowhere'"),
+        (["vae.weights=small", "vae.block_out_channels=[16,16,16,16,16,16]"], "16 px is no multiple of 32"),
+        (["vae.weights=small", "vae.block_out_channels=[10]"], "vae: AutoencoderKL of diffusers does not take"),
+        (["on_error=ignore"], "on_error is 'ignore'"),
+        (["prepare.bands=[B04,B99]"], "has no band B99"),
+        ([*MIX, "mix_share=1.0"], "cannot be shared"),
+        ([*MIX, "mix.size=32"], "32 x 32"),
+        (["data.splits.val=null"], "val"),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_line(tmp_path: Path, capsys: Capture, overrides: list[str], said: str) -> None:
+    pretrain(tmp_path / "run", *overrides, code=2)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("satdifuser: ")
+    assert said in lines[0]
+    assert not (tmp_path / "run" / "metrics.jsonl").is_file() or not RunFolder(tmp_path / "run").rows()
+
+
+def test_a_vae_for_other_bands_is_refused_in_one_line(tmp_path: Path, latents: Path, capsys: Capture) -> None:
+    pretrain(tmp_path / "run", f"vae.weights={latents / 'model'}", "prepare.bands=[B04,B03,B02,B08]", code=2)
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    """Up to rounding: in AdamW's first steps a weight moves by the whole rate, whatever its gradient."""
+    settings = [*MIX, "mix_share=0.5", "recipe.steps=3", "recipe.lr=0.001"]
+    one = RunFolder(pretrain(tmp_path / "one", *settings))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "satdifuser", "pretrain", *UNET, *RECIPE, *SCENES, *settings, f"run={tmp_path / 'two'}", "--debug"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = RunFolder(tmp_path / "two")
+    assert json.loads((two.path / "environment.json").read_text())["processes"] == 2
+    for a, b in zip(one.rows(), two.rows(), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+    ours, theirs = (load_checkpoint(run.last)[1] for run in (one, two))
+    assert ours.keys() == theirs.keys()
+    apart = torch.cat([(value - theirs[name]).abs().flatten() for name, value in ours.items()])
+    assert float(apart.mean()) < 1e-5
