@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_data, make
 from satdifuser.commands.skipping import list_skipped, skips, without_faults
+from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,6 +24,12 @@ def run(config: Any, quiet: bool = False) -> Path:
     from satdifuser.pretrain.stages import pretrain
 
     check_precision(config.export)
+    beyond = [level for level in config.recipe.levels if level >= config.schedule.num_train_timesteps]
+    if beyond:
+        raise UserError(
+            f"recipe.levels has {beyond[0]}, but schedule.num_train_timesteps is {config.schedule.num_train_timesteps}:"
+            " give levels below it"
+        )
     setting = set_up(config, quiet)
     model = pretrain(setting)
     if setting.main and not quiet:
@@ -45,7 +52,8 @@ def set_up(config: Any, quiet: bool = False) -> Setting:
     recipe = make({"_target_": "satdifuser.pretrain.settings.Recipe", **config.recipe})
     accelerator = make_accelerator(recipe.mixed_precision)
     sources, skipped = _sources(config, "train", skip, accelerator)
-    held_out, _ = _sources(config, "val", skip, accelerator)
+    held_out, unseen = _sources(config, "val", skip, accelerator)
+    skipped += unseen
     place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     images = Images(sources, recipe.batch_size, seed=config.seed, **place)
     folder = RunFolder(config.run)
@@ -66,7 +74,7 @@ def _sources(
 ) -> tuple[list[Source], list[dict[str, str]]]:
     """The data sets of a split, without bad images if they are to be skipped, and what was skipped."""
     from satdifuser.data.joined import JoinedSplits
-    from satdifuser.pretrain.images import Source
+    from satdifuser.pretrain.images import Kept, Source
     from satdifuser.store import Processes
 
     shares = [(config.data, 1.0)]
@@ -78,8 +86,8 @@ def _sources(
         data: Any = build_data(node, split)
         source = Source(data, make({**config.prepare, "sensor": node.sensor}), config.data.size, share)
         if skip:
-            joined, bad = without_faults(JoinedSplits({split: data}), source.check, config.recipe.workers, processes)
-            source = Source(joined, source.prepare, source.size, share)
+            rest, bad = without_faults(JoinedSplits({split: data}), source.check, config.recipe.workers, processes)
+            source = Source(Kept(data, rest), source.prepare, source.size, share)
             skipped += bad
         found.append(source)
     return found, skipped

@@ -6,6 +6,8 @@ import colorsys
 import hashlib
 import math
 import warnings
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from satdifuser.data.bands import Sensor, find_sensor
-from satdifuser.data.base import Labels, Sample
+from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
+from satdifuser.data.budgets import Within
 from satdifuser.data.holdout import check_split, held_out
 from satdifuser.errors import UserError, nearest
 
@@ -29,9 +32,10 @@ class ImageFolder(Dataset[Sample]):
 
     A sample's id is its path below `root`. `split` is train, val, test (see `holdout.py` for the rule) or all.
 
-    Numbers become reflectance: of 8 bits, 255 is `white`; of 16 bits, `digital` is a reflectance of 1; floating point
-    is reflectance already. An image of another size than `size` is refused by who reads it (`fit=none`), cut from its
-    middle (`crop`), or resized (`resize`). `classes` names the folders that count, in order; null: all, sorted.
+    Numbers become reflectance: of 8 bits, 255 is `white`; of more, `digital` is a reflectance of 1; floating point is
+    reflectance already. An image of another size than `size` is refused by who reads it (`fit=none`), cut from its
+    middle (`crop`), or resized (`resize`). `classes` names the folders that count, in order; null: all, sorted. `limit`
+    takes at most so many of the split, evenly from the classes.
     """
 
     name = "image_folder"
@@ -49,6 +53,7 @@ class ImageFolder(Dataset[Sample]):
         white: float = 0.275,
         digital: float = 10000.0,
         classes: list[str] | None = None,
+        limit: int | None = None,
     ) -> None:
         check_split(split)
         if fit not in FITS:
@@ -64,18 +69,22 @@ class ImageFolder(Dataset[Sample]):
                 f"data.root {self.root} has no images for {split}: of {_count(names)}, data.val={val} and"
                 f" data.test={test} of each class leave none; set other shares, or add images"
             )
+        if limit is not None:
+            if limit < 1:
+                raise UserError(f"data.limit is {limit} for {split}: it must be 1 or more, or null for all")
+            count = len(self.files)  # in the order of their classes
+            self.files = [self.files[place * count // limit] for place in range(limit)] if limit < count else self.files
         known = tuple(names) if list(names) != [""] else ()
         self.labels = Labels(classes=known, colours=_colours(len(known)))
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a feature store records of where its samples come from: which files, not where they lie."""
-        digest = hashlib.blake2b("\n".join(self.files).encode(), digest_size=8).hexdigest()
         return {
             "name": self.name,
             "split": self.split,
             "files": len(self.files),
-            "names": digest,
+            "names and sizes": self._digest,
             "classes": list(self.labels.classes),
             "size": self.size,
             "fit": self.fit,
@@ -83,8 +92,23 @@ class ImageFolder(Dataset[Sample]):
             "digital": self.digital,
         }
 
+    @cached_property
+    def _digest(self) -> str:
+        sizes = (f"{name}\0{(self.root / name).stat().st_size}" for name in self.files)
+        return hashlib.blake2b("\n".join(sizes).encode(), digest_size=8).hexdigest()
+
     def sample_id(self, index: int) -> str:
         return self.files[index]
+
+    def read_labels(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Batch:
+        """Ids and classes, which are in the files' names: no image is read."""
+        ids = [self.files[index] for index in indices]
+        if not self.labels.classes or (names is not None and "label" not in names):
+            return {"id": ids}
+        return {"id": ids, "label": torch.tensor([self._class(name) for name in ids], dtype=torch.long)}
+
+    def subset(self, indices: Sequence[int]) -> LabelledDataset:
+        return Within(self, indices)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -95,19 +119,25 @@ class ImageFolder(Dataset[Sample]):
         name = self.files[index]
         sample: Sample = {"id": name, "image": self._fitted(self._reflectance(name), name)}
         if self.labels.classes:
-            sample["label"] = torch.tensor(self.labels.classes.index(name.partition("/")[0]))
+            sample["label"] = torch.tensor(self._class(name))
         return sample
+
+    def _class(self, name: str) -> int:
+        return self.labels.classes.index(name.partition("/")[0])
 
     def _reflectance(self, name: str) -> Tensor:
         path = self.root / name
         try:
             numbers = _picture(path) if path.suffix.lower() in PICTURES else _raster(path)
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow and rasterio raise for damaged files
+        except UserError:
+            raise
+        except Exception as error:  # damaged files make Pillow and rasterio raise all kinds
             reason = " ".join(str(error).split()).replace(str(path), "the file")
             raise UserError(
                 f"{path} cannot be read as an image ({reason}): replace it, or set on_error=skip"
             ) from error
-        unit = {"uint8": 255 / self.white, "uint16": self.digital, "int16": self.digital}.get(numbers.dtype.name, 1.0)
+        whole = numbers.dtype.kind in "iu"
+        unit = 255 / self.white if numbers.dtype == np.uint8 else self.digital if whole else 1.0
         return torch.from_numpy(numbers.astype(np.float32)) / unit
 
     def _fitted(self, image: Tensor, name: str) -> Tensor:

@@ -113,7 +113,7 @@ def _viridis(place: float) -> Any:
 
 def _source(data: Mapping[str, Any], held_out: Mapping[str, Any]) -> str:
     """A line of the list of data sets; what is known of a data set is its identity."""
-    known = {key: value for key, value in data.items() if key not in ("name", "split", "classes", "names")}
+    known = {key: value for key, value in data.items() if key not in ("name", "split", "classes", "names and sizes")}
     details = ", ".join(f"{key} {value}" for key, value in known.items())
     count = held_out.get("files", held_out.get("length"))
     unseen = f"split {held_out['split']}, of {count}"

@@ -34,6 +34,8 @@ class Denoising(nn.Module):
         self.prediction = scheduler.config.prediction_type
         if self.prediction not in PREDICTIONS:
             raise UserError(f"schedule.prediction_type is {self.prediction!r}: it can be {', '.join(PREDICTIONS)}")
+        if gamma is not None and gamma <= 0:
+            raise UserError(f"min_snr is {gamma}: give null, or a ratio above 0")
         kept = scheduler.alphas_cumprod.double()
         self.register_buffer("signal", kept.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - kept).sqrt().float(), persistent=False)
@@ -54,6 +56,11 @@ class Denoising(nn.Module):
         """What the UNet denoises: the pixels, or what the VAE makes of them."""
         if self.vae is None:
             return images
+        if images.shape[1] != self.vae.config["in_channels"]:
+            raise UserError(
+                f"the VAE reads {self.vae.config['in_channels']} bands, and the images have {images.shape[1]}:"
+                " set prepare.bands, or another vae.weights"
+            )
         with torch.no_grad():
             latents = self.vae.encode(images).latent_dist.mean.float()
         return (latents - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config["scaling_factor"]

@@ -36,6 +36,23 @@ class Source:
         return self.prepare(batch["image"], batch["id"], expect=(self.size, self.size)), batch["id"]
 
 
+class Kept:
+    """What is left of a data set without its bad images: known by its own identity, and how many are left out."""
+
+    def __init__(self, whole: LabelledDataset, rest: LabelledDataset) -> None:
+        self.rest, self.name, self.labels = rest, whole.name, whole.labels
+        self.identity = {**whole.identity, "left_out": len(whole) - len(rest)}
+
+    def sample_id(self, index: int) -> str:
+        return self.rest.sample_id(index)
+
+    def __len__(self) -> int:
+        return len(self.rest)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rest[index]
+
+
 class Images:
     """Batch n is a function of (seed, n): so many of each source, this process's share of them."""
 

@@ -22,7 +22,7 @@ def sample(objective: Denoising, count: int, steps: int = 50) -> Tensor:
     scheduler = DDIMScheduler.from_config(
         objective.scheduler.config, clip_sample=objective.vae is None, set_alpha_to_one=False, steps_offset=1
     )
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(min(steps, len(objective.weight) - 1))  # of a short schedule, every level
     shape = (count, unet.config["in_channels"], unet.config["sample_size"], unet.config["sample_size"])
     like = torch.empty(shape, device=objective.weight.device)
     noisy = batch_noise(objective.seed, [f"sample-{number}" for number in range(count)], 0, like)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ def pretrain(run: Path, *overrides: str, data: list[str] = SCENES, code: int = 0
     return run
 
 
-def encoder(run: Path, **settings: Any) -> Any:
+def encoder(run: Path) -> Any:
     overrides = ["encoder=unconditional", f"encoder.backbone.weights={run / 'model'}", "encoder.taps=[mid_block]"]
-    extra = [f"encoder.{name}={value}" for name, value in settings.items()]
-    return build_encoder(compose("extract", [*overrides, *extra]).encoder)
+    overrides.append("encoder.image_size=16")
+    return build_encoder(compose("extract", overrides).encoder)
 
 
 def tensors(run: Path, part: str = "unet") -> dict[str, torch.Tensor]:
@@ -155,7 +155,7 @@ def test_a_run_in_latents_trains_a_vae_first_and_its_model_loads_as_an_encoder(l
     assert bank.map("mid_block", 21).shape == (2, 16, 4, 4)
 
 
-@pytest.mark.parametrize("folder", ["model", "model/vae", "vae/model"])
+@pytest.mark.parametrize("folder", ["model", "vae/model/vae"])
 def test_the_vae_of_an_earlier_run_can_be_taken(tmp_path: Path, latents: Path, folder: str) -> None:
     run = pretrain(tmp_path / "run", f"vae.weights={latents / folder}", "recipe.steps=1")
     assert not (run / "vae").exists()
@@ -173,17 +173,16 @@ def test_a_run_is_the_same_again_and_when_it_was_interrupted(
 
     small = ["vae.weights=small", *VAE, "vae.steps=3"]
     whole = Pretrainer._step
-    for steps in (3, 3 + 3):
+    for stage in ("vae", "run"):
+
+        def killed(self: Pretrainer, *args: Any, stage: str = stage) -> dict[str, Any]:
+            row = whole(self, *args)
+            if self.run.path.name == stage and self.state.step == 3:
+                raise KeyboardInterrupt
+            return row
+
         with monkeypatch.context() as patch:
-            left = [steps if steps == 3 else 1 + 3]
-
-            def cut(self: Pretrainer, *args: Any, left: list[int] = left) -> dict[str, Any]:
-                left[0] -= 1
-                if left[0] < 0 or (left[0] == 0 and self.run.path.name == "vae"):
-                    raise KeyboardInterrupt
-                return whole(self, *args)
-
-            patch.setattr(Pretrainer, "_step", cut)
+            patch.setattr(Pretrainer, "_step", killed)
             pretrain(tmp_path / "run", *small, "resume=true", code=130)
     run = pretrain(tmp_path / "run", *small, "resume=true")
     for part in ("", "vae"):
@@ -210,24 +209,17 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 
 
 def test_a_finished_run_is_refused_resumed_or_begun_anew(tmp_path: Path, capsys: Capture) -> None:
-    run = pretrain(tmp_path / "run", "recipe.steps=2")
+    run = pretrain(tmp_path / "run", "recipe.steps=1")
     first = RunFolder(run).rows()
-    pretrain(run, "recipe.steps=2", code=2)
+    pretrain(run, "recipe.steps=1", code=2)
     assert "add resume=true" in capsys.readouterr().err
     before = tensors(run)
-    (run / "model" / "unet" / "config.json").unlink()
-    (run / "model" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    for file in (run / "model").rglob("*"):
-        if file.is_file():
-            file.unlink()
-    for folder in sorted((path for path in (run / "model").rglob("*")), reverse=True):
-        folder.rmdir()
-    (run / "model").rmdir()
-    pretrain(run, "recipe.steps=2", "resume=true")  # makes the model again
+    shutil.rmtree(run / "model")
+    pretrain(run, "recipe.steps=1", "resume=true")  # makes the model again
     assert RunFolder(run).rows() == first
     for name, value in before.items():
         assert torch.equal(tensors(run)[name], value)
-    pretrain(run, "recipe.steps=2", "overwrite=true", "seed=1")
+    pretrain(run, "recipe.steps=1", "overwrite=true", "seed=1")
     assert RunFolder(run).rows() != first
 
 
@@ -253,22 +245,22 @@ def test_a_truncated_image_stops_a_run_or_is_skipped_and_named(tmp_path: Path, c
     assert "cannot be read" in skipped[0]["reason"]
     assert bad in capsys.readouterr().err
     assert len(RunFolder(run).rows()) == 4
-    assert tensors(run)
+    provenance = json.loads((run / "model" / "provenance.json").read_text())
+    assert [provenance[key][0]["left_out"] for key in ("data", "held_out")] == [split == "train", split == "val"]
 
 
 def test_float32_and_no_average_export_the_last_weights_as_they_are(tmp_path: Path) -> None:
-    run = pretrain(tmp_path / "run", "export=float32", "recipe.ema=null", "recipe.steps=2", "recipe.samples=0")
+    run = pretrain(tmp_path / "run", "export=float32", "recipe.ema=null", "recipe.steps=1", "recipe.samples=0")
     held = load_checkpoint(RunFolder(run).last)[1]
     for name, value in tensors(run).items():
         assert torch.equal(value, held["net/unet." + name])
     assert not (run / "samples").exists()
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
-def test_what_was_predicted_is_known_to_who_loads_the_model(tmp_path: Path, prediction: str) -> None:
-    run = pretrain(tmp_path / "run", f"schedule.prediction_type={prediction}", "min_snr=null", "recipe.steps=1")
+def test_what_is_predicted_is_known_to_who_loads_the_model(tmp_path: Path) -> None:
+    run = pretrain(tmp_path / "run", "schedule.prediction_type=sample", "min_snr=null", "recipe.steps=1")
     scheduler = json.loads((run / "model" / "scheduler" / "scheduler_config.json").read_text())
-    assert scheduler["prediction_type"] == prediction
+    assert scheduler["prediction_type"] == "sample"
     encoder(run)
 
 
@@ -278,7 +270,7 @@ def test_what_was_predicted_is_known_to_who_loads_the_model(tmp_path: Path, pred
         (["export=int8"], "export is 'int8'"),
         (["recipe.betas=[0.9]"], "recipe.betas is [0.9]"),
         (["recipe.betas=[0.9,1.5]"], "recipe.betas is [0.9, 1.5]"),
-        (["recipe.levels=[21,1000]"], "recipe.levels"),
+        (["recipe.levels=[21,1000]"], "recipe.levels has 1000"),
         (["recipe.lr=0"], "recipe.lr is 0"),
         (["recipe.lr=high"], "Recipe does not take these settings"),
         (["recipe.mixed_precision=fp8"], "recipe.mixed_precision is 'fp8'"),
@@ -290,13 +282,11 @@ def test_what_was_predicted_is_known_to_who_loads_the_model(tmp_path: Path, pred
         (["unet.norm_num_groups=5"], "unet: UNet2DModel of diffusers does not take these settings"),
         (["unet.block_out_channels=[16,16,16,16,16,16]"], "16 px is no multiple of 32"),
         (["vae.weights=/nowhere"], "vae.weights is '/nowhere'"),
-        (["vae.weights=small", "vae.block_out_channels=[16,16,16,16,16,16]"], "16 px is no multiple of 32"),
         (["vae.weights=small", "vae.block_out_channels=[10]"], "vae: AutoencoderKL of diffusers does not take"),
         (["on_error=ignore"], "on_error is 'ignore'"),
         (["prepare.bands=[B04,B99]"], "has no band B99"),
         ([*MIX, "mix_share=1.0"], "cannot be shared"),
         ([*MIX, "mix.size=32"], "32 x 32"),
-        (["data.splits.val=null"], "val"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(tmp_path: Path, capsys: Capture, overrides: list[str], said: str) -> None:
@@ -310,7 +300,8 @@ def test_a_wrong_setting_ends_in_one_line(tmp_path: Path, capsys: Capture, overr
 
 def test_a_vae_for_other_bands_is_refused_in_one_line(tmp_path: Path, latents: Path, capsys: Capture) -> None:
     pretrain(tmp_path / "run", f"vae.weights={latents / 'model'}", "prepare.bands=[B04,B03,B02,B08]", code=2)
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    said = capsys.readouterr().err.strip()
+    assert said == "satdifuser: the VAE reads 3 bands, and the images have 4: set prepare.bands, or another vae.weights"
 
 
 @pytest.mark.slow
@@ -320,7 +311,18 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     one = RunFolder(pretrain(tmp_path / "one", *settings))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "satdifuser", "pretrain", *UNET, *RECIPE, *SCENES, *settings, f"run={tmp_path / 'two'}", "--debug"],
+        [
+            *launch,
+            "-m",
+            "satdifuser",
+            "pretrain",
+            *UNET,
+            *RECIPE,
+            *SCENES,
+            *settings,
+            f"run={tmp_path / 'two'}",
+            "--debug",
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -134,6 +134,8 @@ def schedule() -> Callable[..., Any]:
 
     def make(prediction: str = "v_prediction", **settings: Any) -> Any:
         betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-        return DDPMScheduler(**{**betas, "prediction_type": prediction, **settings})  # by name: from_config forgets others
+        return DDPMScheduler(
+            **{**betas, "prediction_type": prediction, **settings}
+        )  # by name: from_config forgets others
 
     return make

@@ -60,6 +60,12 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(schedule: Make, unet:
     assert not torch.allclose(other, two, atol=1e-2)
 
 
+@pytest.mark.parametrize("levels", [7, 50, 51, 99])
+def test_a_schedule_of_few_levels_can_be_sampled_too(levels: int, schedule: Make, unet: Make) -> None:
+    made = sample(Denoising(unet(), schedule(num_train_timesteps=levels)).eval(), 1)
+    assert made.isfinite().all()
+
+
 @pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (13, [0, 1, 2])])
 def test_a_grid_shows_each_image_in_its_place(channels: int, shown: list[int], tmp_path: Path) -> None:
     images = torch.rand(5, channels, 4, 4) * 2 - 1
