@@ -90,6 +90,7 @@ def main(overrides: Sequence[str]) -> Path:
     source, device = setting.images.sources[0], setting.accelerator.device
     torch.manual_seed(setting.config["seed"])
     model = MaskedAutoencoder(source.size, source.prepare.channels)
+    setting.begin()
     unseen = setting.held_out[0].some(setting.recipe.eval_images)[0].to(device)
     before = model.to(device).unseen(unseen)
     trainer = setting.trainer(model, lambda: {"val/error": model.unseen(unseen)})

@@ -43,7 +43,7 @@ def set_up(config: Any, quiet: bool = False) -> Setting:
     from omegaconf import OmegaConf
 
     from satdifuser.engine.progress import console
-    from satdifuser.engine.run import RunFolder, environment, write_text
+    from satdifuser.engine.run import RunFolder, environment
     from satdifuser.engine.trainer import make_accelerator
     from satdifuser.pretrain.images import Images
     from satdifuser.pretrain.setting import Setting
@@ -57,22 +57,27 @@ def set_up(config: Any, quiet: bool = False) -> Setting:
     place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     images = Images(sources, recipe.batch_size, seed=config.seed, **place)
     folder = RunFolder(config.run)
-    if accelerator.is_main_process:
-        folder.open(resume=config.resume, overwrite=config.overwrite)
-        write_text(folder.config, OmegaConf.to_yaml(config))
-        folder.write_json("environment.json", environment(accelerator.num_processes))
-        folder.write_json("skipped.json", {"skipped": skipped})
-        say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        list_skipped(skipped, say, str(folder.path / "skipped.json"))
-    accelerator.wait_for_everyone()
+
+    def begin() -> None:
+        if accelerator.is_main_process:
+            folder.open(resume=config.resume, overwrite=config.overwrite)
+            folder.keep_configuration(config)
+            folder.write_json("environment.json", environment(accelerator.num_processes))
+            folder.write_json("skipped.json", {"skipped": skipped})
+            say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+            list_skipped(skipped, say, str(folder.path / "skipped.json"))
+        accelerator.wait_for_everyone()
+
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    return Setting(plain, recipe, folder, images, held_out, accelerator, quiet)
+    return Setting(plain, recipe, folder, images, held_out, accelerator, begin, quiet)
 
 
 def _sources(
     config: Any, split: str, skip: bool, accelerator: Accelerator
 ) -> tuple[list[Source], list[dict[str, str]]]:
     """The data sets of a split, without bad images if they are to be skipped, and what was skipped."""
+    from omegaconf import OmegaConf
+
     from satdifuser.data.joined import JoinedSplits
     from satdifuser.pretrain.images import Kept, Source
     from satdifuser.store import Processes
@@ -83,7 +88,7 @@ def _sources(
     processes = Processes(accelerator.process_index, accelerator.num_processes)
     found, skipped = [], []
     for node, share in shares:
-        data: Any = build_data(node, split)
+        data: Any = build_data(OmegaConf.merge(node, {"size": config.data.size}) if "size" in node else node, split)
         source = Source(data, make({**config.prepare, "sensor": node.sensor}), config.data.size, share)
         if skip:
             rest, bad = without_faults(JoinedSplits({split: data}), source.check, config.recipe.workers, processes)

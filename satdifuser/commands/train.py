@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_model, build_task, open_split
-from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     """Train, test the best checkpoint, write the run's folder, and give its result."""
-    from omegaconf import OmegaConf
 
     from satdifuser.commands.eval import score_split
     from satdifuser.data.budgets import within_budget
@@ -27,7 +24,7 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.progress import console
-    from satdifuser.engine.run import RunFolder, environment, write_text
+    from satdifuser.engine.run import RunFolder, environment
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.report.figures import draw_weights
 
@@ -41,8 +38,7 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     run_folder = RunFolder(config.run)
     if accelerator.is_main_process:
         run_folder.open(resume=config.resume, overwrite=config.overwrite)
-        _same_configuration(run_folder, config)
-        write_text(run_folder.config, OmegaConf.to_yaml(config))
+        run_folder.keep_configuration(config)
         run_folder.write_json("environment.json", environment(accelerator.num_processes))
         run_folder.write_json("spec.json", model.fusion.spec.to_dict())
     accelerator.wait_for_everyone()
@@ -114,22 +110,3 @@ def _cost(
         "peak_bytes": memory.bytes,
         "checkpoint_bytes": run_folder.best.stat().st_size if run_folder.best.is_file() else None,
     }
-
-
-def _same_configuration(run_folder: Any, config: Any) -> None:
-    """A resumed run must go on with the configuration that it began with."""
-    from omegaconf import OmegaConf
-
-    path: Path = run_folder.config
-    if not (config.resume and path.is_file()):
-        return
-    ours, theirs = OmegaConf.to_container(config), OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(ours, dict)
-    assert isinstance(theirs, dict)
-    skip = ("resume", "overwrite", "run")
-    changed = [k for k in sorted(ours.keys() | theirs.keys()) if k not in skip and ours.get(k) != theirs.get(k)]
-    if changed:
-        raise UserError(
-            f"{run_folder.path} was begun with other settings of {', '.join(changed)}: resume it with the same, or"
-            " use another run="
-        )

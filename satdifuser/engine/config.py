@@ -43,5 +43,5 @@ class TrainerConfig:
             )
 
     def total_steps(self, per_epoch: int) -> int:
-        """So many epochs, but at least `min_steps`: those of a small label budget are short. `max_steps` replaces both."""
+        """So many epochs, but at least `min_steps`, since small label budgets have short ones; or `max_steps`."""
         return self.max_steps if self.max_steps is not None else max(self.epochs * per_epoch, self.min_steps)

@@ -36,6 +36,22 @@ class RunFolder:
         self.figures.mkdir(exist_ok=True)
         return self
 
+    def keep_configuration(self, config: Any) -> None:
+        """Write it down; a run that is resumed must go on with the one that it began with."""
+        from omegaconf import OmegaConf
+
+        if config.resume and self.config.is_file():
+            ours: Any = OmegaConf.to_container(config)
+            theirs: Any = OmegaConf.to_container(OmegaConf.load(self.config))
+            keys = sorted((ours.keys() | theirs.keys()) - {"resume", "overwrite", "run"})
+            changed = [key for key in keys if ours.get(key) != theirs.get(key)]
+            if changed:
+                raise UserError(
+                    f"{self.path} was begun with other settings of {', '.join(changed)}: resume it with the same, or"
+                    " use another run="
+                )
+        write_text(self.config, OmegaConf.to_yaml(config))
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setting:
-    """`config` is the command's, as plain values; `held_out` are the sources whose images no stage trains on."""
+    """`config` is the command's, as plain values; `held_out` are the sources whose images no stage trains on.
+
+    `begin` opens the run's folder, which may replace an earlier run: once everything is built that can be refused.
+    """
 
     config: dict[str, Any]
     recipe: Recipe
@@ -26,6 +30,7 @@ class Setting:
     images: Images
     held_out: list[Source]
     accelerator: Accelerator
+    begin: Callable[[], None]
     quiet: bool = False
 
     @property

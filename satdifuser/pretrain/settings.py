@@ -40,8 +40,8 @@ class Recipe:
             raise UserError(f"recipe.clip_norm is {self.clip_norm}: give null, or a norm above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"recipe.betas is {list(self.betas)}: give two numbers from 0 to below 1")
-        if any(level < 0 for level in self.levels):
-            raise UserError(f"recipe.levels is {list(self.levels)}: give levels of noise from 0 on")
+        if not self.levels or any(level < 0 for level in self.levels):
+            raise UserError(f"recipe.levels is {list(self.levels)}: give one level of noise or more, from 0 on")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"recipe.ema is {self.ema}: give null, or a decay from 0 to below 1")
         if self.mixed_precision not in ("no", "bf16", "fp16"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from satdifuser.engine.run import RunFolder
+from satdifuser.errors import UserError
 from satdifuser.pretrain.autoencoder import Autoencoding
 from satdifuser.pretrain.card import write_card
 from satdifuser.pretrain.denoising import Denoising
@@ -34,7 +36,11 @@ KEPT = (
 
 def pretrain(setting: Setting) -> Path:
     """Train what is asked for and give the folder of the model, which every evaluation has written anew."""
-    objective = _denoising(setting, _vae(setting))
+    vae, small = _vae(setting), setting.config["vae"]["weights"] == "small"
+    objective = _denoising(setting, vae)
+    setting.begin()
+    if small:
+        objective = _denoising(setting, _trained(setting, vae))
     model = setting.folder.path / MODEL
     trainer = setting.trainer(objective, lambda: _look(setting, objective, trainer, model))
     trainer.fit()
@@ -45,26 +51,34 @@ def pretrain(setting: Setting) -> Path:
 
 
 def _vae(setting: Setting) -> Any:
-    """None for pixels, one that is given, or one trained now (or before this run was interrupted)."""
-    weights = setting.config["vae"]["weights"]
-    if weights is None:
+    """None for pixels, one that is given, or a small one that is not trained yet."""
+    settings, channels = setting.config["vae"], setting.images.sources[0].prepare.channels
+    if settings["weights"] is None:
         return None
-    if weights != "small":
-        return load_vae(weights)
+    if settings["weights"] != "small":
+        return load_vae(settings["weights"])
+    if settings["steps"] <= 0 or settings["lr"] <= 0:
+        raise UserError(f"vae.steps is {settings['steps']} and vae.lr {settings['lr']}: both must be above 0")
+    return build_vae(settings, channels, setting.config["seed"])
+
+
+def _trained(setting: Setting, vae: Any) -> Any:
+    """The small VAE after its training, of which a run that is resumed has what it had."""
     folder = RunFolder(setting.folder.path / VAE)
-    if not (folder.path / MODEL).is_dir():
-        _train_vae(setting, folder)
-    return load_vae(str(folder.path / MODEL))
+    model = folder.path / MODEL
+    if not (setting.config["resume"] and model.is_dir()):
+        if setting.main and not setting.config["resume"]:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        _train_vae(setting, vae, folder, model)
+    return load_vae(str(model))
 
 
-def _train_vae(setting: Setting, folder: RunFolder) -> None:
+def _train_vae(setting: Setting, vae: Any, folder: RunFolder, model: Path) -> None:
     if setting.main:
-        folder.open(resume=setting.config["resume"], overwrite=setting.config["overwrite"])
+        folder.open(resume=setting.config["resume"], overwrite=False)
     setting.accelerator.wait_for_everyone()
     settings, source = setting.config["vae"], setting.images.sources[0]
-    objective = Autoencoding(
-        build_vae(settings, source.prepare.channels, setting.config["seed"]), float(settings["kl"])
-    )
+    objective = Autoencoding(vae.requires_grad_(True), float(settings["kl"]))
     device = setting.accelerator.device
     unseen = setting.held_out[0].some(setting.recipe.eval_images)[0].to(device)
     trainer = setting.trainer(
@@ -79,7 +93,7 @@ def _train_vae(setting: Setting, folder: RunFolder) -> None:
         known = source.some(1024)[0].to(device)
         objective.vae.register_to_config(scaling_factor=round(objective.unit(known), 5))
         about = {"error_on_held_out_images": round(objective.error(unseen), 5), "vae": settings}
-        export(folder.path / MODEL, {"vae": objective.vae}, setting.config["export"], about)
+        export(model, {"vae": objective.vae}, setting.config["export"], about)
     setting.accelerator.wait_for_everyone()
 
 
@@ -89,7 +103,7 @@ def _denoising(setting: Setting, vae: Any) -> Denoising:
     if vae is not None:
         size, channels = latent_side(vae, size), vae.config["latent_channels"]
     unet = build_unet(config["unet"], channels, size, config["seed"])
-    scheduler = build_scheduler(config["schedule"])
+    scheduler = build_scheduler({"clip_sample": vae is None, **config["schedule"]})  # latents have no bounds
     return Denoising(unet, scheduler, vae=vae, gamma=config["min_snr"], seed=config["seed"])
 
 

@@ -40,7 +40,7 @@ RECIPE = [
     "recipe.tensorboard=false",
 ]
 SCENES = ["data.size=16", "data.splits.train.length=9", "data.splits.val.length=3"]
-MIX = ["data@mix=synthetic", "mix.size=16", "mix.seed=5", "mix.splits.train.length=4", "mix.splits.val.length=2"]
+MIX = ["data@mix=synthetic", "mix.seed=5", "mix.splits.train.length=4", "mix.splits.val.length=2"]
 VAE = ["vae.block_out_channels=[16,32]", "vae.latent_channels=2"]
 Capture = pytest.CaptureFixture[str]
 
@@ -223,6 +223,41 @@ def test_a_finished_run_is_refused_resumed_or_begun_anew(tmp_path: Path, capsys:
     assert RunFolder(run).rows() != first
 
 
+def test_a_run_goes_on_with_the_settings_it_began_with_or_not_at_all(tmp_path: Path, capsys: Capture) -> None:
+    run = pretrain(tmp_path / "run", "recipe.steps=1")
+    pretrain(run, "recipe.steps=1", "resume=true", "schedule.prediction_type=epsilon", code=2)
+    assert "was begun with other settings of schedule" in capsys.readouterr().err
+    kept = (run / "config.yaml").read_text()
+    pretrain(run, "recipe.steps=1", "overwrite=true", "unet.norm_num_groups=5", code=2)
+    assert tensors(run)  # what cannot be built replaces nothing
+    assert (run / "config.yaml").read_text() == kept
+
+
+def test_a_vae_that_an_earlier_run_left_is_not_taken_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from satdifuser.pretrain.trainer import Pretrainer
+
+    whole = Pretrainer._step
+
+    def killed(self: Pretrainer, *args: Any) -> dict[str, Any]:
+        if self.run.path.name == "run":
+            raise KeyboardInterrupt
+        return whole(self, *args)
+
+    small = ["vae.weights=small", *VAE, "vae.steps=1", "recipe.steps=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "_step", killed)
+        pretrain(tmp_path / "run", *small, code=130)
+    run = pretrain(tmp_path / "run", *small, "vae.latent_channels=3")
+    assert json.loads((run / "model/vae/config.json").read_text())["latent_channels"] == 3
+
+
+def test_latents_are_not_clipped_when_others_sample_them(pixels: Path, latents: Path) -> None:
+    clipped = [json.loads((run / "model/scheduler/scheduler_config.json").read_text()) for run in (pixels, latents)]
+    assert [config["clip_sample"] for config in clipped] == [True, False]
+
+
 def test_a_second_data_set_has_its_share_and_losses_of_its_own(tmp_path: Path) -> None:
     run = pretrain(tmp_path / "run", *MIX, "mix_share=0.25", "recipe.steps=2")
     last = RunFolder(run).rows()[-1]
@@ -286,7 +321,9 @@ def test_what_is_predicted_is_known_to_who_loads_the_model(tmp_path: Path) -> No
         (["on_error=ignore"], "on_error is 'ignore'"),
         (["prepare.bands=[B04,B99]"], "has no band B99"),
         ([*MIX, "mix_share=1.0"], "cannot be shared"),
-        ([*MIX, "mix.size=32"], "32 x 32"),
+        (["vae.weights=small", "vae.steps=0"], "vae.steps is 0"),
+        (["vae.weights=small", "vae.block_out_channels=[16,16,16,16,16,16]"], "16 px is no multiple of 32"),
+        (["recipe.levels=[]"], "recipe.levels is []"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(tmp_path: Path, capsys: Capture, overrides: list[str], said: str) -> None:
