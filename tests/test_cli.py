@@ -66,7 +66,7 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
 
 def test_every_choice_of_every_group_composes() -> None:
     for group, names in groups().items():
-        command = {"store": "extract", "experiment": "compare"}.get(group, "train")
+        command = {"store": "extract", "experiment": "compare", "unet": "pretrain"}.get(group, "train")
         for name in names:
             config = compose(command, [f"{group}={name}"])
             asked = {"adapter": "encoder.adapter", "experiment": "models"}.get(group, group)
