@@ -40,13 +40,17 @@ def make(node: Any, **kwargs: Any) -> Any:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def build_data(config: Any, split: str) -> LabelledDataset:
-    """One split of the configured data set: its own arguments are those of `data` and of `data.splits.<split>`."""
+def build_data(config: Any, split: str, name: str = "data") -> LabelledDataset:
+    """One split of a configured data set: its own arguments are those of `data` and of `data.splits.<split>`.
+
+    `name` is what the configuration calls it, for errors.
+    """
     from hydra.utils import get_class
     from omegaconf import OmegaConf
 
-    for name in OmegaConf.missing_keys(config):
-        raise UserError(f"data.{name} is not set: give it, as data.{name}=...")
+    missing = [key.removeprefix(f"{name}.") for key in sorted(OmegaConf.missing_keys(config))]
+    if missing:
+        raise UserError(f"{name}.{missing[0]} is not set: give it, as {name}.{missing[0]}=...")
     if split not in config.splits:
         raise UserError(
             f"data has no split {split!r}: it has {', '.join(config.splits)}{nearest(split, config.splits)}"

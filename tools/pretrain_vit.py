@@ -23,11 +23,10 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from satdifuser.commands.pretrain import set_up
 from satdifuser.config import compose
 from satdifuser.pretrain.draws import Draws
-from satdifuser.pretrain.export import machine
-from satdifuser.pretrain.setting import Setting
+from satdifuser.pretrain.export import machine, put_in_place
+from satdifuser.pretrain.setup import Setup, set_up
 
 MODEL, PATCH = "vit_tiny_patch16_224", 8
 OPTIONS = {"embed_dim": 256, "depth": 8, "num_heads": 4}
@@ -43,6 +42,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.encoder, self.decoder = vit(size, channels, OPTIONS), vit(size, channels, DECODER)
         self.decoder.patch_embed = nn.Identity()
+        self.decoder.cls_token.requires_grad_(False)  # the encoder's is decoded
         self.bridge = nn.Linear(OPTIONS["embed_dim"], DECODER["embed_dim"])
         self.mask_token = nn.Parameter(torch.zeros(1, 1, DECODER["embed_dim"]))
         self.pixels = nn.Linear(DECODER["embed_dim"], PATCH * PATCH * channels)
@@ -86,42 +86,44 @@ def standardised(images: Tensor) -> Tensor:
 
 
 def main(overrides: Sequence[str]) -> Path:
-    setting = set_up(compose("pretrain", [*RECIPE, *overrides]))
-    source, device = setting.images.sources[0], setting.accelerator.device
-    torch.manual_seed(setting.config["seed"])
+    setup = set_up(compose("pretrain", [*RECIPE, *overrides]))
+    source = setup.images.sources[0]
+    torch.manual_seed(setup.config["seed"])
     model = MaskedAutoencoder(source.size, source.prepare.channels)
-    setting.begin()
-    unseen = setting.held_out[0].some(setting.recipe.eval_images)[0].to(device)
-    before = model.to(device).unseen(unseen)
-    trainer = setting.trainer(model, lambda: {"val/error": model.unseen(unseen)})
+    setup.begin()
+    unseen = setup.unseen[0][0].to(setup.accelerator.device)
+    before = model.to(unseen.device).unseen(unseen)
+    trainer = setup.trainer(model, lambda: {"val/error": model.unseen(unseen)})
     trainer.fit()
-    folder = setting.folder.path / "model"
-    if setting.main:
+    folder = setup.folder.path / "model"
+    if setup.main:
         loss = {"before": round(before, 4), "after": round(model.unseen(unseen), 4)}
-        save(folder, model.encoder, setting, loss, trainer.state.seconds)
+        save(folder, model.encoder, setup, loss, trainer.state.seconds)
         print(f"wrote {folder}: load it with encoder=small_vit encoder.backbone.weights={folder}")
     return folder
 
 
-def save(folder: Path, encoder: nn.Module, setting: Setting, loss: dict[str, float], seconds: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def save(folder: Path, encoder: nn.Module, setup: Setup, loss: dict[str, float], seconds: float) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().half().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
-    source = setting.images.sources[0]
+    save_file(weights, partial / "model.safetensors")
+    source = setup.images.sources[0]
     config = {"model": MODEL, "patch_size": PATCH, "image_size": source.size, "options": OPTIONS}
     provenance = {
         "command": "python tools/pretrain_vit.py",
         "method": f"masked autoencoding, {SEEN:.0%} of the patches seen, patches standardised, decoder {DECODER}",
-        "data": [source.data.identity for source in setting.images.sources],
+        "data": [source.data.identity for source in setup.images.sources],
         "parameters": sum(value.numel() for value in weights.values()),
         "validation_loss": loss,
         "minutes": round(seconds / 60, 1),
-        **{key: setting.config[key] for key in ("seed", "mix_share", "prepare", "recipe")},
-        **machine(setting.accelerator.num_processes),
+        **{key: setup.config[key] for key in ("seed", "mix_share", "prepare", "recipe")},
+        **machine(setup.accelerator.num_processes),
     }
     provenance["versions"]["timm"] = metadata.version("timm")
     for name, values in (("config", config), ("provenance", provenance)):
-        (folder / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+        (partial / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+    put_in_place(partial, folder)
 
 
 if __name__ == "__main__":

@@ -107,10 +107,12 @@ def small_vit(weights: str = "small", *, image_size: int = 64, seed: int = 0) ->
     import json
 
     own = Path(weights).expanduser()
-    folder = own if (own / "config.json").is_file() else SMALL
-    known = json.loads((folder / "config.json").read_text())
-    shipped = folder == own or weights == "small"
-    file = NONE if weights == "random" else str(folder / "model.safetensors") if shipped else weights
+    named = weights in ("small", "random")
+    folder = own if not named and own.is_dir() else SMALL
+    known = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    if not {"model", "patch_size", "options"} <= known.keys():
+        raise BankError(f"{folder} is no folder of tools/pretrain_vit.py: its config.json names no model of timm")
+    file = NONE if weights == "random" else str(folder / "model.safetensors") if named or folder == own else weights
     return timm_vit(
         known["model"], file, image_size=image_size, patch_size=known["patch_size"], seed=seed, options=known["options"]
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_data, build_encoder
-from satdifuser.commands.skipping import list_skipped, skips, without_faults
+from satdifuser.engine.skipping import list_skipped, skips, without_faults
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:

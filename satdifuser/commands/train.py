@@ -24,7 +24,7 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.progress import console
-    from satdifuser.engine.run import RunFolder, environment
+    from satdifuser.engine.run import RunFolder
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.report.figures import draw_weights
 
@@ -36,17 +36,12 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     model = build_model(config, train)
     accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
     run_folder = RunFolder(config.run)
+    run_folder.begin(config, accelerator)
     if accelerator.is_main_process:
-        run_folder.open(resume=config.resume, overwrite=config.overwrite)
-        run_folder.keep_configuration(config)
-        run_folder.write_json("environment.json", environment(accelerator.num_processes))
         run_folder.write_json("spec.json", model.fusion.spec.to_dict())
-    accelerator.wait_for_everyone()
     trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
     if config.resume and run_folder.last.is_file():
         trainer.resume()
-    elif accelerator.is_main_process:
-        run_folder.forget_after(0)  # rows of a run that was killed before its first checkpoint
     state = trainer.fit()
 
     model.load_trained_state(load_checkpoint(run_folder.best)[1])

@@ -13,11 +13,10 @@ from typing import Any
 
 from satdifuser.config import compose, groups
 from satdifuser.data.budgets import check_percent
+from satdifuser.engine.run import PASSING
 from satdifuser.errors import UserError
 
 SPLITS = ("train", "val", "test")  # that every run reads
-# Settings that say where and how fast, and not what comes out.
-PASSING = ("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard")
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
 WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
 GRID = {"budget": "budgets", "seed": "seeds", "run": "output", "features": "share_features"}  # whose place is the grid
@@ -50,7 +49,7 @@ class Cell:
             *path, last = name.split(".")
             node = values
             for step in path:
-                node = node[step]
+                node = node.get(step, {})
             node.pop(last, None)
         return dict(with_digests(values))
 

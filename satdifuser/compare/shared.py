@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -45,7 +47,7 @@ class Shared:
     def facts(self, cell: Cell) -> EncoderFacts:
         """Of the cell's encoder, which is built once for this; one that cannot be built keeps its error."""
         settings = cell.settings()["encoder"]
-        name = digest({"encoder": settings, "satdifuser": __version__})
+        name = digest({"encoder": settings, "satdifuser": __version__, "shipped": _shipped()})
         if name not in self._facts:
             self._facts[name] = self._read_facts(self.output / "encoders" / f"{name}.json", cell)
         found = self._facts[name]
@@ -144,6 +146,14 @@ class Shared:
         made = Extraction(float(begun.read_text()), size, _encoder_flops(cell))
         write_text(note, json.dumps(asdict(made)) + "\n")
         begun.unlink(missing_ok=True)
+
+
+@functools.cache
+def _shipped() -> list[str]:
+    """How the weights that are shipped came about: `small` names others after an update."""
+    packages = (importlib.util.find_spec(name) for name in ("satdifuser", "deflect"))
+    folders = [Path(place) for found in packages if found for place in found.submodule_search_locations or ()]
+    return [path.read_text() for folder in folders for path in sorted(folder.rglob("weights/*/provenance.json"))]
 
 
 def _encoder_flops(cell: Cell) -> int:

@@ -134,7 +134,8 @@ class ImageFolder(Dataset[Sample]):
         except Exception as error:  # damaged files make Pillow and rasterio raise all kinds
             reason = " ".join(str(error).split()).replace(str(path), "the file")
             raise UserError(
-                f"{path} cannot be read as an image ({reason}): replace it, or set on_error=skip"
+                f"{path} cannot be read as an image ({reason}): replace or remove it (extract and pretrain can"
+                " leave it out: on_error=skip)"
             ) from error
         whole = numbers.dtype.kind in "iu"
         unit = 255 / self.white if numbers.dtype == np.uint8 else self.digital if whole else 1.0

@@ -14,6 +14,7 @@ from satdifuser.data.bands import SENTINEL2, Sensor, find_sensor
 from satdifuser.errors import UserError
 
 RGB = ("B04", "B03", "B02")
+RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
 
 
 class ImageInput(nn.Module):
@@ -67,7 +68,7 @@ class ImageInput(nn.Module):
         known = {"sensor": self.sensor.name, "bands": ",".join(self.bands), "low": self.low, "high": self.high}
         return known if self._plain else {**known, "mean": self.mean, "std": self.std}
 
-    def fault(self, image: Tensor, expect: tuple[int, int] | None = None) -> str | None:
+    def fault(self, image: Tensor, expect: tuple[int, int] | None = None, remedy: str = RESIZE) -> str | None:
         """Why an image `[bands, height, width]` cannot be used, with a remedy; None if it can."""
         if image.ndim != 3 or image.shape[0] != len(self.sensor) or not image.numel():
             return (
@@ -86,10 +87,7 @@ class ImageInput(nn.Module):
             )
         side = (self.size, self.size) if self.size is not None else tuple(image.shape[-2:])
         if expect is not None and side != expect:
-            return (
-                f"is {side[0]} x {side[1]} px, but the encoder was built for {expect[0]} x {expect[1]}: set"
-                " encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
-            )
+            return f"is {side[0]} x {side[1]} px, but the network was built for {expect[0]} x {expect[1]}: {remedy}"
         return None
 
     def forward(
@@ -134,10 +132,11 @@ class SampleCheck:
     prepare: ImageInput
     size: tuple[int, int]
     metadata: int = 0
+    remedy: str = RESIZE  # for an image of another size
 
     def __call__(self, sample: Mapping[str, Any]) -> str | None:
         """Why the sample cannot be used; None if it can."""
-        fault = self.prepare.fault(sample["image"], self.size)
+        fault = self.prepare.fault(sample["image"], self.size, self.remedy)
         if fault is not None or not self.metadata:
             return fault
         given = sample.get("metadata")

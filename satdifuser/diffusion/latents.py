@@ -31,8 +31,6 @@ class LatentEncoder(nn.Module):
             raise UserError(f"encoder.posterior is {posterior!r}: it can be {' or '.join(POSTERIORS)}")
         self.vae = cast(vae, dtype).eval().requires_grad_(False)
         self.dtype, self.posterior, self.seed = dtype, posterior, seed
-        self.scale = float(vae.config["scaling_factor"])
-        self.shift = float(vae.config.get("shift_factor") or 0.0)
         self.memory = MemoryBound("encoder.batch", batch)
 
     def forward(self, images: Tensor, sample_ids: Sequence[str]) -> Tensor:
@@ -41,4 +39,14 @@ class LatentEncoder(nn.Module):
         if self.posterior == "sample":
             spread = torch.cat([part.std.float() for part in parts])
             latents = latents + spread * batch_noise(self.seed, sample_ids, POSTERIOR_DRAW, latents)
-        return (latents - self.shift) * self.scale
+        return scaled(self.vae, latents)
+
+
+def scaled(vae: Any, latents: Tensor) -> Tensor:
+    """The VAE's latents at the size that a UNet reads."""
+    return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config["scaling_factor"]
+
+
+def unscaled(vae: Any, latents: Tensor) -> Tensor:
+    """A UNet's latents at the size that the VAE decodes."""
+    return latents / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)

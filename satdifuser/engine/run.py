@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from satdifuser.errors import UserError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# Settings that say where and how fast, and not what comes out.
+PASSING = (
+    *("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard"),
+    *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples"),
+)
 LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"
 PACKAGES = ("satdifuser", "torch", *LIBRARIES.split())
 
@@ -36,18 +44,24 @@ class RunFolder:
         self.figures.mkdir(exist_ok=True)
         return self
 
-    def keep_configuration(self, config: Any) -> None:
-        """Write it down; a run that is resumed must go on with the one that it began with."""
+    def begin(self, config: Any, accelerator: Accelerator) -> None:
+        """Open it for a command's run, with its configuration and environment; all processes go on together."""
+        if accelerator.is_main_process:
+            self.open(resume=config.resume, overwrite=config.overwrite)
+            self._keep(config)
+            self.write_json("environment.json", environment(accelerator.num_processes))
+        accelerator.wait_for_everyone()
+
+    def _keep(self, config: Any) -> None:
+        """Write the configuration down; a run that is resumed must go on with the one that it began with."""
         from omegaconf import OmegaConf
 
         if config.resume and self.config.is_file():
-            ours: Any = OmegaConf.to_container(config)
-            theirs: Any = OmegaConf.to_container(OmegaConf.load(self.config))
-            keys = sorted((ours.keys() | theirs.keys()) - {"resume", "overwrite", "run"})
-            changed = [key for key in keys if ours.get(key) != theirs.get(key)]
+            ours, theirs = (_dotted(OmegaConf.to_container(c)) for c in (config, OmegaConf.load(self.config)))
+            changed = [key for key, value in theirs.items() if key not in PASSING and ours.get(key) != value]
             if changed:
                 raise UserError(
-                    f"{self.path} was begun with other settings of {', '.join(changed)}: resume it with the same, or"
+                    f"{self.path} was begun with another {', '.join(changed[:4])}: resume it with the same settings, or"
                     " use another run="
                 )
         write_text(self.config, OmegaConf.to_yaml(config))
@@ -101,6 +115,13 @@ class RunFolder:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         return write_text(self.path / name, json.dumps(values, indent=2) + "\n")
+
+
+def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    if not isinstance(values, dict) or not values:
+        return {prefix.removesuffix("."): values}
+    return {key: v for name, value in values.items() for key, v in _dotted(value, f"{prefix}{name}.").items()}
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -15,6 +15,7 @@ from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
 from satdifuser.engine.config import TrainerConfig
 from satdifuser.engine.evaluate import evaluate
+from satdifuser.engine.log import check_loss, logged
 from satdifuser.engine.memory import keep_memory
 from satdifuser.engine.progress import TrainProgress
 from satdifuser.engine.run import RunFolder
@@ -37,7 +38,11 @@ def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=sparse)
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     cpu = launched and not torch.cuda.is_available()  # else each process takes itself to be alone
-    return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[kwargs])
+    try:
+        return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[kwargs])
+    except ValueError as error:  # fp16 without a GPU
+        reason = " ".join(str(error).split())
+        raise UserError(f"mixed_precision={mixed_precision} is not to be had on this machine: {reason}") from error
 
 
 @dataclass
@@ -87,8 +92,6 @@ class Trainer:
         restore_optimizer(self.optimizer, optimizer)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
-        if self.accelerator.is_main_process:
-            self.run.forget_after(self.state.step)
 
     def fit(self) -> TrainState:
         """Train to the end or until it stops getting better; the best checkpoint is then the one to test."""
@@ -97,7 +100,8 @@ class Trainer:
         wrapped = self.accelerator.prepare_model(self.model)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         progress = TrainProgress(self.total, self.state.step, quiet=self.quiet or not self.accelerator.is_main_process)
-        with progress, self._tensorboard() as board:
+        main, tensorboard = self.accelerator.is_main_process, self.config.tensorboard
+        with progress, logged(self.run, self.state.step, main=main, tensorboard=tensorboard) as write:
             for batch in loader(self.train, self.batches, self.config.workers, self.model.check):
                 if self.state.step >= self.total or self._stale():
                     break
@@ -107,11 +111,7 @@ class Trainer:
                 if self.state.step % self.config.eval_every == 0 or self.state.step == self.total:
                     row |= self._evaluate()
                     progress.say(self.state.step, row)
-                if self.accelerator.is_main_process:
-                    self.run.log(row)
-                    for name, value in row.items():
-                        if board is not None and name != "step":
-                            board.add_scalar(name, value, self.state.step)
+                write(row)
         self._count_time()
         return self.state
 
@@ -148,10 +148,7 @@ class Trainer:
         self.model.fusion.step_done()
         self.state.step += 1
         row: dict[str, Any] = {"step": self.state.step, "loss": float(accelerator.reduce(total, "sum")), "lr": rate}
-        if not torch.isfinite(torch.tensor(row["loss"])):
-            raise UserError(
-                f"the loss became {row['loss']} at step {self.state.step}: lower trainer.lr or set trainer.clip_norm=1"
-            )
+        check_loss(row["loss"], self.state.step, "lower trainer.lr or set trainer.clip_norm=1")
         return row if norm is None else {**row, "grad_norm": float(norm)}
 
     def _evaluate(self) -> dict[str, float]:
@@ -176,13 +173,3 @@ class Trainer:
 
     def _stale(self) -> bool:
         return self.config.patience is not None and self.state.stale >= self.config.patience
-
-    @contextlib.contextmanager
-    def _tensorboard(self) -> Any:
-        if not (self.config.tensorboard and self.accelerator.is_main_process):
-            yield None
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self.state.step + 1) as board:
-            yield board

@@ -26,13 +26,14 @@ class Autoencoding(nn.Module):
         return error + self.kl * posterior.kl()
 
     @torch.no_grad()
-    def error(self, images: Tensor, batch: int = 64) -> float:
+    def error(self, images: Tensor, batch: int) -> float:
         """Mean absolute error of what the posterior's mean is decoded to."""
-        parts = [self.vae(part).sample.float() - part for part in images.split(batch)]
-        return float(torch.cat(parts).abs().mean())
+        parts = [part.to(self.vae.device) for part in images.split(batch)]
+        return float(sum((self.vae(part).sample.float() - part).abs().sum() for part in parts) / images.numel())
 
     @torch.no_grad()
-    def unit(self, images: Tensor, batch: int = 64) -> float:
+    def unit(self, images: Tensor, batch: int) -> float:
         """The factor that gives the latents of these images a standard deviation of 1."""
-        parts: Sequence[Tensor] = [self.vae.encode(part).latent_dist.mean.float() for part in images.split(batch)]
+        encoded = (self.vae.encode(part.to(self.vae.device)).latent_dist.mean for part in images.split(batch))
+        parts: Sequence[Tensor] = [part.float().cpu() for part in encoded]
         return float(1.0 / torch.cat(list(parts)).std())

@@ -44,6 +44,7 @@ Mean squared error of the prediction on held-out images, by timestep (0 is clean
 ## What it is not good for
 {limits}
 """
+UNSAID = ("name", "root", "names and sizes")  # of a data set's identity
 LIMITS = (
     "Pictures: nothing that it paints was ever seen by a satellite.",
     "Other sensors, bands, resolutions or places than those of its data: how its features do there is not known.",
@@ -113,11 +114,9 @@ def _viridis(place: float) -> Any:
 
 def _source(data: Mapping[str, Any], held_out: Mapping[str, Any]) -> str:
     """A line of the list of data sets; what is known of a data set is its identity."""
-    known = {key: value for key, value in data.items() if key not in ("name", "split", "classes", "names and sizes")}
+    known = {key: value for key, value in data.items() if key not in UNSAID and isinstance(value, int | float | str)}
     details = ", ".join(f"{key} {value}" for key, value in known.items())
-    count = held_out.get("files", held_out.get("length"))
-    unseen = f"split {held_out['split']}, of {count}"
-    return f"* {data['name']}, split {data['split']} ({details}); held out to measure the loss: {unseen}"
+    return f"* {data['name']}: {details}; held out to measure the loss: {held_out['images']} images"
 
 
 def _recipe(about: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from satdifuser.diffusion.latents import scaled
 from satdifuser.diffusion.noise import batch_noise
 from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws
@@ -56,14 +57,8 @@ class Denoising(nn.Module):
         """What the UNet denoises: the pixels, or what the VAE makes of them."""
         if self.vae is None:
             return images
-        if images.shape[1] != self.vae.config["in_channels"]:
-            raise UserError(
-                f"the VAE reads {self.vae.config['in_channels']} bands, and the images have {images.shape[1]}:"
-                " set prepare.bands, or another vae.weights"
-            )
         with torch.no_grad():
-            latents = self.vae.encode(images).latent_dist.mean.float()
-        return (latents - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config["scaling_factor"]
+            return scaled(self.vae, self.vae.encode(images).latent_dist.mean.float())
 
     def error(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """Mean squared error of the prediction, for each image."""
@@ -75,13 +70,13 @@ class Denoising(nn.Module):
         return (found.float() - target).square().mean((1, 2, 3))
 
     @torch.no_grad()
-    def by_level(self, images: Tensor, ids: Sequence[str], levels: Sequence[int], batch: int = 64) -> dict[str, float]:
+    def by_level(self, images: Tensor, ids: Sequence[str], levels: Sequence[int], batch: int) -> dict[str, float]:
         """The unweighted error at some levels, with noise that depends on seed, id and level alone."""
         found = {}
         for level in levels:
             errors = []
             for first in range(0, len(images), batch):
-                clean = self.latents(images[first : first + batch])
+                clean = self.latents(images[first : first + batch].to(self.weight.device))
                 noise = batch_noise(self.seed, ids[first : first + batch], level, clean)
                 table = torch.full((len(clean),), level, device=clean.device)
                 errors.append(self.error(clean, noise, table).double())
@@ -95,4 +90,6 @@ def _min_snr(kept: Tensor, prediction: str, gamma: float | None) -> Tensor:
     if gamma is None:
         return torch.ones_like(snr)
     capped = snr.clamp(max=gamma)
-    return {"epsilon": capped / snr, "v_prediction": capped / (snr + 1), "sample": capped}[prediction]
+    if prediction == "epsilon":
+        return (gamma / snr).clamp(max=1.0)  # also where nothing is left of the signal, and snr is 0
+    return capped / (snr + 1) if prediction == "v_prediction" else capped

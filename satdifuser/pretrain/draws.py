@@ -41,10 +41,7 @@ class Draws:
 
 def any_side_up(images: Tensor, draws: Draws) -> Tensor:
     """Each image in one of the eight ways in which a square can lie: from above no side is up."""
-    ways = draws.integers(8)
-    result = images.clone()
-    for way in range(8):
-        chosen = ways == way
-        turned = torch.rot90(images[chosen], way % 4, (2, 3))
-        result[chosen] = turned.flip(3) if way >= 4 else turned
-    return result
+    ways = draws.integers(8).view(-1, 1, 1, 1)
+    images = torch.where(ways % 2 == 1, torch.rot90(images, 1, (2, 3)), images)
+    images = torch.where(ways % 4 >= 2, torch.rot90(images, 2, (2, 3)), images)
+    return torch.where(ways >= 4, images.flip(3), images)

@@ -33,7 +33,8 @@ def export(
 ) -> Path:
     """Write models and scheduler by their names in the layout (unet, vae, scheduler), and what `finish` adds.
 
-    The folder appears whole. A model of pixels is a pipeline of diffusers; it has none for latents without a prompt.
+    The folder appears whole. A model of one or three bands is a pipeline of diffusers; it has none for more bands, nor
+    for latents without a prompt.
     """
     import diffusers
 
@@ -47,13 +48,22 @@ def export(
             with quiet():
                 part = copy.deepcopy(part).cpu().to(PRECISIONS[precision])
         part.save_pretrained(partial / name)
-    if parts.keys() == {"unet", "scheduler"}:
+    if parts.keys() == {"unet", "scheduler"} and parts["unet"].config["in_channels"] in (1, 3):
         (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (partial / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
     finish(partial)
+    return put_in_place(partial, folder)
+
+
+def put_in_place(new: Path, folder: Path) -> Path:
+    """Rename a folder that is whole to where an older one may be; whenever it ends, one of the two is there."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
-    return partial.replace(folder)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def machine(processes: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from satdifuser.data.base import LabelledDataset
-from satdifuser.data.batches import ShuffledBatches, collate, loader
+from satdifuser.data.batches import ShuffledBatches, loader
 from satdifuser.data.inputs import ImageInput, SampleCheck
 from satdifuser.errors import UserError
 
@@ -26,14 +26,20 @@ class Source:
 
     @property
     def check(self) -> SampleCheck:
-        return SampleCheck(self.prepare, (self.size, self.size))
+        remedy = "set data.size to the size of the images, or make them one size (data.fit of an image folder)"
+        return SampleCheck(self.prepare, (self.size, self.size), remedy=remedy)
 
     def some(self, count: int) -> tuple[Tensor, list[str]]:
         """So many images, evenly spread over the data set, and their ids."""
         count = min(count, len(self.data))
         chosen = [round(place * (len(self.data) - 1) / max(count - 1, 1)) for place in range(count)]
-        batch = collate([{"id": s["id"], "image": s["image"]} for s in (self.data[index] for index in chosen)])
-        return self.prepare(batch["image"], batch["id"], expect=(self.size, self.size)), batch["id"]
+        samples = [self.data[index] for index in chosen]
+        for sample in samples:
+            fault = self.check(sample)
+            if fault is not None:
+                raise UserError(f"sample {sample['id']} {fault}")
+        ids = [sample["id"] for sample in samples]
+        return self.prepare.cpu()(torch.stack([sample["image"] for sample in samples]), ids), ids
 
 
 class Kept:
@@ -66,6 +72,9 @@ class Images:
                 f"recipe.batch_size gives {' + '.join(map(str, self.counts))} images of a step to {world} processes:"
                 " choose it so that each source's share can be divided by their number"
             )
+        for source, count in zip(self.sources, self.counts, strict=True):
+            if len(source.data) < count:
+                raise UserError(f"{source.data.name} has {len(source.data)} images, too few for {count} in a step")
         self.seed, self.rank, self.world = seed, rank, world
 
     @property
@@ -80,13 +89,11 @@ class Images:
             for source, reader in zip(self.sources, readers, strict=True):
                 batch = next(reader)
                 images = batch["image"].to(device, non_blocking=True)
-                parts.append(source.prepare.to(device)(images, batch["id"], expect=(source.size, source.size)))
+                parts.append(source.prepare.to(device)(images, batch["id"]))
             yield torch.cat(parts)
 
     def _read(self, number: int, start: int, workers: int) -> Iterator[Any]:
         source, count = self.sources[number], self.counts[number]
-        if len(source.data) < count:
-            raise UserError(f"{source.data.name} has {len(source.data)} images, too few for {count} in a step")
         order = ShuffledBatches(
             len(source.data), count, self.seed + number, start=start, rank=self.rank, world=self.world
         )

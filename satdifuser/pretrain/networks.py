@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from satdifuser.diffusion.files import load_model, read_config
+from satdifuser.diffusion.files import find_folder, find_unet, load_model, read_config
 from satdifuser.errors import UserError
 
 
@@ -16,16 +16,28 @@ def build_unet(blocks: Mapping[str, Any], channels: int, size: int, seed: int) -
     """An unconditional UNet of diffusers for inputs of `channels` and `size`, with weights drawn from a seed."""
     from diffusers import UNet2DModel
 
-    factor = 2 ** (len(blocks["block_out_channels"]) - 1)
-    if size % factor:
-        raise UserError(
-            f"the UNet halves its input {factor.bit_length() - 1} times: {size} px is no multiple of {factor}"
-        )
+    _check_size(blocks["block_out_channels"], size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _made(
             UNet2DModel, "unet", {"sample_size": size, "in_channels": channels, "out_channels": channels, **blocks}
         )
+
+
+def load_unet(weights: str, channels: int, size: int) -> Any:
+    """The UNet of a folder in diffusers' layout, to be trained further, for inputs of a size of ours."""
+    from diffusers import UNet2DModel
+
+    folder = find_unet(find_folder(weights, "a UNet to train further", "give a folder with unet/ as init"))
+    config = read_config(folder / "config.json", ("UNet2DModel",), "UNet")
+    if config.get("in_channels") != channels:
+        raise UserError(
+            f"the UNet in {folder} reads {config.get('in_channels')} channels, and the images give {channels}"
+        )
+    _check_size(config["block_out_channels"], size)
+    unet = load_model(UNet2DModel, folder, torch_dtype=torch.float32)
+    unet.register_to_config(sample_size=size)
+    return unet
 
 
 def build_scheduler(settings: Mapping[str, Any]) -> Any:
@@ -75,6 +87,12 @@ def latent_side(vae: Any, size: int) -> int:
     if size % factor:
         raise UserError(f"the VAE makes one latent of {factor} x {factor} pixels: {size} px is no multiple of {factor}")
     return size // factor
+
+
+def _check_size(widths: Sequence[int], size: int) -> None:
+    factor = 2 ** (len(widths) - 1)
+    if size % factor:
+        raise UserError(f"the UNet halves its input {len(widths) - 1} times: {size} px is no multiple of {factor}")
 
 
 def _made(cls: Any, name: str, settings: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from satdifuser.diffusion.latents import unscaled
 from satdifuser.diffusion.noise import batch_noise
 from satdifuser.pretrain.denoising import Denoising
 
@@ -33,8 +34,7 @@ def sample(objective: Denoising, count: int, steps: int = 50) -> Tensor:
 
 
 def _decoded(vae: Any, latents: Tensor) -> Tensor:
-    plain = latents / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)
-    decoded: Tensor = vae.decode(plain).sample
+    decoded: Tensor = vae.decode(unscaled(vae, latents)).sample
     return decoded.float().clamp(-1, 1)
 
 

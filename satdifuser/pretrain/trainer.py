@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
+from satdifuser.engine.log import check_loss, logged
 from satdifuser.engine.progress import TrainProgress
 from satdifuser.engine.run import RunFolder
 from satdifuser.engine.schedule import learning_rate
 from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws, any_side_up
 from satdifuser.pretrain.images import Images
-from satdifuser.pretrain.settings import Recipe
+from satdifuser.pretrain.recipe import Recipe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,8 +32,9 @@ Look = Callable[[], Mapping[str, float]]
 class Pretrainer:
     """Trains what trains of `objective`, whose `forward(images, draws)` gives a loss for each image.
 
-    Step n is a function of (weights, seed, n) and of nothing else: not of the number of processes, nor of when the run
-    was interrupted. `look()` is called at every evaluation, while the objective has its averaged weights.
+    Step n is a function of (weights, seed, n) and, dropout aside, of nothing else: not of the number of processes or
+    micro-batches, nor of when the run was interrupted. `look()` is called at every evaluation, while the objective has
+    its averaged weights.
     """
 
     objective: nn.Module
@@ -59,7 +61,8 @@ class Pretrainer:
     def _average(self, decay: float) -> Any:
         from diffusers.training_utils import EMAModel
 
-        return EMAModel(self.trained.values(), decay=decay, use_ema_warmup=True, power=0.75)
+        many = self.accelerator.device.type == "cuda"  # one kernel for all tensors, and not one for each
+        return EMAModel(self.trained.values(), decay=decay, use_ema_warmup=True, power=0.75, foreach=many)
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the run."""
@@ -93,21 +96,20 @@ class Pretrainer:
         wrapped = self.accelerator.prepare_model(self.objective)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         batches = self.images.batches(self.state.step, recipe.workers, self.accelerator.device)
-        main = self.accelerator.is_main_process
-        if main:
-            self.run.forget_after(self.state.step)  # rows that will be logged again
-        with TrainProgress(total, self.state.step, quiet=self.quiet or not main) as progress, self._board() as board:
+        main, save_every = self.accelerator.is_main_process, recipe.save_every or recipe.eval_every
+        progress = TrainProgress(total, self.state.step, quiet=self.quiet or not main)
+        log = logged(self.run, self.state.step, main=main, tensorboard=recipe.tensorboard)
+        with progress, log as write:
             while self.state.step < total:
                 row = self._step(wrapped, next(batches))
-                progress.step(self.state.step, row["loss"])
-                if self.state.step % recipe.eval_every == 0 or self.state.step == total:
+                step = self.state.step
+                progress.step(step, row["loss"])
+                if step % save_every == 0 or step == total:
+                    self._save()  # before a look, so that a look that fails loses nothing
+                if step % recipe.eval_every == 0 or step == total:
                     row |= self._evaluate()
-                    progress.say(self.state.step, row)
-                if main:
-                    self.run.log(row)
-                    for name, value in row.items():
-                        if board is not None and name != "step":
-                            board.add_scalar(name, value, self.state.step)
+                    progress.say(step, row)
+                write(row)
         if self.ema is not None:
             self.ema.copy_to(self.trained.values())
         return self.state
@@ -115,23 +117,25 @@ class Pretrainer:
     def _step(self, wrapped: nn.Module, images: Tensor) -> dict[str, Any]:
         accelerator, step = self.accelerator, self.state.step
         wrapped.train()
-        draws = Draws(
-            self.seed,
-            step,
-            self.images.total,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            device=accelerator.device,
-        )
         warmup = min(self.recipe.warmup, self.recipe.steps // 4)  # a short run is not all warm-up
         rate = learning_rate(step, self.recipe.steps, warmup, self.recipe.lr, self.recipe.min_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed((self.seed * 1_000_003 + step) * 1009 + accelerator.process_index)  # of dropout, if any
-        images = any_side_up(images, draws) if self.recipe.augment else images
-        with accelerator.autocast():
-            loss = wrapped(images, draws).mean()
-        accelerator.backward(loss)
+        rank, world, parts = accelerator.process_index, accelerator.num_processes, self.recipe.accumulate
+        total = torch.zeros((), device=accelerator.device)
+        for number in range(parts):
+            every = {"rank": rank + world * number, "world": world * parts}
+            draws = Draws(self.seed, step, self.images.total, **every, device=accelerator.device)
+            micro = images[number::parts]
+            micro = any_side_up(micro, draws) if self.recipe.augment else micro
+            wait = accelerator.no_sync(wrapped) if number < parts - 1 else contextlib.nullcontext()
+            with wait:
+                with accelerator.autocast():
+                    # DDP averages gradients over processes, so each share of the sum is multiplied by their number.
+                    loss = wrapped(micro, draws).sum() * (world / self.images.total)
+                accelerator.backward(loss)
+            total += loss.detach() / world
         norm = None
         if self.recipe.clip_norm is not None:
             norm = accelerator.clip_grad_norm_(self.trained.values(), self.recipe.clip_norm)
@@ -140,25 +144,27 @@ class Pretrainer:
         if self.ema is not None:
             self.ema.step(self.trained.values())
         self.state.step += 1
-        value = float(accelerator.reduce(loss.detach(), "mean"))
-        if value != value or abs(value) == float("inf"):
-            raise UserError(
-                f"the loss became {value} at step {self.state.step}: lower recipe.lr, or raise recipe.warmup"
-            )
+        value = float(accelerator.reduce(total, "sum"))
+        check_loss(value, self.state.step, "lower recipe.lr, or raise recipe.warmup")
         row: dict[str, Any] = {"step": self.state.step, "loss": value, "lr": rate}
         return row if norm is None else {**row, "grad_norm": float(norm)}
 
+    def _save(self) -> None:
+        """Write the checkpoint that a resume goes on from."""
+        if self.accelerator.is_main_process:
+            self.state.seconds, self._since = self.elapsed, time.perf_counter()
+            if self.accelerator.scaler is not None:
+                self.state.scaler = self.accelerator.scaler.state_dict()
+            save_checkpoint(self.run.last, self.state, self._tensors(), self.optimizer)
+        self.accelerator.wait_for_everyone()
+
     def _evaluate(self) -> dict[str, float]:
-        """Look at the averaged weights, and write the checkpoint."""
+        """Look at the averaged weights."""
         self.objective.eval()
         found: Mapping[str, float] = {}
         if self.accelerator.is_main_process:
             with self.averaged():
                 found = self.look()
-            self.state.seconds, self._since = self.elapsed, time.perf_counter()
-            if self.accelerator.scaler is not None:
-                self.state.scaler = self.accelerator.scaler.state_dict()
-            save_checkpoint(self.run.last, self.state, self._tensors(), self.optimizer)
         self.accelerator.wait_for_everyone()
         return dict(found)
 
@@ -180,13 +186,3 @@ class Pretrainer:
             yield
         finally:
             self.ema.restore(self.trained.values())
-
-    @contextlib.contextmanager
-    def _board(self) -> Any:
-        if not (self.recipe.tensorboard and self.accelerator.is_main_process):
-            yield None
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self.state.step + 1) as board:
-            yield board

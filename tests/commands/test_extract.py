@@ -78,7 +78,7 @@ SAYS = {
     "nan": ("NaN or infinite values in 1 pixels", "mask them as no-data (0)"),
     "bands": ("has the shape (12, 16, 16)", "set data.sensor"),
     "numbers": ("is declared as -0.2 to 7", "scale digital numbers to reflectance"),
-    "large": ("is 24 x 24 px, but the encoder was built for 16 x 16", "encoder.image_size"),
+    "large": ("is 24 x 24 px, but the network was built for 16 x 16", "encoder.image_size"),
     "unread": ("tile.tif cannot be read", "fetch it again"),
 }
 METADATA_SAYS = {

@@ -103,7 +103,7 @@ def test_a_run_in_pixels_leaves_its_log_and_a_model(pixels: Path) -> None:
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row["loss"] > 0 for row in rows)
     assert [sorted(name for name in row if name.startswith("val/")) for row in rows] == [[], ["val/21", "val/801"]] * 2
-    for name in ("config.yaml", "environment.json", "skipped.json", "samples/step-000002.png"):
+    for name in ("config.yaml", "environment.json", "samples/step-000002.png"):
         assert (pixels / name).stat().st_size > 0, name
     provenance = json.loads((pixels / "model" / "provenance.json").read_text())
     assert provenance["steps"] == 4
@@ -197,11 +197,11 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 ) -> None:
     from satdifuser.pretrain.trainer import Pretrainer
 
-    def die(_: Pretrainer) -> dict[str, float]:
+    def die(_: Pretrainer) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pretrainer, "_evaluate", die)
+        patch.setattr(Pretrainer, "_save", die)
         pretrain(tmp_path / "run", code=130)
     assert len(RunFolder(tmp_path / "run").rows()) == 1
     run = pretrain(tmp_path / "run")
@@ -226,11 +226,35 @@ def test_a_finished_run_is_refused_resumed_or_begun_anew(tmp_path: Path, capsys:
 def test_a_run_goes_on_with_the_settings_it_began_with_or_not_at_all(tmp_path: Path, capsys: Capture) -> None:
     run = pretrain(tmp_path / "run", "recipe.steps=1")
     pretrain(run, "recipe.steps=1", "resume=true", "schedule.prediction_type=epsilon", code=2)
-    assert "was begun with other settings of schedule" in capsys.readouterr().err
+    assert "was begun with another schedule.prediction_type" in capsys.readouterr().err
     kept = (run / "config.yaml").read_text()
     pretrain(run, "recipe.steps=1", "overwrite=true", "unet.norm_num_groups=5", code=2)
     assert tensors(run)  # what cannot be built replaces nothing
     assert (run / "config.yaml").read_text() == kept
+
+
+def test_a_look_that_fails_loses_no_step(tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("satdifuser.pretrain.stages.save_grid", full)
+        pretrain(tmp_path / "run", code=1)
+    assert load_checkpoint(RunFolder(tmp_path / "run").last)[0].step == 2
+    run = pretrain(tmp_path / "run", "resume=true")
+    for name, value in tensors(pixels).items():
+        assert torch.equal(tensors(run)[name], value), name
+
+
+def test_a_unet_that_is_there_can_be_trained_further(tmp_path: Path, pixels: Path, capsys: Capture) -> None:
+    further = ["recipe.steps=1", "recipe.ema=null", "export=float32"]
+    run = pretrain(tmp_path / "run", f"init={pixels / 'model'}", "recipe.lr=1e-9", "recipe.weight_decay=0", *further)
+    for name, value in tensors(pixels).items():
+        torch.testing.assert_close(tensors(run)[name], value.float(), atol=1e-6, rtol=0)
+    pretrain(tmp_path / "other", f"init={pixels / 'model'}", "prepare.bands=[B04,B03]", code=2)
+    assert "reads 3 channels, and the images give 2" in capsys.readouterr().err
+    pretrain(tmp_path / "none", "init=/nowhere", code=2)
+    assert "no folder /nowhere: a UNet to train further" in capsys.readouterr().err
 
 
 def test_a_vae_that_an_earlier_run_left_is_not_taken_for_a_new_one(
@@ -249,7 +273,8 @@ def test_a_vae_that_an_earlier_run_left_is_not_taken_for_a_new_one(
     with monkeypatch.context() as patch:
         patch.setattr(Pretrainer, "_step", killed)
         pretrain(tmp_path / "run", *small, code=130)
-    run = pretrain(tmp_path / "run", *small, "vae.latent_channels=3")
+    pretrain(tmp_path / "run", *small, "vae.latent_channels=3", code=2)
+    run = pretrain(tmp_path / "run", *small, "vae.latent_channels=3", "overwrite=true")
     assert json.loads((run / "model/vae/config.json").read_text())["latent_channels"] == 3
 
 

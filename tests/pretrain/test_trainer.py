@@ -14,7 +14,7 @@ from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.schedule import learning_rate
 from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws, any_side_up
-from satdifuser.pretrain.settings import Recipe
+from satdifuser.pretrain.recipe import Recipe
 from satdifuser.pretrain.trainer import Pretrainer
 
 Make = Callable[..., Pretrainer]
@@ -102,6 +102,25 @@ def test_a_step_is_that_of_a_slow_loop(toy_pretrainer: Make, clip: float | None)
         assert max(norms) > clip
     for name, value in slow.state_dict().items():
         torch.testing.assert_close(weights(trainer)[name], value, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])  # three do not divide eight images
+def test_micro_batches_change_nothing_but_rounding(toy_pretrainer: Make, parts: int) -> None:
+    whole, cut = toy_pretrainer("whole"), toy_pretrainer("cut", accumulate=parts)
+    whole.fit()
+    cut.fit()
+    assert [row["loss"] for row in cut.run.rows()] == pytest.approx([row["loss"] for row in whole.run.rows()], rel=1e-4)
+    for name, value in whole.trained.items():
+        torch.testing.assert_close(cut.trained[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_checkpoints_are_written_as_often_as_asked(toy_pretrainer: Make) -> None:
+    trainer = toy_pretrainer(save_every=2, eval_every=4)
+    steps: list[int] = []
+    whole = trainer._save
+    trainer._save = lambda: (steps.append(trainer.state.step), whole())[1]  # type: ignore[method-assign]
+    trainer.fit()
+    assert steps == [2, 4, 6, 8, 9]
 
 
 def test_the_average_is_that_of_its_formula_and_is_what_is_left(toy_pretrainer: Make) -> None:

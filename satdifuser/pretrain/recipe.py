@@ -13,6 +13,7 @@ class Recipe:
 
     steps: int = 5000
     batch_size: int = 64
+    accumulate: int = 1
     lr: float = 6e-4
     min_lr: float = 0.0
     warmup: int = 250
@@ -22,6 +23,7 @@ class Recipe:
     ema: float | None = 0.999
     mixed_precision: str = "no"
     augment: bool = True
+    save_every: int | None = None
     eval_every: int = 500
     eval_images: int = 256
     levels: tuple[int, ...] = (21, 61, 161, 301, 501, 801)
@@ -30,12 +32,18 @@ class Recipe:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "lr", "eval_every", "eval_images"):
+        for name in ("steps", "batch_size", "accumulate", "lr", "eval_every", "eval_images"):
             if getattr(self, name) <= 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}: it must be above 0")
         for name in ("warmup", "workers", "samples"):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}: it must be 0 or more")
+        if self.save_every is not None and self.save_every <= 0:
+            raise UserError(f"recipe.save_every is {self.save_every}: give null, or a number of steps above 0")
+        if self.accumulate > self.batch_size:
+            raise UserError(
+                f"recipe.accumulate ({self.accumulate}) cannot exceed recipe.batch_size ({self.batch_size})"
+            )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f"recipe.clip_norm is {self.clip_norm}: give null, or a norm above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
