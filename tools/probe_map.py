@@ -10,13 +10,14 @@ Writes OUTPUT.csv and OUTPUT.png; probes train on one split and are scored on an
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from satdifuser.analysis.probing import accuracy, pooled, probe_map
 from satdifuser.bank import BankSpec, Tap
-from satdifuser.report.figures import save_figure, shorten, subplots
+from satdifuser.engine.run import write_text
+from satdifuser.report.figures import heatmap, save_figure, shorten, subplots
+from satdifuser.report.tables import csv
 from satdifuser.store import FeatureStore
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     found = probe_map(train, test, args.strength)
     output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_table(found, output.with_suffix(".csv"))
+    write_text(output.with_suffix(".csv"), table(found))
     draw(store.spec, found, output.with_suffix(".png"))
     best = max(found, key=lambda tap: found[tap])
     whole = accuracy(*((part.all_taps(), part.classes) for part in (train, test)), args.strength)
@@ -42,32 +43,22 @@ def main() -> None:
     print(f"wrote {output.with_suffix('.csv')} and {output.with_suffix('.png')}")
 
 
-def write_table(found: Mapping[Tap, float], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["tap", "timestep", "channels", "stride", "accuracy"])
-        table.writerows(
-            [tap.name, tap.timestep, tap.channels, tap.stride, f"{value:.4f}"] for tap, value in found.items()
-        )
+def table(found: Mapping[Tap, float]) -> str:
+    header = ["tap", "timestep", "channels", "stride", "accuracy"]
+    return csv(header, [[t.name, t.timestep, t.channels, t.stride, f"{value:.4f}"] for t, value in found.items()])
 
 
 def draw(spec: BankSpec, found: Mapping[Tap, float], path: Path) -> None:
     """Rows are timesteps, columns taps in the order of computation."""
     names, steps = spec.names(), spec.timesteps
-    values = [[found[spec.find(name, step)] for name in names] for step in steps]
-    low, high = min(map(min, values)), max(map(max, values))
+    values = [[100 * found[spec.find(name, step)] for name in names] for step in steps]
     figure, axis = subplots(figsize=(2.2 + 0.62 * len(names), 1.9 + 0.36 * len(steps)))
-    picture = axis.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            shade = "white" if value < low + 0.6 * (high - low) else "black"
-            axis.text(column, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=7, color=shade)
     labels = [f"{shorten(name)} /{spec.find(name, steps[0]).stride}" for name in names]
-    axis.set_xticks(range(len(names)), labels, rotation=60, ha="right", fontsize=7)
-    axis.set_yticks(range(len(steps)), ["-" if step is None else str(step) for step in steps], fontsize=8)
+    span = (min(map(min, values)), max(map(max, values)))
+    picture = heatmap(axis, values, steps, labels, span, "{:.1f}")
     axis.set_ylabel("timestep")
     axis.set_xlabel("tap / stride")
-    figure.colorbar(picture, ax=axis, shrink=0.9, label="linear-probe accuracy")
+    figure.colorbar(picture, ax=axis, shrink=0.9, label="linear-probe accuracy (%)")
     save_figure(figure, path)
 
 

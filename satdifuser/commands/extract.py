@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ def run(config: Any) -> str:
     """Extract every split of `store.splits` (all of the data by default) and give the path of the store."""
     from satdifuser.data.inputs import sample_check
     from satdifuser.engine.memory import keep_memory
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
     from satdifuser.store import FeatureStore, Form, Processes
     from satdifuser.store.place import place_of
 
@@ -47,7 +46,7 @@ def run(config: Any) -> str:
     if config.store.reuse and place_of(path).exists():
         _same(FeatureStore(path), _kept_spec(encoder, form), form, config, names)
         if processes.main:
-            console.print(f"{path} already holds these features", markup=False, highlight=False, soft_wrap=True)
+            say(f"{path} already holds these features")
         return path
     from satdifuser.data.joined import JoinedSplits
 
@@ -65,7 +64,6 @@ def run(config: Any) -> str:
         if processes.main:
             show(plan, encoder, data, path, config.store.batch_size, workers, device)
         return path
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)  # ids may have brackets
     try:
         _extract(config, path, plan, encoder, data, workers, device, processes)
     except KeyboardInterrupt:
@@ -74,7 +72,7 @@ def run(config: Any) -> str:
     if processes.main:
         size = sum(size for size, _ in FeatureStore(path).manifest.files.values())
         say(f"wrote {path}: {plan.samples} samples, {len(plan.spec.taps)} taps, {size / 1e6:.0f} MB")
-        list_skipped(skipped, say, "the store's attribute 'skipped'")
+        list_skipped(skipped, "the store's attribute 'skipped'")
     return path
 
 
@@ -94,13 +92,13 @@ def _extract(
     from satdifuser.data.batches import RangeBatches, loader
     from satdifuser.data.inputs import sample_check
     from satdifuser.engine.features import features
-    from satdifuser.engine.progress import ExtractProgress, console
+    from satdifuser.engine.progress import ExtractProgress, say
     from satdifuser.store import BackgroundWriter, StoreWriter
 
     with _interruptible(), StoreWriter(path, plan, processes, overwrite=config.store.overwrite) as store:
         if store.rows_done and processes.main:
             there = f"{store.rows_done} of {plan.samples} samples are there"
-            console.print(f"going on with {path}: {there}", markup=False, highlight=False, soft_wrap=True)
+            say(f"going on with {path}: {there}")
         mine = sum(len(rows) for rows in store.todo)
         alone = processes.world == 1
         total, done = (plan.samples, store.rows_done) if alone else (mine, 0)

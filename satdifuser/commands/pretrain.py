@@ -10,7 +10,7 @@ from satdifuser.errors import UserError
 
 def run(config: Any, quiet: bool = False) -> Path:
     """Train, keep everything in the run's folder, and give the folder of the model."""
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
     from satdifuser.pretrain.export import check_precision
     from satdifuser.pretrain.setup import set_up
     from satdifuser.pretrain.stages import pretrain
@@ -25,6 +25,5 @@ def run(config: Any, quiet: bool = False) -> Path:
     setup = set_up(config, quiet)
     model = pretrain(setup)
     if setup.main and not quiet:
-        words = f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
+        say(f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}")
     return model

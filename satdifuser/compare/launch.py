@@ -11,7 +11,7 @@ from typing import Any, Self
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.worker import FAILED, failure, job, result
 from satdifuser.config import config_root, explained, search_path
-from satdifuser.engine.progress import Shown, bar, console
+from satdifuser.engine.progress import Shown, bar, say
 from satdifuser.errors import UserError, one_line
 
 LOOK_SECONDS = 0.5
@@ -117,4 +117,4 @@ class Watch(Shown):
                 text = f"{name}: {found['metric']} {score:.3f}, {found['cost']['training_seconds']:.0f} s"
             else:
                 text = f"{name}: FAILED: {error}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text)

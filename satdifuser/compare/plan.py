@@ -44,7 +44,7 @@ def plan(cells: Sequence[Cell], shared: Shared) -> list[Planned]:
 
 def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
     """Extract what the missing runs read; where that fails, so do they."""
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
 
     failed: dict[str, str] = {}
     for path, cell in stores_to_make(shared, [run.cell for run in planned if run.missing]).items():
@@ -52,7 +52,7 @@ def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
             shared.extract(cell)
         except Exception as error:
             failed[str(path)] = one_line(error)
-            console.print(f"FAILED: {failed[str(path)]}", markup=False, highlight=False, soft_wrap=True)
+            say(f"FAILED: {failed[str(path)]}")
     return [
         replace(run, folder=None, error=failed[run.cell.config.features])
         if run.missing and run.cell.config.features in failed

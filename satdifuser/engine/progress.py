@@ -17,6 +17,11 @@ console = Console(stderr=True)
 QUIET_SECONDS = 60.0  # between lines where there is no bar
 
 
+def say(text: str) -> None:
+    """A line for the user as it is: paths and ids may have brackets, and are not broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class Rate(ProgressColumn):
     """Items a second, or `each` times as much."""
 

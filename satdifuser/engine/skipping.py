@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.errors import UserError
@@ -38,7 +37,9 @@ def without_faults(
     return data.without(set(reasons)), skipped
 
 
-def list_skipped(skipped: list[dict[str, str]], say: Callable[[str], None], where: str) -> None:
+def list_skipped(skipped: list[dict[str, str]], where: str) -> None:
+    from satdifuser.engine.progress import say
+
     shown = 20
     if skipped:
         say(f"skipped {len(skipped)} samples (all of them in {where}):")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.report.figures import save_figure, subplots
+from satdifuser.report.tables import markdown
 
 Row = Mapping[str, Any]
 
@@ -135,8 +136,8 @@ def _table(losses: Mapping[str, float]) -> str:
     """Rows are the data sets, columns the levels."""
     levels = list(dict.fromkeys(name.partition("/")[2] for name in losses))
     kinds = list(dict.fromkeys(name.partition("/")[0] for name in losses))
-    lines = [f"| | {' | '.join(levels)} |", "| --- |" + " --- |" * len(levels)]
+    rows = []
     for kind in kinds:
         name = kind.removeprefix("val").removeprefix("-") or "first data set"
-        lines.append(f"| {name} | " + " | ".join(f"{losses[f'{kind}/{level}']:.4f}" for level in levels) + " |")
-    return "\n".join(lines)
+        rows.append([name, *(f"{losses[f'{kind}/{level}']:.4f}" for level in levels)])
+    return markdown(["", *levels], rows)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from satdifuser.diffusion.latents import scaled
 from satdifuser.diffusion.noise import batch_noise
+from satdifuser.diffusion.schedule import PREDICTIONS
 from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws
-
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 class Denoising(nn.Module):

@@ -7,16 +7,15 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from satdifuser.diffusion.encoder import PRECISIONS
 from satdifuser.diffusion.files import quiet
+from satdifuser.engine.run import environment
 from satdifuser.errors import UserError
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def check_precision(word: str) -> None:
@@ -68,9 +67,9 @@ def put_in_place(new: Path, folder: Path) -> Path:
 
 def machine(processes: int) -> dict[str, Any]:
     """What it was made with, without the machine's name."""
-    names = ("torch", "diffusers", "numpy")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    found = environment(processes)
+    device = f"{found['threads']} CPU threads" if found["device"] == "cpu" else found["device"]
     return {
-        "versions": {name: metadata.version(name) for name in names},
+        "versions": {name: found["packages"][name] for name in ("torch", "diffusers", "numpy")},
         "machine": f"{processes} x {device}" if processes > 1 else f"{device}, {platform.machine()}",
     }

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from satdifuser.diffusion.files import find_folder, find_unet, load_model, read_config
+from satdifuser.diffusion.selection import latent_factor
 from satdifuser.errors import UserError
 
 
@@ -83,7 +84,7 @@ def load_vae(weights: str) -> Any:
 
 def latent_side(vae: Any, size: int) -> int:
     """How wide the VAE's latents of an image are."""
-    factor: int = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    factor = latent_factor(vae)
     if size % factor:
         raise UserError(f"the VAE makes one latent of {factor} x {factor} pixels: {size} px is no multiple of {factor}")
     return size // factor

@@ -74,7 +74,6 @@ def set_up(config: Any, quiet: bool = False) -> Setup:
     """Read the configuration; nothing is written until `begin` is called."""
     from omegaconf import OmegaConf
 
-    from satdifuser.engine.progress import console
     from satdifuser.engine.trainer import make_accelerator
 
     skip = skips(config.on_error)
@@ -90,7 +89,7 @@ def set_up(config: Any, quiet: bool = False) -> Setup:
         folder.begin(config, accelerator)
         if accelerator.is_main_process and skip:
             folder.write_json("skipped.json", {"skipped": skipped + unseen})
-            list_skipped(skipped + unseen, console.print, str(folder.path / "skipped.json"))
+            list_skipped(skipped + unseen, str(folder.path / "skipped.json"))
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return Setup(plain, recipe, folder, images, held_out, accelerator, begin, quiet)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from satdifuser.bank import BankSpec
@@ -38,23 +37,34 @@ def draw_weights(spec: BankSpec, weights: Mapping[int, Tensor], path: Path, titl
     low = min(float(value.min()) for value in weights.values())
     top = max(float(value.max()) for value in weights.values())
     for axis, stride in zip(axes[0], strides, strict=True):
-        values = weights[stride].float()
-        picture = axis.imshow(values, cmap="cividis", vmin=low, vmax=top, aspect="auto")
         axis.set_title(f"stride {stride}", fontsize=9)
-        axis.set_xticks(
-            range(values.shape[1]), [shorten(n) for n in spec.names(stride)], rotation=60, ha="right", fontsize=7
-        )
-        axis.set_yticks(range(values.shape[0]), ["-" if t is None else str(t) for t in spec.timesteps], fontsize=8)
-        for (row, column), value in zip(
-            torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True
-        ):
-            shade = "white" if value < low + 0.6 * (top - low) else "black"
-            axis.text(int(column), int(row), f"{float(value):.3f}", ha="center", va="center", fontsize=7, color=shade)
+        values = weights[stride].float().tolist()
+        picture = heatmap(axis, values, spec.timesteps, list(map(shorten, spec.names(stride))), (low, top), "{:.3f}")
     axes[0][0].set_ylabel("timestep")
     figure.colorbar(picture, ax=axes, shrink=0.9, label="weight")
     if title:
         figure.suptitle(title, fontsize=10)
     return save_figure(figure, path)
+
+
+def heatmap(
+    axis: Any,
+    values: Sequence[Sequence[float]],
+    timesteps: Sequence[int | None],
+    columns: Sequence[str],
+    span: tuple[float, float],
+    number: str,
+) -> Any:
+    """Numbers in coloured cells, each as `number` formats it: rows are timesteps, and colours run over `span`."""
+    low, top = span
+    picture = axis.imshow(values, cmap="cividis", vmin=low, vmax=top, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7)
+    axis.set_yticks(range(len(timesteps)), ["-" if t is None else str(t) for t in timesteps], fontsize=8)
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            shade = "white" if value < low + 0.6 * (top - low) else "black"
+            axis.text(column, row, number.format(value), ha="center", va="center", fontsize=7, color=shade)
+    return picture
 
 
 def shorten(name: str) -> str:
