@@ -114,7 +114,7 @@ def test_a_users_own_config_folder_adds_to_the_groups(tmp_path: Path) -> None:
     (tmp_path / "fusion" / "mine.yaml").write_text("_target_: satdifuser.fusion.GlobalWeighted\nprojection_dim: 40\n")
     config = compose("train", ["fusion=mine"], [str(tmp_path)])
     assert config.fusion.projection_dim == 40
-    assert config.encoder.timesteps == [21, 61, 161]
+    assert config.encoder.timesteps == [0, 21, 61]
 
 
 def test_version_and_doctor(capsys: pytest.CaptureFixture) -> None:

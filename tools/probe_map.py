@@ -44,8 +44,8 @@ def main() -> None:
 
 
 def table(found: Mapping[Tap, float]) -> str:
-    header = ["tap", "timestep", "channels", "stride", "accuracy"]
-    return csv(header, [[t.name, t.timestep, t.channels, t.stride, f"{value:.4f}"] for t, value in found.items()])
+    header = ["tap", "timestep", "channels", "accuracy"]
+    return csv(header, [[tap.name, tap.timestep, tap.channels, f"{value:.4f}"] for tap, value in found.items()])
 
 
 def draw(spec: BankSpec, found: Mapping[Tap, float], path: Path) -> None:
@@ -53,11 +53,11 @@ def draw(spec: BankSpec, found: Mapping[Tap, float], path: Path) -> None:
     names, steps = spec.names(), spec.timesteps
     values = [[100 * found[spec.find(name, step)] for name in names] for step in steps]
     figure, axis = subplots(figsize=(2.2 + 0.62 * len(names), 1.9 + 0.36 * len(steps)))
-    labels = [f"{shorten(name)} /{spec.find(name, steps[0]).stride}" for name in names]
+    labels = [f"{shorten(name)} ({spec.find(name, steps[0]).channels})" for name in names]
     span = (min(map(min, values)), max(map(max, values)))
     picture = heatmap(axis, values, steps, labels, span, "{:.1f}")
     axis.set_ylabel("timestep")
-    axis.set_xlabel("tap / stride")
+    axis.set_xlabel("tap (channels)")
     figure.colorbar(picture, ax=axis, shrink=0.9, label="linear-probe accuracy (%)")
     save_figure(figure, path)
 

@@ -66,7 +66,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         licence=card["licence"],
         size=f"{about['parameters'] / 1e6:.1f}",
         space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
-        data="\n".join(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)),
+        data=_list([*map(_source, about["data"], about["held_out"]), *card["data"]]),
         bands=", ".join(prepare["bands"]),
         low=prepare["low"],
         high=prepare["high"],
@@ -74,7 +74,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         recipe=_recipe(about),
         table=_table(about["loss_on_held_out_images"]),
         samples=samples,
-        limits="\n".join(f"* {line}" for line in (*card["limits"], *LIMITS)),
+        limits=_list([*card["limits"], *LIMITS]),
     )
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
@@ -102,7 +102,7 @@ def draw_losses(rows: Sequence[Row], path: Path) -> Path:
     for axis in (left, right):
         axis.set_yscale("log")
         axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(which="both", labelsize=7)
         axis.grid(alpha=0.3, which="both", linewidth=0.5)
     return save_figure(figure, path)
 
@@ -113,11 +113,15 @@ def _viridis(place: float) -> Any:
     return colormaps["viridis"](place)
 
 
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
+
+
 def _source(data: Mapping[str, Any], held_out: Mapping[str, Any]) -> str:
     """A line of the list of data sets; what is known of a data set is its identity."""
     known = {key: value for key, value in data.items() if key not in UNSAID and isinstance(value, int | float | str)}
     details = ", ".join(f"{key} {value}" for key, value in known.items())
-    return f"* {data['name']}: {details}; held out to measure the loss: {held_out['images']} images"
+    return f"{data['name']}: {details}; held out to measure the loss: {held_out['images']} images"
 
 
 def _recipe(about: Mapping[str, Any]) -> str:

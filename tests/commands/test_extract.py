@@ -191,7 +191,7 @@ def test_when_a_sample_is_mended_the_same_command_goes_on_and_the_store_is_as_wi
     same(tmp_path, "f", "good")
 
 
-@pytest.mark.parametrize(("workers", "shard_bytes"), [(0, 2**20), (2, 2 * 144 * 4 * 4)])  # one file a tap; many
+@pytest.mark.parametrize(("workers", "shard_bytes"), [(0, 2**20), (2, 2 * 192 * 4 * 4)])  # one file a tap; many
 def test_bad_samples_are_left_out_listed_and_the_good_ones_are_as_if_they_had_been_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture, extract: Extract, workers: int, shard_bytes: int
 ) -> None:
@@ -215,7 +215,7 @@ def test_bad_samples_are_left_out_listed_and_the_good_ones_are_as_if_they_had_be
         assert sample["id"] in said
     assert all(words in said for words in ("9 samples, 2 taps", "skipped 9 samples"))
     shapes: Any = {name: array.shape for name, array in group.arrays()}
-    assert (shapes["mid_block@21"], shapes["up_blocks.2.resnets.1.conv2@21"]) == ((9, 144, 2, 2), (9, 32, 8, 8))
+    assert (shapes["mid_block@21"], shapes["up_blocks.2.resnets.1.conv2@21"]) == ((9, 192, 2, 2), (9, 32, 8, 8))
     assert {shape[0] for shape in shapes.values()} == {9}
     assert "skipped" not in zarr.open_group(tmp_path / "stores" / "good.zarr", mode="r").attrs
 

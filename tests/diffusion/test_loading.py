@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_the_fingerprint_changes_with_any_single_weight() -> None:
 
 
 def test_the_shipped_weights_are_small_and_load_as_single_precision() -> None:
-    assert sum(file.stat().st_size for file in SMALL.rglob("*") if file.is_file()) < 8_000_000
+    assert sum(file.stat().st_size for file in SMALL.rglob("*") if file.is_file()) < 20_000_000
     backbone = unconditional("small")
     assert {value.dtype for value in backbone.unet.state_dict().values()} == {torch.float32}
     assert backbone.name == "small-diffusion"
@@ -169,6 +170,15 @@ def test_the_shipped_weights_are_small_and_load_as_single_precision() -> None:
     assert random.fingerprint != backbone.fingerprint
     public = [{k: v for k, v in b.unet.config.items() if not k.startswith("_")} for b in (random, backbone)]
     assert public[0] == public[1]
+
+
+def test_the_card_of_the_shipped_weights_says_what_was_measured() -> None:
+    card, about = (SMALL / "README.md").read_text(), json.loads((SMALL / "provenance.json").read_text())
+    for value in about["loss_on_held_out_images"].values():
+        assert f"{value:.4f}" in card
+    assert f"{about['minutes']} minutes" in card
+    assert sum(p.numel() for p in unconditional("small").unet.parameters()) == about["parameters"]
+    assert all((SMALL / name).is_file() for name in re.findall(r"!\[\w+\]\((.+)\)", card))
 
 
 def test_the_configured_small_encoder_reads_three_or_more_strides() -> None:
