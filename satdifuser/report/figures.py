@@ -84,6 +84,7 @@ def shorten(name: str) -> str:
 def rgb(image: Tensor, bands: Sequence[int] = (3, 2, 1), high: float = 0.3) -> Tensor:
     """Reflectance to a displayable picture, brightened for the eye.
 
+    >>> import torch
     >>> rgb(torch.full((13, 2, 2), 0.3)).max().item()
     1.0
     """
