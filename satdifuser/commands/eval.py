@@ -66,7 +66,7 @@ def score_split(config: Any, model: FeatureModel, accelerator: Accelerator, spli
 def run(config: Any) -> dict[str, Any]:
     """Rebuild the model of `run` from its own configuration and score `split`."""
     from satdifuser.engine.checkpoint import load_checkpoint
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
     from satdifuser.engine.run import RunFolder
     from satdifuser.engine.trainer import make_accelerator
 
@@ -88,8 +88,8 @@ def run(config: Any) -> dict[str, Any]:
         found.save(folder)
         path = folder.write_json(f"eval-{config.split}.json", result)
         scores = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
-        console.print(f"{config.split} ({found.evaluation.samples} samples)  {scores}", highlight=False)
-        console.print(f"wrote {path}")
+        say(f"{config.split} ({found.evaluation.samples} samples)  {scores}")
+        say(f"wrote {path}")
     return result
 
 

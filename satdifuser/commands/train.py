@@ -23,7 +23,7 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
     from satdifuser.engine.run import RunFolder
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.report.figures import draw_weights
@@ -68,8 +68,8 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
             draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
         if not quiet:
             scores = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
-            console.print(f"test ({found.evaluation.samples} samples)  {scores}", highlight=False)
-            console.print(
+            say(f"test ({found.evaluation.samples} samples)  {scores}")
+            say(
                 f"wrote {run_folder.path}: result.json, metrics.jsonl, figures/weights.png, checkpoints/,"
                 " predictions-test.zarr"
             )

@@ -18,7 +18,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     from satdifuser.compare.launch import do
     from satdifuser.compare.plan import plan, with_features
     from satdifuser.compare.shared import Shared
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
     from satdifuser.report.html import write_report
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -36,17 +36,17 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
         show(planned, shared, config.threads)
         return []
     todo = sum(run.missing for run in planned)
-    console.print(f"{len(planned)} runs, {todo} to do, in {output}", highlight=False, soft_wrap=True)
+    say(f"{len(planned)} runs, {todo} to do, in {output}")
     try:
         planned = with_features(planned, shared)
         stopped = do(planned, output / "jobs", launcher, config_dirs, config.threads)
     except KeyboardInterrupt:
-        console.print("what is done stays: the same command goes on from there", highlight=False)
+        say("what is done stays: the same command goes on from there")
         raise
     content = content_of(config, planned, shared, overrides)
     paths = write_report(content, output)
     for path in paths:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        say(f"wrote {path}")
     if stopped is not None or content.missing:
         reason = f"the launcher ended with {stopped}" if stopped is not None else "another process has them"
         raise UserError(f"{content.missing} of {len(planned)} runs are not done ({reason}): the same command goes on")

@@ -16,12 +16,12 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
 
     from satdifuser.compare import command
     from satdifuser.compare.grid import merged
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import say
 
     began = time.monotonic()
     workers = 1 if torch.cuda.is_available() else min(WORKERS, os.cpu_count() or 1)
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}"] if workers > 1 else []
     paths = command.run(merged(["experiment=demo", "output=demo-output", *launcher], overrides), config_dirs)
     if paths:
-        console.print(f"in {time.monotonic() - began:.0f} s; open {paths[0]}", highlight=False, soft_wrap=True)
+        say(f"in {time.monotonic() - began:.0f} s; open {paths[0]}")
     return paths

@@ -66,7 +66,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         licence=card["licence"],
         size=f"{about['parameters'] / 1e6:.1f}",
         space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
-        data=_list([*map(_source, about["data"], about["held_out"]), *card["data"]]),
+        data=_list([*(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)), *card["data"]]),
         bands=", ".join(prepare["bands"]),
         low=prepare["low"],
         high=prepare["high"],

@@ -85,9 +85,8 @@ def write_images(root: Path, count: int = 24) -> Path:
     root.mkdir()
     dice = np.random.default_rng(3)
     for number in range(count):
-        Image.fromarray(dice.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(
-            root / f"{number:02d}[b].png"
-        )  # no markup
+        name = f"{number:02d}[b].png"  # no markup
+        Image.fromarray(dice.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(root / name)
     return root
 
 

@@ -104,3 +104,11 @@ def test_the_command_line_runs_a_whole_training(tmp_path: Path, tiny: list[str],
     said = capsys.readouterr().err
     assert "test (7 samples)" in said
     assert "wrote" in said
+
+
+def test_a_folder_is_named_as_it_is(tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "a run of some length [b]"  # neither markup nor broken
+    assert main(["train", *tiny, f"run='{run}'"]) == 0
+    assert f"wrote {run}: result.json" in capsys.readouterr().err
+    assert main(["eval", f"run='{run}'"]) == 0
+    assert f"wrote {run / 'eval-test.json'}" in capsys.readouterr().err
