@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satdifuser.bank import BankError, BankSpec, FeatureBank
-from satdifuser.errors import UserError
+from satdifuser.errors import UserError, nearest
 
 
 @dataclass
@@ -37,15 +38,19 @@ class PyramidSpec:
 
 
 class Bottleneck(nn.Module):
-    """ResNet bottleneck: 1x1, 3x3, 1x1 with GroupNorm, a quarter of the width in the middle, a projected shortcut."""
+    """ResNet bottleneck: 1x1, 3x3, 1x1, a quarter of the width in the middle, a projected shortcut.
 
-    def __init__(self, channels: int, width: int) -> None:
+    `norm` follows each convolution: "group" is GroupNorm, as published; "batch" is BatchNorm, which keeps how bright or
+    strong a sample's map is beside those of others, where GroupNorm makes each sample its own measure.
+    """
+
+    def __init__(self, channels: int, width: int, norm: str = "group") -> None:
         super().__init__()
-        middle = max(width // 4, 1)
-        self.reduce, self.norm1 = nn.Conv2d(channels, middle, 1, bias=False), group_norm(middle)
-        self.spread, self.norm2 = nn.Conv2d(middle, middle, 3, padding=1, bias=False), group_norm(middle)
-        self.expand, self.norm3 = nn.Conv2d(middle, width, 1, bias=False), group_norm(width)
-        self.shortcut, self.norm4 = nn.Conv2d(channels, width, 1, bias=False), group_norm(width)
+        middle, normed = max(width // 4, 1), normalisation(norm)
+        self.reduce, self.norm1 = nn.Conv2d(channels, middle, 1, bias=False), normed(middle)
+        self.spread, self.norm2 = nn.Conv2d(middle, middle, 3, padding=1, bias=False), normed(middle)
+        self.expand, self.norm3 = nn.Conv2d(middle, width, 1, bias=False), normed(width)
+        self.shortcut, self.norm4 = nn.Conv2d(channels, width, 1, bias=False), normed(width)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.reduce(x)))
@@ -58,6 +63,23 @@ def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
     while groups > 1 and (channels % groups or channels // groups < 2):
         groups //= 2
     return nn.GroupNorm(groups, channels)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Over the batch. A lone value, which deviates from nothing, is seen as in evaluation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == self.num_features:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+def normalisation(name: str) -> Callable[[int], nn.Module]:
+    """The layer of that name for a number of channels."""
+    layers: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": BatchNorm}
+    if name not in layers:
+        raise UserError(f"fusion.norm is {name!r}: choose {' or '.join(layers)}{nearest(name, layers)}")
+    return layers[name]
 
 
 class FusionHead(nn.Module):
@@ -91,10 +113,10 @@ class FusionHead(nn.Module):
 class ProjectingHead(FusionHead):
     """A head that first brings every tap to one width with a bottleneck of its own, shared over the timesteps."""
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384) -> None:
+    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group") -> None:
         super().__init__(spec, projection_dim)
         self.project = nn.ModuleDict(
-            {key(name): Bottleneck(spec.channels(name), projection_dim) for name in spec.names()}
+            {key(name): Bottleneck(spec.channels(name), projection_dim, norm) for name in spec.names()}
         )
 
     def projected(self, bank: FeatureBank, stride: int) -> Tensor:

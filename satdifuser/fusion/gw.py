@@ -12,8 +12,8 @@ from satdifuser.fusion.base import Fused, ProjectingHead
 class GlobalWeighted(ProjectingHead):
     """Per stride, the sum over its taps and timesteps of w[t, l] * B_l(f[t, l]), with w = softmax over every (t, l)."""
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384) -> None:
-        super().__init__(spec, projection_dim)
+    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group") -> None:
+        super().__init__(spec, projection_dim, norm)
         self.logits = nn.Parameter(torch.zeros(len(spec.timesteps), len(spec.names())))
 
     def fuse(self, bank: FeatureBank) -> Fused:

@@ -13,8 +13,8 @@ from satdifuser.fusion.base import Fused, ProjectingHead, key
 class LocalizedWeighted(ProjectingHead):
     """Per stride, a 1x1 convolution on the mean map gives a logit for each (t, l) and pixel; softmax(logits / tau)."""
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384, tau: float = 1.0) -> None:
-        super().__init__(spec, projection_dim)
+    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group", tau: float = 1.0) -> None:
+        super().__init__(spec, projection_dim, norm)
         if tau <= 0:
             raise UserError(f"fusion.tau is {tau}: the temperature must be above 0")
         self.tau = tau

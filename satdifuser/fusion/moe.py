@@ -46,6 +46,7 @@ class MixtureOfExperts(FusionHead):
         self,
         spec: BankSpec,
         projection_dim: int = 384,
+        norm: str = "group",
         experts: int = 8,
         top_k: int = 2,
         warmup_steps: int = 500,
@@ -59,7 +60,7 @@ class MixtureOfExperts(FusionHead):
         self.gates = nn.ModuleDict({key(str(s)): Gate(c, experts) for s, c in channels.items()})
         self.experts = nn.ModuleDict(
             {
-                key(str(s)): nn.ModuleList(Bottleneck(c, projection_dim) for _ in range(experts))
+                key(str(s)): nn.ModuleList(Bottleneck(c, projection_dim, norm) for _ in range(experts))
                 for s, c in channels.items()
             }
         )
