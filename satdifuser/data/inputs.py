@@ -63,6 +63,16 @@ class ImageInput(nn.Module):
         return len(self.bands)
 
     @property
+    def limit(self) -> float:
+        """The largest magnitude that an input can have."""
+        edges = [(edge - mean) / std for edge in (0.0, 1.0) for mean, std in zip(self.mean, self.std, strict=True)]
+        return max(map(abs, edges))
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """Inputs, or what a network made to be like them, as [0, 1] of [low, high]."""
+        return inputs * self._stds.to(inputs) + self._means.to(inputs)  # type: ignore[operator]
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """What a bank's spec records of the input: two banks made from other bands or ranges are not exchangeable."""
         known = {"sensor": self.sensor.name, "bands": ",".join(self.bands), "low": self.low, "high": self.high}

@@ -28,7 +28,7 @@ segmentation. `satdifuser` loads it with `encoder=unconditional encoder.backbone
 ## Data
 {data}
 
-Input: bands {bands}; reflectance {low} to {high} becomes -1 to 1; {pixels} px.
+Input: bands {bands}; {scaling}; {pixels} px.
 
 ## Recipe
 {recipe}
@@ -68,8 +68,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
         data=_list([*(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)), *card["data"]]),
         bands=", ".join(prepare["bands"]),
-        low=prepare["low"],
-        high=prepare["high"],
+        scaling=_scaling(prepare),
         pixels=about["data"][0].get("size", "any"),
         recipe=_recipe(about),
         table=_table(about["loss_on_held_out_images"]),
@@ -79,6 +78,21 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _scaling(prepare: Mapping[str, Any]) -> str:
+    reflectance = f"reflectance {prepare['low']} to {prepare['high']}"
+    mean, std = (prepare.get(name, 0.5) for name in ("mean", "std"))
+    if mean == std == 0.5:
+        return f"{reflectance} becomes -1 to 1"
+    return (
+        f"{reflectance} becomes 0 to 1, of which {_numbers(mean)} is subtracted; then it is divided by {_numbers(std)}"
+    )
+
+
+def _numbers(value: Any) -> str:
+    """One number, or one for each band."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def draw_losses(rows: Sequence[Row], path: Path) -> Path:

@@ -16,7 +16,7 @@ from satdifuser.pretrain.denoising import Denoising
 
 @torch.no_grad()
 def sample(objective: Denoising, count: int, steps: int = 50) -> Tensor:
-    """Images in [-1, 1], by deterministic DDIM from noise that depends on the objective's seed alone."""
+    """Images as they enter the network or its VAE, by deterministic DDIM from noise of the objective's seed."""
     from diffusers import DDIMScheduler
 
     unet = objective.unet
@@ -30,20 +30,20 @@ def sample(objective: Denoising, count: int, steps: int = 50) -> Tensor:
     for level in scheduler.timesteps:
         table = torch.full((count,), int(level), device=noisy.device)
         noisy = scheduler.step(unet(noisy, table, return_dict=False)[0].float(), level, noisy).prev_sample
-    return noisy.clamp(-1, 1) if objective.vae is None else _decoded(objective.vae, noisy)
+    return noisy if objective.vae is None else _decoded(objective.vae, noisy)
 
 
 def _decoded(vae: Any, latents: Tensor) -> Tensor:
     decoded: Tensor = vae.decode(unscaled(vae, latents)).sample
-    return decoded.float().clamp(-1, 1)
+    return decoded.float()
 
 
 def save_grid(images: Tensor, path: Path, scale: int = 2, gap: int = 2) -> Path:
-    """The images' first three channels (or the only one), in rows, as a PNG; the brightest is a little overexposed."""
+    """First three channels (or the only one) of images in [0, 1], in rows, as a PNG; a little overexposed."""
     from PIL import Image
 
     shown = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
-    pixels = (((shown + 1) / 2 * 1.3).clamp(0, 1) * 255).round().byte().cpu()
+    pixels = ((shown * 1.3).clamp(0, 1) * 255).round().byte().cpu()
     columns = math.ceil(math.sqrt(len(pixels)))
     rows, side = math.ceil(len(pixels) / columns), pixels.shape[-1]
     sheet = torch.full((3, rows * (side + gap) + gap, columns * (side + gap) + gap), 255, dtype=torch.uint8)

@@ -109,7 +109,10 @@ def _denoising(setup: Setup, vae: Any) -> Denoising:
         unet = load_unet(config["init"], channels, size)
     else:
         unet = build_unet(config["unet"], channels, size, config["seed"])
-    scheduler = build_scheduler({"clip_sample": vae is None, **config["schedule"]})  # latents have no bounds
+    bounds: dict[str, Any] = {"clip_sample": False}  # latents have none
+    if vae is None:
+        bounds = {"clip_sample": True, "clip_sample_range": source.prepare.limit}
+    scheduler = build_scheduler({**bounds, **config["schedule"]})
     return Denoising(unet, scheduler, vae=vae, gamma=config["min_snr"], seed=config["seed"])
 
 
@@ -124,7 +127,8 @@ def _look(setup: Setup, objective: Denoising, trainer: Pretrainer, model: Path) 
     grid = None
     if setup.recipe.samples:
         grid = setup.folder.path / "samples" / f"step-{trainer.state.step:06d}.png"
-        save_grid(sample(objective, setup.recipe.samples), grid)
+        prepare = setup.images.sources[0].prepare
+        save_grid(prepare.undo(sample(objective, setup.recipe.samples)), grid)
     parts = {"unet": objective.unet, "scheduler": objective.scheduler}
     if objective.vae is not None:
         parts["vae"] = objective.vae

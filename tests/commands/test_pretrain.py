@@ -284,6 +284,13 @@ def test_latents_are_not_clipped_when_others_sample_them(pixels: Path, latents: 
     assert [config["clip_sample"] for config in clipped] == [True, False]
 
 
+def test_standardised_images_are_clipped_where_they_end(tmp_path: Path) -> None:
+    prepare = ["prepare.mean=[0.2,0.5,0.6]", "prepare.std=[0.25,0.2,0.2]"]
+    run = pretrain(tmp_path / "run", *prepare, "recipe.steps=1")
+    kept = json.loads((run / "model/scheduler/scheduler_config.json").read_text())
+    assert kept["clip_sample_range"] == pytest.approx(3.2)  # (1 - 0.2) / 0.25
+
+
 def test_a_second_data_set_has_its_share_and_losses_of_its_own(tmp_path: Path) -> None:
     run = pretrain(tmp_path / "run", *MIX, "mix_share=0.25", "recipe.steps=2")
     last = RunFolder(run).rows()[-1]

@@ -47,6 +47,17 @@ def test_a_standardised_input_is_that_of_torchvision() -> None:
     assert prepare.settings != ImageInput(["B04", "B03", "B02"], high=0.4).settings
 
 
+@pytest.mark.parametrize("given", [{}, {"mean": (0.2, 0.5, 0.6), "std": (0.25, 0.2, 0.1)}])
+def test_inputs_can_be_undone_and_end_at_the_limit(given: dict[str, tuple[float, ...]]) -> None:
+    prepare = ImageInput(["B04", "B03", "B02"], low=0.1, high=0.3, **given)
+    images = torch.rand(2, 13, 4, 4) * 0.4
+    inputs = prepare(images)
+    shares = (images[:, list(prepare.sensor.index(prepare.bands))] - 0.1) / (0.3 - 0.1)
+    torch.testing.assert_close(prepare.undo(inputs), shares.clamp(0, 1))
+    ends = prepare(torch.stack([torch.zeros(13, 4, 4), torch.ones(13, 4, 4)]))
+    assert prepare.limit == pytest.approx(float(ends.abs().max()))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"), [({"mean": [0.5, 0.5]}, "2 numbers of mean for 3 bands"), ({"std": 0.0}, "std .* above 0")]
 )

@@ -56,6 +56,14 @@ def test_a_card_has_what_was_configured_and_measured(card: str) -> None:
     assert "/home/me" not in card  # where data lay is nobody's business
 
 
+def test_a_card_says_how_its_input_is_standardised(tmp_path: Path) -> None:
+    prepare = {**ABOUT["prepare"], "mean": [0.3, 0.4], "std": 0.2}
+    text = write_card(tmp_path, {**ABOUT, "prepare": prepare}, ROWS, None).read_text()
+    assert "reflectance 0.0 to 0.3 becomes 0 to 1, of which 0.3, 0.4 is subtracted; then it is divided by 0.2;" in text
+    plain = write_card(tmp_path, {**ABOUT, "prepare": {**prepare, "mean": 0.5, "std": 0.5}}, ROWS, None).read_text()
+    assert "reflectance 0.0 to 0.3 becomes -1 to 1;" in plain
+
+
 def test_its_table_has_a_row_for_each_data_set(card: str) -> None:
     rows = [re.findall(r"[^|\s][^|]*[^|\s]", line) for line in card.splitlines() if line.startswith("|")]
     assert rows[0] == ["21", "801"]
