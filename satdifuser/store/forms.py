@@ -1,6 +1,6 @@
 """Forms: what of a bank is kept, and in which numbers. `pack` is run on the encoder's device, `unpack` on the head's.
 
-keep:  maps | mean, max, grid<n> (pooled) | latents (what goes into the UNet; the features are computed from it later)
+keep:  maps | mean, max, moments, grid<n> (pooled) | latents (what goes into the UNet: the features are made later)
 dtype: float32 | float16 | bfloat16 | int8 (with one scale for each sample and channel)
 """
 
@@ -20,7 +20,8 @@ from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError, nearest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
-KEEP = ("maps", "mean", "max", "grid2", "grid4", "latents")
+KEEP = ("maps", "mean", "max", "moments", "grid2", "grid4", "latents")
+POOLED = ("mean", "max", "moments")  # over the whole map; moments are its mean and its standard deviation
 STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16", "int8": "int8"}  # Zarr has no bfloat16
 # What rounds to infinity: half a step beyond the largest number.
 LARGEST = {"float32": math.inf, "float16": 65520.0, "bfloat16": 2.0**128 - 2.0**119, "int8": math.inf}
@@ -76,7 +77,7 @@ class Form:
             )
         if self.keep not in KEEP and not re.fullmatch(r"grid[1-9]\d*", self.keep):
             raise UserError(f"store.keep is {self.keep!r}: it can be {', '.join(KEEP)}{nearest(self.keep, KEEP)}")
-        if self.dtype == "int8" and self.keep in ("mean", "max"):
+        if self.dtype == "int8" and self.keep in POOLED:
             raise UserError(f"store.dtype=int8 keeps a scale for each channel, and store.keep={self.keep} one number")
 
     @property
@@ -92,21 +93,22 @@ class Form:
     @property
     def grid(self) -> int | None:
         """Pooled to so many cells a side; None where maps keep their size."""
-        if self.keep in ("mean", "max"):
+        if self.keep in POOLED:
             return 1
         return int(self.keep.removeprefix("grid")) if self.keep.startswith("grid") else None
 
     def spec(self, spec: BankSpec) -> BankSpec:
         """The spec of what is kept: pooled maps all have one stride, in an image made square where it is not.
 
+        Moments have twice the channels: the means, and then the deviations.
         (Latents have the spec that their encoder states; it is passed here as it is.)
         """
         if self.grid is None:
             return spec
-        stride = -(-max(spec.image_size) // self.grid)
+        stride, times = -(-max(spec.image_size) // self.grid), 2 if self.keep == "moments" else 1
         return replace(
             spec,
-            taps=tuple(replace(tap, stride=stride) for tap in spec.taps),
+            taps=tuple(replace(tap, stride=stride, channels=times * tap.channels) for tap in spec.taps),
             image_size=(stride * self.grid, stride * self.grid),
             settings=(*spec.settings, ("pooled", self.keep), ("pooled_from", spec.image_size)),
         )
@@ -146,6 +148,9 @@ class Form:
     def _pool(self, maps: Tensor) -> Tensor:
         if self.grid is None:
             return maps
+        if self.keep == "moments":
+            deviation, mean = torch.std_mean(maps.float(), (2, 3), correction=0, keepdim=True)
+            return torch.cat((mean, deviation), dim=1)
         pool: Callable[..., Any] = F.adaptive_max_pool2d if self.keep == "max" else F.adaptive_avg_pool2d
         return pool(maps.float(), self.grid)
 
