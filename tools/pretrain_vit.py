@@ -87,6 +87,11 @@ def standardised(images: Tensor) -> Tensor:
 
 def main(overrides: Sequence[str]) -> Path:
     setup = set_up(compose("pretrain", [*RECIPE, *overrides]))
+    with setup.folder.alone():
+        return train(setup)
+
+
+def train(setup: Setup) -> Path:
     source = setup.images.sources[0]
     torch.manual_seed(setup.config["seed"])
     model = MaskedAutoencoder(source.size, source.prepare.channels)

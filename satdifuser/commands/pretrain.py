@@ -23,7 +23,8 @@ def run(config: Any, quiet: bool = False) -> Path:
             " give levels below it"
         )
     setup = set_up(config, quiet)
-    model = pretrain(setup)
+    with setup.folder.alone():
+        model = pretrain(setup)
     if setup.main and not quiet:
         say(f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}")
     return model

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     """Train, test the best checkpoint, write the run's folder, and give its result."""
+    from satdifuser.engine.run import RunFolder
 
+    run_folder = RunFolder(config.run)
+    with run_folder.alone():
+        return _train(config, run_folder, quiet, draw)
+
+
+def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
     from satdifuser.commands.eval import score_split
     from satdifuser.data.budgets import within_budget
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.progress import say
-    from satdifuser.engine.run import RunFolder
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.report.figures import draw_weights
 
@@ -35,7 +41,6 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     train = within_budget(whole, task, config.budget, config.data.get("seed", 0), workers=settings.workers)
     model = build_model(config, train)
     accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
-    run_folder = RunFolder(config.run)
     run_folder.begin(config, accelerator)
     if accelerator.is_main_process:
         run_folder.write_json("spec.json", model.fusion.spec.to_dict())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,27 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes the folder meanwhile: two runs in one would mix. Of several processes the first asks."""
+        from satdifuser.store.disk import locked
+
+        if int(os.environ.get("RANK", "0")) or os.name == "nt":  # there a folder cannot be locked
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            if not locked(handle):
+                raise UserError(f"another process is writing {self.path}: wait for it, or use another run=")
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # unless something came of it
+                    self.path.rmdir()
+        finally:
+            os.close(handle)
+
     def open(self, *, resume: bool, overwrite: bool) -> RunFolder:
         """Make the folder, or take it up again: an earlier run in it is resumed, replaced, or an error."""
         if self.last.is_file() and not resume:
@@ -39,7 +61,8 @@ class RunFolder:
                 raise UserError(
                     f"{self.path} holds a run: add resume=true to go on, overwrite=true to start anew, or another run="
                 )
-            shutil.rmtree(self.path)
+            for part in self.path.iterdir():  # the folder itself is locked
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         self.figures.mkdir(exist_ok=True)
         return self

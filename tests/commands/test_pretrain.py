@@ -291,6 +291,12 @@ def test_standardised_images_are_clipped_where_they_end(tmp_path: Path) -> None:
     assert kept["clip_sample_range"] == pytest.approx(3.2)  # (1 - 0.2) / 0.25
 
 
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path, capsys: Capture) -> None:
+    with RunFolder(tmp_path / "run").alone():
+        pretrain(tmp_path / "run", "overwrite=true", code=2)
+    assert f"another process is writing {tmp_path / 'run'}: wait for it" in capsys.readouterr().err
+
+
 def test_a_second_data_set_has_its_share_and_losses_of_its_own(tmp_path: Path) -> None:
     run = pretrain(tmp_path / "run", *MIX, "mix_share=0.25", "recipe.steps=2")
     last = RunFolder(run).rows()[-1]

@@ -62,6 +62,33 @@ def test_an_interrupted_run_goes_on_and_other_settings_are_refused(tmp_path: Pat
     assert again["steps"] == 4
 
 
+def test_a_run_that_another_process_writes_is_left_alone(
+    tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with RunFolder(run).alone():
+        assert main(["train", *tiny, f"run={run}", "overwrite=true"]) == 2
+        assert list(run.iterdir()) == []
+    assert f"another process is writing {run}: wait for it, or use another run=" in capsys.readouterr().err
+    for more in ([], ["overwrite=true"], ["resume=true"]):
+        assert main(["train", *tiny, f"run={run}", *more]) == 0
+
+
+def test_a_run_that_fails_before_it_began_leaves_no_folder(tmp_path: Path, tiny: list[str]) -> None:
+    assert main(["train", *tiny, f"run={tmp_path / 'run'}", "fusion.projection_dim=4"]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_overwritten_run_stays_locked(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.alone():
+        folder.open(resume=False, overwrite=False).last.write_bytes(b"1")
+        folder.open(resume=False, overwrite=True)
+        assert not folder.last.exists()
+        with pytest.raises(UserError, match="another process is writing"), RunFolder(tmp_path / "run").alone():
+            pass
+
+
 def test_tensorboard_curves_are_written(tmp_path: Path, tiny: list[str]) -> None:
     train.run(compose("train", [*tiny, f"run={tmp_path / 'run'}", "trainer.tensorboard=true"]), quiet=True)
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
