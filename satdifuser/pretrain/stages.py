@@ -109,9 +109,7 @@ def _denoising(setup: Setup, vae: Any) -> Denoising:
         unet = load_unet(config["init"], channels, size)
     else:
         unet = build_unet(config["unet"], channels, size, config["seed"])
-    bounds: dict[str, Any] = {"clip_sample": False}  # latents have none
-    if vae is None:
-        bounds = {"clip_sample": True, "clip_sample_range": source.prepare.limit}
+    bounds = {"clip_sample": vae is None, "clip_sample_range": source.prepare.limit}  # latents have none
     scheduler = build_scheduler({**bounds, **config["schedule"]})
     return Denoising(unet, scheduler, vae=vae, gamma=config["min_snr"], seed=config["seed"])
 
