@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satdifuser.config import compose
+from satdifuser.data.inputs import range_overrides
 from satdifuser.pretrain.draws import Draws
 from satdifuser.pretrain.export import machine, put_in_place
 from satdifuser.pretrain.setup import Setup, set_up
@@ -104,7 +105,8 @@ def train(setup: Setup) -> Path:
     if setup.main:
         loss = {"before": round(before, 4), "after": round(model.unseen(unseen), 4)}
         save(folder, model.encoder, setup, loss, trainer.state.seconds)
-        print(f"wrote {folder}: load it with encoder=small_vit encoder.backbone.weights={folder}")
+        words = [f"encoder=small_vit encoder.backbone.weights={folder}", *range_overrides(setup.config["prepare"])]
+        print(f"wrote {folder}: load it with {' '.join(words)}")
     return folder
 
 

@@ -10,6 +10,7 @@ from satdifuser.errors import UserError
 
 def run(config: Any, quiet: bool = False) -> Path:
     """Train, keep everything in the run's folder, and give the folder of the model."""
+    from satdifuser.data.inputs import range_overrides
     from satdifuser.engine.progress import say
     from satdifuser.pretrain.export import check_precision
     from satdifuser.pretrain.setup import set_up
@@ -26,5 +27,6 @@ def run(config: Any, quiet: bool = False) -> Path:
     with setup.folder.alone():
         model = pretrain(setup)
     if setup.main and not quiet:
-        say(f"wrote {model}: load it with encoder=unconditional encoder.backbone.weights={model}")
+        words = [f"encoder=unconditional encoder.backbone.weights={model}", *range_overrides(setup.config["prepare"])]
+        say(f"wrote {model}: load it with {' '.join(words)}")
     return model

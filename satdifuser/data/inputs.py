@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +17,9 @@ from torch import Tensor, nn
 from satdifuser.data.bands import SENTINEL2, Sensor, find_sensor
 from satdifuser.errors import UserError
 
+log = logging.getLogger(__name__)
 RGB = ("B04", "B03", "B02")
+RANGE = {"low": 0.0, "high": 0.3, "mean": 0.5, "std": 0.5}  # of ImageInput, where nothing else is said
 RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
 
 
@@ -133,6 +139,34 @@ class ImageInput(nn.Module):
             return ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
         unit = ((chosen - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
         return (unit - self._means.to(unit)) / self._stds.to(unit)  # type: ignore[operator]
+
+
+def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None) -> list[str]:
+    """What to add to a command so that an encoder's input has the range in `trained` (the `prepare` of a pretraining).
+
+    Nothing if `given`, or an input of which nothing was said, has that range.
+
+    >>> range_overrides({"bands": ["B04"], "high": 0.3, "mean": 0.34, "std": 0.15})
+    ['encoder.prepare.mean=0.34', 'encoder.prepare.std=0.15']
+    """
+    found = []
+    for name, usual in RANGE.items():
+        wanted, has = trained.get(name, usual), usual if given is None else getattr(given, name)
+        if {*np.ravel(np.subtract(wanted, has)).round(9)} != {0.0}:
+            text = json.dumps(wanted, separators=(",", ":"))
+            found.append(f"encoder.prepare.{name}={text}")
+    return found
+
+
+def warn_of_other_range(given: ImageInput, folder: Path) -> None:
+    """Say it if weights were trained on another range than they will be given, where their folder knows."""
+    try:
+        trained = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["prepare"]
+        others = range_overrides(trained, given)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # no pretraining of ours, or of other bands
+    if others:
+        log.warning("%s was trained on inputs of another range: give it %s", folder, " ".join(others))
 
 
 @dataclass(frozen=True)

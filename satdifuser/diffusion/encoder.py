@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
-from satdifuser.data.inputs import ImageInput, SampleCheck
+from satdifuser.data.inputs import ImageInput, SampleCheck, warn_of_other_range
 from satdifuser.diffusion import modes
 from satdifuser.diffusion.attention import use_attention
 from satdifuser.diffusion.latents import LatentEncoder
@@ -69,6 +69,8 @@ class DiffusionEncoder(nn.Module):
         schedule = NoiseSchedule(backbone.scheduler)
         wanted = schedule.resolve(timesteps, save_steps, steps)
         _check_image(backbone, prepare, image_size)
+        if backbone.folder is not None:
+            warn_of_other_range(prepare, backbone.folder)
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where it will be moved to
         unet_dtype = _precision("precision", precision, target)
         vae_dtype = _precision("vae_precision", vae_precision or _safe(unet_dtype), target)

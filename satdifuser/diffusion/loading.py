@@ -38,7 +38,8 @@ class Backbone:
     """A diffusion model as an encoder needs it, and what names its weights.
 
     `vae` is None for a model of pixels, `prompt` (`[1, tokens, width]`) for one without text; `num_metadata` is how
-    many numbers of metadata the UNet reads. A `blueprint` is on the meta device: it has shapes but no weights.
+    many numbers of metadata the UNet reads. A `blueprint` is on the meta device: it has shapes but no weights. `folder`
+    is where trained weights came from, which may know what inputs they are for.
     """
 
     unet: Any  # diffusers' models and schedulers carry no types
@@ -50,6 +51,7 @@ class Backbone:
     text: str = ""
     num_metadata: int = 0
     blueprint: bool = False
+    folder: Path | None = None
 
 
 def unconditional(
@@ -81,6 +83,7 @@ def unconditional(
         fingerprint="" if blueprint else fingerprint(*parts, _settings(*parts, scheduler)),
         vae=vae,
         blueprint=blueprint,
+        folder=None if weights == "random" else folder,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from satdifuser.data.inputs import range_overrides
 from satdifuser.report.figures import save_figure, subplots
 from satdifuser.report.tables import markdown
 
@@ -22,8 +23,8 @@ license: {licence}
 # {title}
 
 {size} M parameters, {space}. It is there to be read, not to paint: its inner maps are features for classification and
-segmentation. `satdifuser` loads it with `encoder=unconditional encoder.backbone.weights=FOLDER`, diffusers with
-`UNet2DModel.from_pretrained(FOLDER, subfolder="unet")`.
+segmentation. `satdifuser` loads it with `{overrides}`,
+diffusers with `UNet2DModel.from_pretrained(FOLDER, subfolder="unet")`.
 
 ## Data
 {data}
@@ -65,6 +66,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         title=card["title"],
         licence=card["licence"],
         size=f"{about['parameters'] / 1e6:.1f}",
+        overrides=" ".join(["encoder=unconditional encoder.backbone.weights=FOLDER", *range_overrides(prepare)]),
         space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
         data=_list([*(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)), *card["data"]]),
         bands=", ".join(prepare["bands"]),

@@ -291,6 +291,22 @@ def test_standardised_images_are_clipped_where_they_end(tmp_path: Path) -> None:
     assert kept["clip_sample_range"] == pytest.approx(3.2)  # (1 - 0.2) / 0.25
 
 
+def test_what_it_says_at_its_end_gives_the_encoder_the_same_input(
+    tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare = ["prepare.mean=[0.2,0.5,0.6]", "prepare.std=0.25", "prepare.high=0.4"]
+    run = pretrain(tmp_path / "run", *prepare, "recipe.steps=1")
+    said = capsys.readouterr().err.splitlines()[-1].partition("load it with ")[2].split()
+    assert said[1] == f"encoder.backbone.weights={run / 'model'}"
+    encoder(run)
+    assert said[2:] == caplog.messages[-1].partition("give it ")[2].split()
+    caplog.clear()
+    found = build_encoder(compose("extract", [*said, "encoder.taps=[mid_block]", "encoder.image_size=16"]).encoder)
+    assert caplog.messages == []
+    assert (found.prepare.mean, found.prepare.std, found.prepare.high) == ((0.2, 0.5, 0.6), (0.25,) * 3, 0.4)
+    assert " ".join(said[2:]) in (run / "model" / "README.md").read_text()
+
+
 def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path, capsys: Capture) -> None:
     with RunFolder(tmp_path / "run").alone():
         pretrain(tmp_path / "run", "overwrite=true", code=2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,14 @@ import torch.nn.functional as F
 
 from satdifuser.baselines.unet import UNetEncoder
 from satdifuser.data.bands import SENTINEL2, Band, Sensor
-from satdifuser.data.inputs import RGB, ImageInput, SampleCheck, sample_check
+from satdifuser.data.inputs import (
+    RGB,
+    ImageInput,
+    SampleCheck,
+    range_overrides,
+    sample_check,
+    warn_of_other_range,
+)
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import unconditional
 from satdifuser.errors import UserError
@@ -64,6 +73,35 @@ def test_inputs_can_be_undone_and_end_at_the_limit(given: dict[str, tuple[float,
 def test_a_standardisation_that_does_not_fit_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ImageInput(RGB, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "others"),
+    [
+        ({}, {}, []),
+        ({"mean": 0.5, "std": [0.5, 0.5, 0.5], "low": 0, "high": 0.3}, {}, []),
+        ({"mean": [0.2, 0.2, 0.2]}, {"mean": 0.2}, []),
+        ({"mean": 0.2}, {"mean": (0.2, 0.2, 0.3)}, ["encoder.prepare.mean=0.2"]),
+        ({"mean": [0.5, 0.6, 0.5], "high": 1}, {}, ["encoder.prepare.high=1", "encoder.prepare.mean=[0.5,0.6,0.5]"]),
+        ({}, {"std": 0.1, "low": -0.1}, ["encoder.prepare.low=0.0", "encoder.prepare.std=0.5"]),
+    ],
+)
+def test_the_range_that_weights_were_trained_on_is_given_as_overrides(
+    trained: dict[str, object], given: dict[str, Any], others: list[str]
+) -> None:
+    assert range_overrides(trained, ImageInput(RGB, **given)) == others
+    if not given:
+        assert range_overrides(trained) == others
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"prepare": 3}', '{"prepare": {"mean": "x"}}', "\x00"])
+def test_of_what_weights_were_trained_on_nothing_is_said_where_nothing_is_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    warn_of_other_range(ImageInput(RGB), tmp_path)
+    (tmp_path / "provenance.json").write_text(text)
+    warn_of_other_range(ImageInput(RGB), tmp_path)
+    assert caplog.messages == []
 
 
 def test_bands_come_in_the_order_asked_for_by_either_name() -> None:
