@@ -17,7 +17,7 @@ def test_a_wheel_carries_configurations_and_weights_and_runs_elsewhere(tmp_path:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     wheel = next(tmp_path.glob("satdifuser-*.whl"))
-    assert wheel.stat().st_size < 20e6
+    assert wheel.stat().st_size < 30e6
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")

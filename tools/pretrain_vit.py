@@ -5,7 +5,8 @@ patch standardised. Data, batches, recipe and resume are those of `satdifuser pr
 
     python tools/pretrain_vit.py run=runs/vit data=image_folder data.root=EuroSAT_RGB data@mix=synthetic
 
-Writes RUN/model: config.json, model.safetensors (16 bits) and provenance.json.
+Writes RUN/model: config.json, model.safetensors (16 bits) and provenance.json. docs/pretraining.md has the line that
+made the shipped one.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def save(folder: Path, encoder: nn.Module, setup: Setup, loss: dict[str, float],
         "parameters": sum(value.numel() for value in weights.values()),
         "validation_loss": loss,
         "minutes": round(seconds / 60, 1),
+        "licence": setup.config["card"]["licence"],
         **{key: setup.config[key] for key in ("seed", "mix_share", "prepare", "recipe")},
         **machine(setup.accelerator.num_processes),
     }

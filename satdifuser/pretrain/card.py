@@ -114,7 +114,7 @@ def draw_losses(rows: Sequence[Row], path: Path) -> Path:
         colour = _viridis(shade)
         right.plot(*zip(*points, strict=True), marker=".", linewidth=1.2, color=colour, label=name.removeprefix("val/"))
     right.set_title("held-out images, by timestep", fontsize=9)
-    right.legend(fontsize=7, ncols=2, title="timestep", title_fontsize=7)
+    right.legend(fontsize=7, title="timestep", title_fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     for axis in (left, right):
         axis.set_yscale("log")
         axis.set_xlabel("step", fontsize=8)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from torch import Tensor
 
+from deflect.backbones.loading import SMALL
+from satdifuser.build import build_encoder
 from satdifuser.cli import main
 from satdifuser.commands import eval as evaluation
 from satdifuser.commands import extract, train
 from satdifuser.config import compose
+from satdifuser.data.inputs import range_overrides
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import Trainer
@@ -214,3 +219,11 @@ def test_wrong_settings_of_a_vit_are_one_line(tmp_path: Path, tiny: list[str], w
         train.run(compose("train", [*tiny, "data.size=32", "encoder=small_vit", *words, f"run={tmp_path}"]), quiet=True)
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_shipped_vit_is_configured_for_the_inputs_that_it_was_trained_on() -> None:
+    about = json.loads((SMALL / "provenance.json").read_text())
+    encoder: Any = build_encoder(compose("train", ["encoder=small_vit"]).encoder)
+    assert range_overrides(about["prepare"], encoder.prepare) == []
+    known = load_file(SMALL / "model.safetensors")
+    assert sum(value.numel() for value in known.values()) == about["parameters"]

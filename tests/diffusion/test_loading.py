@@ -181,6 +181,15 @@ def test_the_card_of_the_shipped_weights_says_what_was_measured() -> None:
     assert all((SMALL / name).is_file() for name in re.findall(r"!\[\w+\]\((.+)\)", card))
 
 
+def test_the_shipped_encoder_is_configured_for_the_inputs_that_it_was_trained_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    build_encoder(compose("extract", []).encoder)
+    assert caplog.messages == []
+    build_encoder(compose("extract", ["encoder.prepare.mean=0.5"]).encoder)
+    assert "give it encoder.prepare.mean=0.34" in caplog.messages[-1]
+
+
 def test_the_configured_small_encoder_reads_three_or_more_strides() -> None:
     encoder = build_encoder(compose("extract", []).encoder)
     spec = encoder.spec
@@ -194,8 +203,8 @@ def test_the_shipped_network_denoises_scenes_that_it_has_not_seen() -> None:
     backbone = unconditional("small")
     assert backbone.scheduler.config["prediction_type"] == "v_prediction"
     first = FIRST["test"] + int(np.random.default_rng().integers(900_000))
-    scenes = [render(77, first + i).image[[3, 2, 1]].astype("float32") / SCALE for i in range(4)]
-    clean = (torch.from_numpy(np.stack(scenes)) / 0.3 * 2 - 1).clamp(-1, 1)
+    scenes = [render(77, first + i).image.astype("float32") / SCALE for i in range(4)]
+    clean = build_encoder(compose("extract", []).encoder).prepare(torch.from_numpy(np.stack(scenes)))
     kept = float(backbone.scheduler.alphas_cumprod[161].double())
     noisy = kept**0.5 * clean + (1 - kept) ** 0.5 * torch.randn_like(clean)
     with torch.no_grad():
