@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import assemble, build_data, build_encoder
-from satdifuser.compare.grid import SPLITS, Cell
+from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import failure, result
 from satdifuser.data.budgets import budget_size
 from satdifuser.errors import UserError
 
+if TYPE_CHECKING:
+    from satdifuser.store import Form
+
 CALLS, SECONDS = 3, 20.0  # measured after one to warm up; fewer where they take longer
+FEW = 16  # images of which an encoder's time is measured
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
         took, state = "", _state(run)
         if run.missing:
             try:
-                seconds = seconds_of(cell, _pace_of(cell, shared, paces))
+                seconds = seconds_of(cell, _pace_of(cell, shared, paces), shared.lengths(cell))
                 total, took = total + seconds, duration(seconds)
             except UserError as error:
                 state = f"cannot run: {error}"
@@ -68,12 +72,11 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
 def _store_line(path: Path, cell: Cell, shared: Shared, paces: Paces) -> str:
     from satdifuser.bank import BankSpec
     from satdifuser.commands.dry_run import duration
-    from satdifuser.store import Form
     from satdifuser.store.forms import bytes_text
 
     if path.is_dir():
         return f"{path} is there"
-    samples, form = sum(_lengths(cell).values()), Form(shared.store.dtype, shared.store.keep)
+    samples, form = sum(shared.lengths(cell).values()), _form(shared)
     size = bytes_text(samples * form.bytes_per_sample(form.spec(BankSpec.from_dict(shared.facts(cell).spec))))
     try:
         about = f"about {duration(_pace_of(cell, shared, paces).image * samples)}"
@@ -96,7 +99,8 @@ def _pace_of(cell: Cell, shared: Shared, paces: Paces) -> Pace:
     key = (cell.model, cell.task)
     if key not in paces:
         try:
-            paces[key] = pace(cell, shared.stored(cell) and shared.store.keep != "latents")
+            form = _form(shared)
+            paces[key] = pace(cell, form if shared.stored(cell) and not form.latents else None)
         except UserError as error:
             paces[key] = error
     found = paces[key]
@@ -105,10 +109,17 @@ def _pace_of(cell: Cell, shared: Shared, paces: Paces) -> Pace:
     return found
 
 
-def pace(cell: Cell, stored: bool) -> Pace:
-    """Of a model on real samples of its task: of its head alone where it reads features."""
+def _form(shared: Shared) -> Form:
+    from satdifuser.store import Form
+
+    return Form(shared.store.dtype, shared.store.keep)
+
+
+def pace(cell: Cell, form: Form | None) -> Pace:
+    """Of a model on real samples of its task: of its head alone where it reads features, in the form that is kept."""
     import torch
 
+    from satdifuser.bank import FeatureBank
     from satdifuser.build import build_task
     from satdifuser.data.batches import collate, to_device
 
@@ -118,16 +129,19 @@ def pace(cell: Cell, stored: bool) -> Pace:
     batch = to_device(collate([data[index] for index in range(samples)]), device)
     encoder, image = build_encoder(config.encoder).to(device), 0.0
     spec: Any = encoder.spec
-    if stored:
+    if form is not None:
         encoder.eval()
+        few = min(samples, FEW)
+        some = {"images": batch["image"][:few], "sample_ids": batch["id"][:few]}
         with torch.inference_mode():
-            image = _seconds(lambda: encoder(batch["image"], sample_ids=batch["id"])) / samples
+            image = _seconds(lambda: encoder(**some)) / few
         with torch.no_grad():
-            bank = encoder(batch["image"], sample_ids=batch["id"])
-        spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)
-        batch["bank"] = bank.select(spec)
+            bank = form.pack(encoder(**some)).unpack()
+        spec = bank.spec.select(timesteps=config.select.timesteps, names=config.select.taps)
+        numbers = torch.arange(samples, device=device) % few  # a head's time is that of its batch, whatever is in it
+        batch["bank"] = FeatureBank(spec, {tap: bank[tap][numbers] for tap in spec.taps})
     task = build_task(config.task, data)
-    model = assemble(config, None if stored else encoder, spec, task).to(device)
+    model = assemble(config, None if form is not None else encoder, spec, task).to(device)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step() -> None:
@@ -156,15 +170,11 @@ def _seconds(function: Callable[[], Any]) -> float:
     return statistics.median(times)
 
 
-def _lengths(cell: Cell) -> dict[str, int]:
-    return {split: len(build_data(cell.config.data, split)) for split in SPLITS}
-
-
-def seconds_of(cell: Cell, pace: Pace) -> float:
+def seconds_of(cell: Cell, pace: Pace, lengths: Mapping[str, int]) -> float:
     """Of a whole run, if it does not stop early: its steps, its evaluations on the way, and its test."""
     from satdifuser.engine.config import TrainerConfig
 
-    settings, lengths = TrainerConfig(**cell.config.trainer), _lengths(cell)
+    settings = TrainerConfig(**cell.config.trainer)
     samples = budget_size(lengths["train"], cell.budget)
     steps = settings.total_steps(samples // min(settings.batch_size, samples))
     evaluations = -(-steps // settings.eval_every)

@@ -42,7 +42,7 @@ class Shared:
     def __init__(self, output: Path, store: Any, share_features: bool = True) -> None:
         self.output, self.store, self.share_features = output, store, share_features
         self._facts: dict[str, EncoderFacts | UserError] = {}
-        self._data: dict[str, str] = {}
+        self._data: dict[str, tuple[str, dict[str, int]]] = {}
 
     def facts(self, cell: Cell) -> EncoderFacts:
         """Of the cell's encoder, which is built once for this; one that cannot be built keeps its error."""
@@ -74,10 +74,18 @@ class Shared:
 
     def data_digest(self, cell: Cell) -> str:
         """Of the data set: what each split says of itself, and the ids of its samples."""
+        return self._known_data(cell)[0]
+
+    def lengths(self, cell: Cell) -> Mapping[str, int]:
+        """Samples of each split."""
+        return self._known_data(cell)[1]
+
+    def _known_data(self, cell: Cell) -> tuple[str, dict[str, int]]:
         settings = digest(cell.settings()["data"])
         if settings not in self._data:
-            splits = [build_data(cell.config.data, split) for split in SPLITS]
-            self._data[settings] = digest([[s.identity, [s.sample_id(i) for i in range(len(s))]] for s in splits])
+            splits = {split: build_data(cell.config.data, split) for split in SPLITS}
+            found = digest([[s.identity, [s.sample_id(i) for i in range(len(s))]] for s in splits.values()])
+            self._data[settings] = found, {split: len(data) for split, data in splits.items()}
         return self._data[settings]
 
     def key(self, cell: Cell) -> str:

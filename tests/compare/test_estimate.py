@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from satdifuser.build import build_data, build_task
+from satdifuser.build import build_data, build_encoder, build_task
 from satdifuser.commands import train
 from satdifuser.compare import estimate
 from satdifuser.compare.estimate import Pace, pace, seconds_of, show
@@ -20,6 +20,8 @@ from satdifuser.compare.shared import Shared
 from satdifuser.data.batches import ShuffledBatches
 from satdifuser.data.budgets import within_budget
 from satdifuser.errors import UserError
+from satdifuser.model import FeatureModel
+from satdifuser.store import Form
 
 Cells = Callable[..., list[Cell]]
 Make = Callable[..., Shared]
@@ -129,10 +131,13 @@ def test_the_time_of_a_run_is_its_steps_its_evaluations_and_its_test(
     cells: Cells, words: list[str], budget: float, steps: int, evaluations: int
 ) -> None:
     (cell,) = cells(*words, budgets=[budget])
-    assert seconds_of(cell, Pace(step=1.0, sample=0.0, image=0.0)) == steps
-    assert seconds_of(cell, Pace(step=0.0, sample=1.0, image=0.0)) == evaluations * 4 + 9
-    assert seconds_of(cell, Pace(step=0.0, sample=0.0, image=1.0)) == 0  # features are counted once, with their store
-    both = seconds_of(cell, Pace(step=0.25, sample=0.5, image=9.0))
+    lengths = {"train": 30, "val": 4, "test": 9}
+    assert seconds_of(cell, Pace(step=1.0, sample=0.0, image=0.0), lengths) == steps
+    assert seconds_of(cell, Pace(step=0.0, sample=1.0, image=0.0), lengths) == evaluations * 4 + 9
+    assert (
+        seconds_of(cell, Pace(step=0.0, sample=0.0, image=1.0), lengths) == 0
+    )  # features count once, with their store
+    both = seconds_of(cell, Pace(step=0.25, sample=0.5, image=9.0), lengths)
     assert both == pytest.approx(0.25 * steps + 0.5 * (evaluations * 4 + 9))
 
 
@@ -142,7 +147,8 @@ def test_the_steps_are_those_that_the_budget_gives(cells: Cells, length: int, bu
     (cell,) = cells(*words, f"data.splits.train.length={length}", budgets=[budget])
     data = build_data(cell.config.data, "train")
     train = within_budget(data, build_task(cell.config.task, data), cell.budget, 0)
-    assert seconds_of(cell, Pace(1.0, 0.0, 0.0)) == 3 * ShuffledBatches(len(train), 1, 0).per_epoch
+    steps = 3 * ShuffledBatches(len(train), 1, 0).per_epoch
+    assert seconds_of(cell, Pace(1.0, 0.0, 0.0), {"train": length, "val": 4, "test": 9}) == steps
 
 
 def test_a_pace_is_measured_for_features_and_for_images(
@@ -150,7 +156,29 @@ def test_a_pace_is_measured_for_features_and_for_images(
 ) -> None:
     monkeypatch.setattr(estimate, "CALLS", 1)
     stored, live = cells(models={"a": small_model, "b": unet_model})
-    of_head, of_all = pace(stored, True), pace(live, False)
+    of_head, of_all = pace(stored, Form()), pace(live, None)
     assert min(of_head.step, of_head.sample, of_head.image) > 0
     assert min(of_all.step, of_all.sample) > 0
     assert of_all.image == 0
+
+
+@pytest.mark.parametrize("form", [Form("float32"), Form("float16", "moments"), Form("int8"), Form("float32", "grid2")])
+def test_a_head_is_measured_on_features_in_the_form_that_is_kept_and_in_whole_batches(
+    cells: Cells, small_model: list[str], monkeypatch: pytest.MonkeyPatch, form: Form
+) -> None:
+    monkeypatch.setattr(estimate, "CALLS", 1)
+    monkeypatch.setattr(estimate, "FEW", 3)
+    (cell,) = cells("trainer.batch_size=7", models={"a": [*small_model, "select.timesteps=[161]"]})
+    seen = []
+
+    def forward(self: FeatureModel, batch: Any) -> Any:
+        seen.append(batch["bank"])
+        return run(self, batch)
+
+    run = FeatureModel.forward
+    monkeypatch.setattr(FeatureModel, "forward", forward)
+    pace(cell, form)
+    whole = build_encoder(cell.config.encoder).spec
+    for bank in seen:
+        assert bank.batch_size == 7
+        assert bank.spec == form.spec(whole).select(timesteps=[161])
