@@ -25,9 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satdifuser.config import compose
-from satdifuser.data.inputs import range_overrides
 from satdifuser.pretrain.draws import Draws
-from satdifuser.pretrain.export import machine, put_in_place
+from satdifuser.pretrain.export import loaded_by, machine, put_in_place
 from satdifuser.pretrain.setup import Setup, set_up
 
 MODEL, PATCH = "vit_tiny_patch16_224", 8
@@ -106,8 +105,7 @@ def train(setup: Setup) -> Path:
     if setup.main:
         loss = {"before": round(before, 4), "after": round(model.unseen(unseen), 4)}
         save(folder, model.encoder, setup, loss, trainer.state.seconds)
-        words = [f"encoder=small_vit encoder.backbone.weights={folder}", *range_overrides(setup.config["prepare"])]
-        print(f"wrote {folder}: load it with {' '.join(words)}")
+        print(f"wrote {folder}: load it with {loaded_by('small_vit', folder, setup.config['prepare'])}")
     return folder
 
 

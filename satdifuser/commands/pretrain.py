@@ -10,9 +10,8 @@ from satdifuser.errors import UserError
 
 def run(config: Any, quiet: bool = False) -> Path:
     """Train, keep everything in the run's folder, and give the folder of the model."""
-    from satdifuser.data.inputs import range_overrides
     from satdifuser.engine.progress import say
-    from satdifuser.pretrain.export import check_precision
+    from satdifuser.pretrain.export import check_precision, loaded_by
     from satdifuser.pretrain.setup import set_up
     from satdifuser.pretrain.stages import pretrain
 
@@ -27,6 +26,5 @@ def run(config: Any, quiet: bool = False) -> Path:
     with setup.folder.alone():
         model = pretrain(setup)
     if setup.main and not quiet:
-        words = [f"encoder=unconditional encoder.backbone.weights={model}", *range_overrides(setup.config["prepare"])]
-        say(f"wrote {model}: load it with {' '.join(words)}")
+        say(f"wrote {model}: load it with {loaded_by('unconditional', model, setup.config['prepare'])}")
     return model

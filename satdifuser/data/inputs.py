@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from satdifuser.errors import UserError
 
 log = logging.getLogger(__name__)
 RGB = ("B04", "B03", "B02")
-RANGE = {"low": 0.0, "high": 0.3, "mean": 0.5, "std": 0.5}  # of ImageInput, where nothing else is said
+RANGE = ("low", "high", "mean", "std")  # of ImageInput
 RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
 
 
@@ -149,10 +150,11 @@ def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None)
     >>> range_overrides({"bands": ["B04"], "high": 0.3, "mean": 0.34, "std": 0.15})
     ['encoder.prepare.mean=0.34', 'encoder.prepare.std=0.15']
     """
-    found = []
-    for name, usual in RANGE.items():
+    found, known = [], inspect.signature(ImageInput).parameters
+    for name in RANGE:
+        usual = known[name].default
         wanted, has = trained.get(name, usual), usual if given is None else getattr(given, name)
-        if {*np.ravel(np.subtract(wanted, has)).round(9)} != {0.0}:
+        if not np.allclose(wanted, has, rtol=0, atol=5e-10):
             text = json.dumps(wanted, separators=(",", ":"))
             found.append(f"encoder.prepare.{name}={text}")
     return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from satdifuser.data.inputs import range_overrides
+from satdifuser.pretrain.export import loaded_by
 from satdifuser.report.figures import save_figure, subplots
 from satdifuser.report.tables import markdown
 
@@ -66,7 +66,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         title=card["title"],
         licence=card["licence"],
         size=f"{about['parameters'] / 1e6:.1f}",
-        overrides=" ".join(["encoder=unconditional encoder.backbone.weights=FOLDER", *range_overrides(prepare)]),
+        overrides=loaded_by("unconditional", "FOLDER", prepare),
         space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
         data=_list([*(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)), *card["data"]]),
         bands=", ".join(prepare["bands"]),

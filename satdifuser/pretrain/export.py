@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from satdifuser.data.inputs import range_overrides
 from satdifuser.diffusion.encoder import PRECISIONS
 from satdifuser.diffusion.files import quiet
 from satdifuser.engine.run import environment
@@ -52,6 +53,11 @@ def export(
     (partial / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
     finish(partial)
     return put_in_place(partial, folder)
+
+
+def loaded_by(encoder: str, folder: Path | str, prepare: Mapping[str, Any]) -> str:
+    """The overrides with which an encoder loads what was trained on inputs of `prepare`."""
+    return " ".join([f"encoder={encoder} encoder.backbone.weights={folder}", *range_overrides(prepare)])
 
 
 def put_in_place(new: Path, folder: Path) -> Path:
