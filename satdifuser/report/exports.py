@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -53,6 +54,8 @@ def tables_md(content: Content) -> str:
         text.append(f"{numbers.plural(content.missing, 'run')} of the grid without a result.")
     for section, found in _by_section(content):
         text.append(f"## {markdown_text(section.name)}: {numbers.metric_name(section.metric)}")
+        if len(budgets(found)) > 1:
+            text.append(markdown(*_by_budget(found, markdown_text, "**{}**")))
         text.append(markdown(*_ranking(section, found, markdown_text, "**{}**")))
     for section, pairs in _pairs(content):
         text.append(f"## Pairwise tests: {markdown_text(section.name)}, {numbers.metric_name(section.metric)}")
@@ -78,6 +81,12 @@ def tables_tex(content: Content) -> str:
         caption = latex_text(f"{section.name}: {numbers.metric_name(section.metric)}. {NOTE}")
         scores = [row[:cut] for row in rows]
         text.append(latex(_tex(header[:cut]), scores, "rl" + "r" * (cut - 2), caption, f"tab:ranking-{number}"))
+        if len(budgets(found)) > 1:
+            names, scored = _by_budget(found, latex_text, r"\textbf{{{}}}")
+            caption = latex_text(
+                f"{section.name}: {numbers.metric_name(section.metric)} by share of the labels. {NOTE}"
+            )
+            text.append(latex(_tex(names), scored, "l" + "r" * (len(names) - 1), caption, f"tab:budgets-{number}"))
         spent = [row[:2] + row[cut:] for row in rows]
         caption = latex_text(f"{section.name}: costs, means over the seeds. FLOPs are of one image's forward pass.")
         align = "rl" + "r" * len(COSTS)
@@ -121,6 +130,28 @@ def _ranking(section: Section, found: Sequence[Place], escape: Escape, bold: str
     return [escape(name) for name in header], rows
 
 
+def _by_budget(found: Sequence[Place], escape: Escape, bold: str) -> Table:
+    """Models down, label budgets across; the best on average over the budgets comes first."""
+    shares = budgets(found)
+    cells: dict[str, dict[float, Place]] = {}
+    for place in found:
+        cells.setdefault(place.row.model, {})[place.row.budget] = place
+
+    def order(model: str) -> tuple[int, float]:
+        scores = [place.score for place in cells[model].values() if place.score is not None]
+        return -len(scores), -statistics.fmean(scores) if scores else 0.0
+
+    def cell(place: Place | None) -> str:
+        if place is None:
+            return "-"
+        shown = escape(numbers.score(place.score))
+        close = escape("≈") + " " if place.close else ""
+        return f"{close}{bold.format(shown) if place.best else shown} {escape(interval(place.estimate))}"
+
+    rows = [[escape(model), *(cell(cells[model].get(share)) for share in shares)] for model in sorted(cells, key=order)]
+    return [escape("model"), *(escape(numbers.percent(share)) for share in shares)], rows
+
+
 def _tests(pairs: Sequence[Comparison], escape: Escape) -> Table:
     header = ["budget", "first", "second", "difference", "95 % interval", "p", "adjusted p"]
     rows = []
@@ -144,6 +175,11 @@ def costs(cost: Cost) -> list[str]:
         numbers.size(cost.feature_bytes),
         numbers.size(cost.checkpoint_bytes),
     ]
+
+
+def budgets(found: Sequence[Place]) -> list[float]:
+    """The label budgets of these rows, the smallest first."""
+    return sorted({place.row.budget for place in found})
 
 
 def deviation(estimate: Estimate | None) -> float | None:

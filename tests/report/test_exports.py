@@ -12,6 +12,7 @@ from satdifuser.report import numbers
 from satdifuser.report.exports import comparisons_csv, ranking_csv, tables_md, tables_tex
 from satdifuser.report.ranking import places
 from satdifuser.report.tables import csv as csv_table
+from satdifuser.report.tables import markdown_text
 
 EVIL = '<b>&"x_1%'
 
@@ -69,12 +70,47 @@ def test_no_cell_is_a_formula_for_a_spreadsheet() -> None:
 def test_markdown_has_a_whole_table_for_each_task_and_shows_names_as_they_are(rich) -> None:
     text = tables_md(rich)
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} <= {19, 20, 8, 6}  # with and without a further metric
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} <= {
+        19,
+        20,
+        8,
+        6,
+        5,
+    }  # with and without a further metric
     assert "<b>" not in text
     assert '&lt;b&gt;&amp;"x\\_1%' in text
     assert text.count("## Pairwise tests: ") == 3
     best = next(place for place in places(rich) if place.best)
     assert f"**{numbers.score(best.score)}**" in text
+
+
+def test_markdown_has_the_budgets_side_by_side_and_a_dash_for_a_run_that_is_missing(rich) -> None:
+    tables = [part.splitlines() for part in tables_md(rich).split("\n\n") if part.startswith("| model | 1 % | ")]
+    assert len(tables) == 3
+    for section, (_, _, *lines) in zip(rich.sections, tables, strict=True):
+        there = [place for place in places(rich) if place.row.task == section.name]
+        said = {cells[1]: cells[2:5] for line in lines if (cells := re.split(r" ?(?<!\\)\| ?", line))}
+        assert len(said) == len(lines) == 5
+        for place in there:
+            cell = said[markdown_text(place.row.model)][[1.0, 10.0, 100.0].index(place.row.budget)]
+            score = numbers.score(place.score)
+            shown = f"**{score}**" if place.best else f"≈ {score}" if place.close else score
+            between = f"[{numbers.score(place.estimate.low)}, {numbers.score(place.estimate.high)}]"
+            assert cell == f"{shown} {markdown_text(between)}"
+        assert sum(cell == "-" for cells in said.values() for cell in cells) == 15 - len(there)
+        means = [
+            sum(place.score for place in there if markdown_text(place.row.model) == name) / 3
+            for name, cells in said.items()
+            if "-" not in cells
+        ]
+        assert means == sorted(means, reverse=True)
+        assert "-" not in [cell for cells in list(said.values())[:-1] for cell in cells]  # a lack comes last
+
+
+def test_one_budget_needs_no_table_of_budgets(make) -> None:
+    content = make(models=("a", "b"), tasks=("classification",), budgets=(100.0,))
+    assert "| model | 100 % |" not in tables_md(content)
+    assert "tab:budgets" not in tables_tex(content)
 
 
 def test_latex_escapes_every_special_sign_and_balances_its_braces(rich) -> None:
@@ -87,7 +123,7 @@ def test_latex_escapes_every_special_sign_and_balances_its_braces(rich) -> None:
     for table in re.findall(r"\\begin\{longtable\}\{@\{\}(\w+)@\{\}\}(.*?)\\end\{longtable\}", text, re.DOTALL):
         rows = [line for line in table[1].splitlines() if line.endswith(r" \\")]
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(table[0])}
-    assert text.count(r"\begin{longtable}") == 9  # scores, costs and tests of three tasks
+    assert text.count(r"\begin{longtable}") == 12  # scores twice, costs and tests of three tasks
     assert text.count(r"\toprule") == 2 * text.count(r"\begin{longtable}")
 
 
