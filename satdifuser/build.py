@@ -68,7 +68,8 @@ def build_encoder(config: Any) -> nn.Module:
     if "adapter" in config and "adapter" not in inspect.signature(get_class(config._target_)).parameters:
         name = config._target_.rpartition(".")[2]
         raise UserError(
-            f"adapter= is for vision transformers (encoder=small_vit, scalemae, vit, ...): {name} takes none"
+            f"adapter= is for vision transformers (encoder=small_vit, scalemae, vit, ...) and diffusion UNets: {name}"
+            " takes none"
         )
     encoder: nn.Module = make(config)
     return encoder

@@ -12,10 +12,15 @@ from deflect.bands import Band
 
 @dataclass(frozen=True)
 class Adapter:
-    """`attach` changes the backbone in place. `spectra`: whether its forward pass wants every band beside its input."""
+    """`attach` changes the backbone in place. `spectra`: whether its forward pass wants every band beside its input.
+
+    `vit_only`: whether it needs what only a vision transformer has; others can adapt a UNet too, whose `model` and
+    `learnable` they are given.
+    """
 
     name: ClassVar[str] = ""
     spectra: ClassVar[bool] = False
+    vit_only: ClassVar[bool] = False
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
         """Make what trains trainable; `bands` are those of the images before the input is prepared."""

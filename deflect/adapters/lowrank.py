@@ -15,7 +15,7 @@ from deflect.backbones.base import Backbone
 from deflect.bands import Band
 from satdifuser.bank import BankError
 
-QKV = r".*\.(qkv|to_qkv)"
+QKV = r".*\.(qkv|to_qkv|to_q|to_k|to_v)"  # of timm and torchgeo, and of diffusers
 
 
 def attach_peft(backbone: Backbone, config: Any) -> None:
@@ -82,6 +82,7 @@ class ScaledLowRank(Adapter):
     """Scaled low-rank adapters (Scheibenreif et al., CVPR 2024) beside every linear layer of the blocks."""
 
     name = "slr"
+    vit_only = True
     rank: int = 8
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:

@@ -39,6 +39,7 @@ class NormTuning(Adapter):
     """The scale and shift of every LayerNorm, by peft's LN tuning."""
 
     name = "norm"
+    vit_only = True
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
         import peft

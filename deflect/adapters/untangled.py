@@ -16,6 +16,7 @@ class Deflect(Adapter):
     """The settings of `DeflectConfig` but those that the backbone and the sensor answer."""
 
     name = "deflect"
+    vit_only = True
     spectra = True
     indices: Sequence[str] | None = None
     index_limits: Sequence[float] = (-2.0, 2.0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.inputs import ImageInput, SampleCheck, warn_of_other_range
 from satdifuser.diffusion import modes
+from satdifuser.diffusion.adapting import Adapter, adapt, hold_unread
 from satdifuser.diffusion.attention import use_attention
 from satdifuser.diffusion.latents import LatentEncoder
 from satdifuser.diffusion.loading import Backbone, cast
@@ -25,7 +26,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class DiffusionEncoder(nn.Module):
-    """A frozen diffusion model as an encoder.
+    """A diffusion model as an encoder, frozen or with an adapter on its UNet.
 
     The features of a sample are a function of (weights, image, prompt or metadata, timesteps, mode, seed, sample id)
     and, up to rounding, of nothing else: not of its batch, nor of the order, the workers or the processes.
@@ -35,7 +36,8 @@ class DiffusionEncoder(nn.Module):
     `noise_draws` averages the features of `noise` over so many independent draws. `metadata` is `none`, `samples` (each
     sample's own) or one list of numbers for all. `precision` (`auto`: bfloat16 on a GPU, else float32) is the UNet's;
     the VAE's is the same, but float32 where that is float16, and the maps leave in `output_precision`. `batch` bounds
-    how many inputs go through a network at once; null finds the bound by itself.
+    how many inputs go through a network at once; null finds the bound by itself. What an `adapter` trains is trained
+    with the head.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DiffusionEncoder(nn.Module):
         attention: str = "sdpa",
         compile: bool = False,
         batch: int | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         self.constant_metadata: Tensor | None
@@ -99,13 +102,19 @@ class DiffusionEncoder(nn.Module):
         if backbone.vae is not None:
             self.latents = LatentEncoder(backbone.vae, dtype=vae_dtype, posterior=posterior, seed=seed, batch=batch)
         self._set_metadata(metadata, backbone.num_metadata)
+        settings = {**self._settings(backbone), **prepare.settings}
+        self.adapter = adapter
+        if adapter is not None and adapt(self.network, adapter, backbone.name, mode, seed):
+            stride = 1 if self.latents is None else latent_factor(self.latents.vae)
+            hold_unread(self.network, image_size // stride, 0 if metadata == "none" else self.num_metadata)
+            settings |= {"adapter": adapter.describe(), "adapter_seed": seed}
         self.spec = BankSpec(
             taps=tuple(replace(tap, timestep=t) for t in wanted for tap in chosen),
             encoder=backbone.name,
             weights=backbone.fingerprint,
             image_size=(image_size, image_size),
             mode=mode,
-            settings=tuple(sorted({**self._settings(backbone), **prepare.settings}.items())),
+            settings=tuple(sorted(settings.items())),
         )
 
     @property

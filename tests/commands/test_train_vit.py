@@ -87,6 +87,22 @@ def test_an_adapted_vit_trains_and_eval_finds_the_same_scores_from_what_trained_
     assert again["samples"] == 7
 
 
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_an_adapted_unet_trains_and_eval_finds_the_same_scores_from_what_trained_alone(
+    tmp_path: Path, tiny: list[str], adapter: str
+) -> None:
+    run = tmp_path / "run"
+    unet = ["encoder=small", "encoder.timesteps=[0]", "encoder.taps=[mid_block.attentions.0]", "fusion=gw"]
+    result = trained([*tiny, *unet, "decoder=linear", f"adapter={adapter}", f"run={run}"])
+    state = load_checkpoint(RunFolder(run).best)[1]
+    assert any(name.startswith("encoder.network.unet.mid_block.attentions.0.to_q") for name in state)
+    assert not any("up_blocks" in name for name in state)
+    assert all(".lora_" in name for name in state if name.startswith("encoder.")) == (adapter == "lora")
+    assert sum(tensor.numel() for tensor in state.values()) == result["trainable_parameters"]
+    again = evaluation.run(compose("eval", [f"run={run}"]))
+    assert again["test"] == pytest.approx(result["test"], rel=1e-6)
+
+
 def test_deflect_trains_for_a_task_of_whole_images(tmp_path: Path, vit: list[str]) -> None:
     run = tmp_path / "run"
     result = trained([*vit, "adapter=deflect", "task=multilabel", f"run={run}"])
@@ -123,7 +139,7 @@ def test_a_resumed_run_gives_the_metrics_of_an_unbroken_one_to_the_bit(
     assert all(bool((one[name] == other[name]).all()) for name in one)
 
 
-@pytest.mark.parametrize("encoder", ["small", "unet"])
+@pytest.mark.parametrize("encoder", ["cnn", "unet"])
 def test_an_adapter_for_another_kind_of_encoder_is_one_clear_line(
     tmp_path: Path, tiny: list[str], encoder: str, capsys: pytest.CaptureFixture
 ) -> None:
