@@ -105,8 +105,7 @@ class DiffusionEncoder(nn.Module):
         settings = {**self._settings(backbone), **prepare.settings}
         self.adapter = adapter
         if adapter is not None and adapt(self.network, adapter, backbone.name, mode, seed):
-            stride = 1 if self.latents is None else latent_factor(self.latents.vae)
-            hold_unread(self.network, image_size // stride, 0 if metadata == "none" else self.num_metadata)
+            hold_unread(self.network, image_size // self.latent_stride, 0 if metadata == "none" else self.num_metadata)
             settings |= {"adapter": adapter.describe(), "adapter_seed": seed}
         self.spec = BankSpec(
             taps=tuple(replace(tap, timestep=t) for t in wanted for tap in chosen),
@@ -164,9 +163,13 @@ class DiffusionEncoder(nn.Module):
         return FeatureBank(self.spec, {tap: maps[tap.name, int(tap.timestep or 0)] for tap in self.spec.taps})
 
     @property
+    def latent_stride(self) -> int:
+        """Pixels of the image to one of what goes into the UNet, along a side."""
+        return 1 if self.latents is None else latent_factor(self.latents.vae)
+
+    @property
     def latent_spec(self) -> BankSpec:
         """The spec of what `encode` gives: everything that the latents depend on, and nothing of the UNet's work."""
-        stride = 1 if self.latents is None else latent_factor(self.latents.vae)
         channels = self.network.unet.config["in_channels"]
         settings: dict[str, Any] = dict(self.prepare.settings)
         if self.latents is not None:
@@ -176,7 +179,7 @@ class DiffusionEncoder(nn.Module):
                 settings["seed"] = self.levels.seed
         return replace(
             self.spec,
-            taps=(Tap("latent", None, 0, channels, stride),),
+            taps=(Tap("latent", None, 0, channels, self.latent_stride),),
             mode="latents",
             settings=tuple(settings.items()),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from satdifuser.report import numbers
 from satdifuser.report.content import Comparison, Content, Cost, Estimate, Section
-from satdifuser.report.ranking import LEVEL, Place, places
+from satdifuser.report.ranking import LEVEL, Place, budgets, places
 from satdifuser.report.tables import Cell, csv, latex, latex_text, markdown, markdown_text
 
 NOTE = (
@@ -175,11 +175,6 @@ def costs(cost: Cost) -> list[str]:
         numbers.size(cost.feature_bytes),
         numbers.size(cost.checkpoint_bytes),
     ]
-
-
-def budgets(found: Sequence[Place]) -> list[float]:
-    """The label budgets of these rows, the smallest first."""
-    return sorted({place.row.budget for place in found})
 
 
 def deviation(estimate: Estimate | None) -> float | None:

@@ -77,7 +77,7 @@ def context(content: Content) -> dict[str, Any]:
     insights = [(section, views.weights(section, found, pictures[section.name])) for section in tasks]
     confused = [(section, views.confusions(section, found)) for section in tasks]
     groups = ranking.cells(found)
-    budgets = sorted({row.budget for row in content.rows})
+    budgets = ranking.budgets(found)
     standing = ranking.standings(found) if len(groups) > 1 and len(models) > 1 else []
     sections: dict[str, Sequence[Any]] = {
         "ranking": found,

@@ -98,6 +98,11 @@ def cells(found: Iterable[Place]) -> list[list[Place]]:
     return [list(group) for _, group in groupby(found, key=lambda place: (place.row.task, place.row.budget))]
 
 
+def budgets(found: Iterable[Place]) -> list[float]:
+    """The label budgets of these places, the smallest first."""
+    return sorted({place.row.budget for place in found})
+
+
 def models(content: Content) -> list[str]:
     """Every model's name once, in the order of the grid; one that only failed comes last."""
     return list(dict.fromkeys([row.model for row in content.rows] + [failure.model for failure in content.failures]))

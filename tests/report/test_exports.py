@@ -70,13 +70,8 @@ def test_no_cell_is_a_formula_for_a_spreadsheet() -> None:
 def test_markdown_has_a_whole_table_for_each_task_and_shows_names_as_they_are(rich) -> None:
     text = tables_md(rich)
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} <= {
-        19,
-        20,
-        8,
-        6,
-        5,
-    }  # with and without a further metric
+    widths = {19, 20, 8, 6, 5}  # with and without a further metric
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} <= widths
     assert "<b>" not in text
     assert '&lt;b&gt;&amp;"x\\_1%' in text
     assert text.count("## Pairwise tests: ") == 3
