@@ -117,12 +117,14 @@ def build_model(config: Any, data: LabelledDataset) -> FeatureModel:
 
 
 def assemble(config: Any, encoder: nn.Module | None, spec: Any, task: Task) -> FeatureModel:
-    """Head and decoder for a spec, with the encoder that gives such banks, or none."""
+    """Head and decoder for a spec, pooled where `pool` says so, with the encoder that gives such banks, or none."""
     import torch
 
     from satdifuser.model import FeatureModel
+    from satdifuser.pooling import pooling_for
 
+    pooling = pooling_for(spec, config.get("pool"))  # runs of earlier versions have no such setting
     torch.manual_seed(config.seed)  # the heads' weights depend on the seed, not on what was built before them
-    fusion = make(config.fusion, spec=spec)
+    fusion = make(config.fusion, spec=spec if pooling is None else pooling.spec(spec))
     decoder = make(config.decoder, pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
-    return FeatureModel(encoder, fusion, decoder, task)
+    return FeatureModel(encoder, fusion, decoder, task, pooling)

@@ -1,4 +1,4 @@
-"""The data flow in one place: images -> encoder -> feature bank -> fusion -> decoder -> logits."""
+"""The data flow in one place: images -> encoder -> feature bank (-> pooling) -> fusion -> decoder -> logits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from satdifuser.data.base import Batch
 from satdifuser.data.inputs import sample_check
 from satdifuser.decoders.base import Decoder
 from satdifuser.fusion.base import Fused, FusionHead
+from satdifuser.pooling import Pooling
 from satdifuser.tasks.base import Task
 
 
@@ -28,13 +29,21 @@ class Output:
 class FeatureModel(nn.Module):
     """Encoder (live, or none where banks come from a store), fusion head and decoder for a task.
 
+    With a `pooling`, the head gets what that leaves of the maps.
     A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights. Of an adapted
     encoder, what trains is in them.
     """
 
-    def __init__(self, encoder: nn.Module | None, fusion: FusionHead, decoder: Decoder, task: Task) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module | None,
+        fusion: FusionHead,
+        decoder: Decoder,
+        task: Task,
+        pooling: Pooling | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder, self.fusion, self.decoder, self.task = encoder, fusion, decoder, task
+        self.encoder, self.pooling, self.fusion, self.decoder, self.task = encoder, pooling, fusion, decoder, task
         self.frozen = encoder is None or not any(p.requires_grad for p in encoder.parameters())
         self.train(self.training)
 
@@ -50,7 +59,7 @@ class FeatureModel(nn.Module):
         return None if self.encoder is None else sample_check(self.encoder)
 
     def bank(self, batch: Batch) -> FeatureBank:
-        """The batch's features: as read from a store, or computed now from its images or stored latents."""
+        """What the head gets: features as read from a store, or computed now from images or stored latents."""
         bank = batch.get("bank")
         if bank is None or "latent" in bank.spec.names():
             assert self.encoder is not None
@@ -60,6 +69,8 @@ class FeatureModel(nn.Module):
                     bank = self.encoder(batch["image"], **given)
                 else:
                     bank = self.encoder.from_latents(bank.map("latent"), **given)  # type: ignore[operator]
+        if self.pooling is not None:
+            bank = self.pooling.bank(bank)
         kind = bank.device.type  # under autocast, once what every layer would else convert for itself
         return bank.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_model, open_split
@@ -71,7 +69,7 @@ def run(config: Any) -> dict[str, Any]:
     from satdifuser.engine.trainer import make_accelerator
 
     folder = RunFolder(config.run)
-    trained = load_run_config(folder.path)
+    trained = folder.load_config()
     if config.features is not None:
         trained.features = config.features
     model = build_model(trained, open_split(trained, config.split))
@@ -95,22 +93,9 @@ def run(config: Any) -> dict[str, Any]:
 
 def _same_features(folder: RunFolder, model: FeatureModel) -> None:
     """A head reads features by their meaning: those of another encoder would pass through it and mean nothing."""
-    from satdifuser.bank import BankSpec
-
-    file = folder.path / "spec.json"
-    if not file.is_file():
-        return
-    different = BankSpec.from_dict(json.loads(file.read_text())).differences(model.fusion.spec)
+    trained = folder.spec()
+    different = [] if trained is None else trained.differences(model.fusion.spec)
     if different:
         raise UserError(
             f"{folder.path} was trained on other features than these (trained on and given): {'; '.join(different[:4])}"
         )
-
-
-def load_run_config(path: Path) -> Any:
-    from omegaconf import OmegaConf
-
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"no run at {path}: give the folder that satdifuser train wrote (run=...)")
-    return OmegaConf.load(file)

@@ -27,6 +27,7 @@ def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
 def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
     from satdifuser.commands.eval import score_split
     from satdifuser.data.budgets import within_budget
+    from satdifuser.engine.begin import begin_with
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
@@ -40,6 +41,8 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     task = build_task(config.task, whole)
     train = within_budget(whole, task, config.budget, config.data.get("seed", 0), workers=settings.workers)
     model = build_model(config, train)
+    if config.get("init") is not None and not (config.resume and run_folder.last.is_file()):
+        begin_with(model, config)
     accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
     run_folder.begin(config, accelerator)
     if accelerator.is_main_process:

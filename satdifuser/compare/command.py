@@ -16,14 +16,14 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     from satdifuser.compare.content import content_of
     from satdifuser.compare.grid import expand
     from satdifuser.compare.launch import do
-    from satdifuser.compare.plan import plan, with_features
+    from satdifuser.compare.plan import in_turn, plan, with_features
     from satdifuser.compare.shared import Shared
     from satdifuser.engine.progress import say
     from satdifuser.report.html import write_report
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
-    mine, passed, launcher = split_overrides(overrides)
+    mine, passed, launcher = split_overrides(overrides, config_dirs)
     config = compose("compare", mine, config_dirs)
     _check(config)
     compose("launch", [*launcher, "job=none"], config_dirs)  # a launcher that is not there is told before any work
@@ -39,7 +39,9 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     say(f"{len(planned)} runs, {todo} to do, in {output}")
     try:
         planned = with_features(planned, shared)
-        stopped = do(planned, output / "jobs", launcher, config_dirs, config.threads)
+        stopped = None
+        for runs in in_turn(planned):
+            stopped = stopped or do(runs, output / "jobs", launcher, config_dirs, config.threads)
     except KeyboardInterrupt:
         say("what is done stays: the same command goes on from there")
         raise
@@ -70,11 +72,21 @@ def _check(config: Any) -> None:
         raise UserError(f"output={config.output} cannot be made ({error.strerror}): give another folder") from None
 
 
-def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Those of compare's own settings, those passed on to every `satdifuser train`, and those of Hydra's launchers."""
-    own = {*(str(name) for name in compose("compare", [])), "experiment"}
+def split_overrides(
+    overrides: Sequence[str], config_dirs: Sequence[str] = ()
+) -> tuple[list[str], list[str], list[str]]:
+    """Those of compare's own settings, those passed on to every `satdifuser train`, and those of Hydra's launchers.
+
+    What the experiment calls by a name of its own, such as `steps: 120`, is a setting of compare.
+    """
+    experiment = [override for override in overrides if _top(override) == "experiment"]
+    own = {*(str(name) for name in compose("compare", experiment, config_dirs)), "experiment"}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for override in overrides:
-        top = override.partition("=")[0].lstrip("+~").replace("/", ".").partition(".")[0]
+        top = _top(override)
         parts[0 if top in own else 2 if top == "hydra" else 1].append(override)
     return parts
+
+
+def _top(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").replace("/", ".").partition(".")[0]

@@ -15,6 +15,7 @@ from satdifuser.config import compose, groups
 from satdifuser.data.budgets import check_percent
 from satdifuser.engine.run import PASSING
 from satdifuser.errors import UserError
+from satdifuser.pooling import is_pooling
 
 SPLITS = ("train", "val", "test")  # that every run reads
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
@@ -37,7 +38,7 @@ class Cell:
         return f"{self.model}, {self.task}, {self.budget:g} % of the labels, seed {self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """What its result depends on, as plain values."""
+        """What its result depends on, as plain values; but not the run that it begins with, which has a key itself."""
         return self._settings
 
     @cached_property
@@ -45,7 +46,7 @@ class Cell:
         from omegaconf import OmegaConf
 
         values: Any = OmegaConf.to_container(self.config, resolve=True)
-        for name in PASSING:
+        for name in (*PASSING, "init", *_places(values["data"])):
             *path, last = name.split(".")
             node = values
             for step in path:
@@ -65,7 +66,7 @@ def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] =
     seeds = axes.seeds or _numbers("seeds", config.seeds, _whole)
     for percent in budgets:
         check_percent(percent)
-    recipe = _strings("recipe", config.recipe)
+    recipe = [*_as_stored(config.store.keep), *_strings("recipe", config.recipe)]
     cells = []
     for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
         overrides = merged(recipe, of_task, of_model, axes.common)
@@ -78,6 +79,19 @@ def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] =
             raise UserError(f"{model}, {task}: {error}") from None
         cells += [_cell(model, task, budget, seed, base) for budget in budgets for seed in seeds]
     return cells
+
+
+def _as_stored(keep: str) -> list[str]:
+    """Live features are pooled as stored ones are, so that all heads get the same, unless a model says otherwise."""
+    return [f"pool={keep}"] if is_pooling(keep) else []
+
+
+def _places(data: Mapping[str, Any]) -> list[str]:
+    """The settings of a data set that say where it lies and not what it is."""
+    from hydra.utils import get_class
+
+    parts = ["data", *(f"data.splits.{split}" for split in data["splits"])]
+    return [f"{part}.{name}" for part in parts for name in getattr(get_class(data["_target_"]), "places", ())]
 
 
 def _cell(model: str, task: str, budget: float, seed: int, base: Any) -> Cell:
@@ -239,7 +253,7 @@ def with_digests(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     return {
-        key: _file_digest(value) if key == "weights" and _is_path(value) else with_digests(value)
+        key: file_digest(value) if key == "weights" and _is_path(value) else with_digests(value)
         for key, value in values.items()
     }
 
@@ -249,7 +263,7 @@ def _is_path(value: Any) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
     root = Path(path)
     files = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
     whole = hashlib.sha256()

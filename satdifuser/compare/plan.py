@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from satdifuser.compare.grid import Cell
+from satdifuser.compare.grid import Cell, file_digest
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import result
-from satdifuser.errors import one_line
+from satdifuser.engine.run import RunFolder
+from satdifuser.errors import UserError, nearest, one_line
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,77 @@ class Planned:
 
 
 def plan(cells: Sequence[Cell], shared: Shared) -> list[Planned]:
-    """The folder of each run, named by what the run is, and the store that it reads."""
+    """The folder of each run, named by what the run is, and what it reads: features, and a run that it begins with."""
+    names = _Names(cells, shared)
     planned = []
     for cell in cells:
         try:
-            folder, features = shared.output / "runs" / shared.key(cell), shared.features(cell)
+            folder, features = names.folder(cell), shared.features(cell)
+            init = names.begins_with(cell)
         except Exception as error:  # of whatever kind, it is this run's and no other's
             planned.append(Planned(cell, None, one_line(error)))
             continue
         config = cell.config.copy()
         config.run, config.resume = str(folder), True
         config.features = None if features is None else str(features)
+        config.init = None if init is None else str(init)
         planned.append(Planned(replace(cell, config=config), folder))
     return planned
+
+
+class _Names:
+    """The folders of runs, of which some begin with another: `init` names a model of the grid, or a run's folder."""
+
+    def __init__(self, cells: Sequence[Cell], shared: Shared) -> None:
+        self.cells = {(cell.model, cell.task, cell.budget, cell.seed): cell for cell in cells}
+        self.shared = shared
+        self._open: list[Cell] = []
+
+    def folder(self, cell: Cell) -> Path:
+        return self.shared.output / "runs" / self._key(cell)
+
+    def begins_with(self, cell: Cell) -> Path | None:
+        first = self._first(cell)
+        if first is not None:
+            return self.folder(first)
+        return None if cell.config.init is None else Path(cell.config.init).resolve()
+
+    def _first(self, cell: Cell) -> Cell | None:
+        """The run of the same task, budget and seed of the model that `init` names."""
+        return self.cells.get((cell.config.init, cell.task, cell.budget, cell.seed))
+
+    def _key(self, cell: Cell) -> str:
+        if cell in self._open:
+            raise UserError(f"init={cell.config.init} of {cell.model}: a model cannot begin with itself")
+        self._open.append(cell)
+        try:
+            first, init = self._first(cell), cell.config.init
+            if first is not None:
+                return self.shared.key(cell, self._key(first))
+            return self.shared.key(cell, None if init is None else self._trained(init))
+        finally:
+            self._open.pop()
+
+    def _trained(self, init: str) -> str:
+        """What another run has trained, wherever it lies."""
+        best = RunFolder(init).best
+        if not best.is_file():
+            models = list(dict.fromkeys(model for model, *_ in self.cells))
+            raise UserError(
+                f"init={init} is neither a model of this grid nor the folder of a finished run: the models are"
+                f" {', '.join(models)}{nearest(init, models)}"
+            )
+        return file_digest(str(best))
+
+
+def in_turn(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """The missing runs in the order in which they can be done: what begins with another run comes after it."""
+    rest = [run for run in planned if run.missing]
+    while rest:
+        folders = {str(run.folder) for run in rest}
+        waiting = [run for run in rest if run.cell.config.init in folders]
+        yield [run for run in rest if run.cell.config.init not in folders]
+        rest = waiting
 
 
 def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:

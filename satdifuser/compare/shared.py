@@ -81,18 +81,23 @@ class Shared:
         return self._known_data(cell)[1]
 
     def _known_data(self, cell: Cell) -> tuple[str, dict[str, int]]:
-        settings = digest(cell.settings()["data"])
+        from omegaconf import OmegaConf
+
+        settings = digest(OmegaConf.to_container(cell.config.data))
         if settings not in self._data:
             splits = {split: build_data(cell.config.data, split) for split in SPLITS}
             found = digest([[s.identity, [s.sample_id(i) for i in range(len(s))]] for s in splits.values()])
             self._data[settings] = found, {split: len(data) for split, data in splits.items()}
         return self._data[settings]
 
-    def key(self, cell: Cell) -> str:
-        """The name of a run: of its settings, its data, and its encoder's weights. The same run has the same name."""
+    def key(self, cell: Cell, begins_with: str | None = None) -> str:
+        """The name of a run: of its settings, its data, its encoder's weights, and of what it begins with.
+
+        The same run has the same name.
+        """
         stored = self._form() if self.stored(cell) else None
         facts = self.facts(cell)
-        return digest([cell.settings(), self.data_digest(cell), facts.spec, stored])
+        return digest([cell.settings(), self.data_digest(cell), facts.spec, stored, begins_with])
 
     def stored(self, cell: Cell) -> bool:
         """Whether the run reads features from disk: those of an encoder that does not train."""

@@ -63,12 +63,20 @@ def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(number % torch.cuda.device_count())
     _forget_another(folder, config)
+    _wait_for(config.get("init"), folder)
     (folder / FAILED).unlink(missing_ok=True)
     for split in SPLITS if config.features is None else ():
         remember = getattr(build_data(config.data, split), "remember", None)
         if remember is not None:  # what one run of a process reads for all must not be in the first one's cost
             remember()
     train.run(config, quiet=True, draw=False)  # the report draws
+
+
+def _wait_for(init: str | None, folder: Path) -> None:
+    """Another process may be doing the run of the grid that this one begins with."""
+    if init is not None and Path(init).parent == folder.parent:
+        with claimed(Path(init).with_suffix(".lock"), wait=True):
+            pass
 
 
 def hush() -> None:

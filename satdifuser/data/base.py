@@ -42,7 +42,10 @@ class Labels:
 
 
 class LabelledDataset(Protocol):
-    """What extract, train and eval need of a data set, whether it renders scenes, reads files or reads features."""
+    """What extract, train and eval need of a data set, whether it renders scenes, reads files or reads features.
+
+    A class whose `identity` tells samples from others wherever they lie names its settings that say where in `places`.
+    """
 
     name: str
     labels: Labels

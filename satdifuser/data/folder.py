@@ -39,6 +39,7 @@ class ImageFolder(Dataset[Sample]):
     """
 
     name = "image_folder"
+    places = ("root",)  # settings that say where the samples lie; which they are is in `identity`
 
     def __init__(
         self,

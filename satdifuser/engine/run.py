@@ -18,6 +18,8 @@ from satdifuser.errors import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from satdifuser.bank import BankSpec
+
 # Settings that say where and how fast, and not what comes out.
 PASSING = (
     *("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard"),
@@ -89,9 +91,29 @@ class RunFolder:
                 )
         write_text(self.config, OmegaConf.to_yaml(config))
 
+    def load_config(self) -> Any:
+        """The configuration that its command was run with."""
+        from omegaconf import OmegaConf
+
+        if not self.config.is_file():
+            raise UserError(f"no run at {self.path}: give the folder that satdifuser train wrote (run=...)")
+        return OmegaConf.load(self.config)
+
+    def spec(self) -> BankSpec | None:
+        """The features that its head was built for, where that was written down."""
+        from satdifuser.bank import BankSpec
+
+        file = self.path / "spec.json"
+        return BankSpec.from_dict(json.loads(file.read_text())) if file.is_file() else None
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        """Written last: a run is done when it has one."""
+        return self.path / "result.json"
 
     @property
     def last(self) -> Path:

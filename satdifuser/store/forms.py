@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError, nearest
+from satdifuser.pooling import NAMES as POOLINGS
+from satdifuser.pooling import WHOLE, Pooling, is_pooling
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
-KEEP = ("maps", "mean", "max", "moments", "grid2", "grid4", "latents")
-POOLED = ("mean", "max", "moments")  # over the whole map; moments are its mean and its standard deviation
+KEEP = ("maps", *POOLINGS, "latents")
 STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16", "int8": "int8"}  # Zarr has no bfloat16
 # What rounds to infinity: half a step beyond the largest number.
 LARGEST = {"float32": math.inf, "float16": 65520.0, "bfloat16": 2.0**128 - 2.0**119, "int8": math.inf}
@@ -75,9 +74,9 @@ class Form:
             raise UserError(
                 f"store.dtype is {self.dtype!r}: it can be {', '.join(DTYPES)}{nearest(self.dtype, DTYPES)}"
             )
-        if self.keep not in KEEP and not re.fullmatch(r"grid[1-9]\d*", self.keep):
+        if self.keep not in KEEP and not is_pooling(self.keep):
             raise UserError(f"store.keep is {self.keep!r}: it can be {', '.join(KEEP)}{nearest(self.keep, KEEP)}")
-        if self.dtype == "int8" and self.keep in POOLED:
+        if self.dtype == "int8" and self.keep in WHOLE:
             raise UserError(f"store.dtype=int8 keeps a scale for each channel, and store.keep={self.keep} one number")
 
     @property
@@ -91,27 +90,13 @@ class Form:
         return self.keep == "latents"
 
     @property
-    def grid(self) -> int | None:
-        """Pooled to so many cells a side; None where maps keep their size."""
-        if self.keep in POOLED:
-            return 1
-        return int(self.keep.removeprefix("grid")) if self.keep.startswith("grid") else None
+    def pooling(self) -> Pooling | None:
+        """None where maps keep their size."""
+        return Pooling(self.keep) if is_pooling(self.keep) else None
 
     def spec(self, spec: BankSpec) -> BankSpec:
-        """The spec of what is kept: pooled maps all have one stride, in an image made square where it is not.
-
-        Moments have twice the channels: the means, and then the deviations.
-        (Latents have the spec that their encoder states; it is passed here as it is.)
-        """
-        if self.grid is None:
-            return spec
-        stride, times = -(-max(spec.image_size) // self.grid), 2 if self.keep == "moments" else 1
-        return replace(
-            spec,
-            taps=tuple(replace(tap, stride=stride, channels=times * tap.channels) for tap in spec.taps),
-            image_size=(stride * self.grid, stride * self.grid),
-            settings=(*spec.settings, ("pooled", self.keep), ("pooled_from", spec.image_size)),
-        )
+        """The spec of what is kept. (Latents have the spec that their encoder states; it is passed here as it is.)"""
+        return spec if self.pooling is None else self.pooling.spec(spec)
 
     def columns(self, spec: BankSpec) -> list[Column]:
         """The arrays that hold a bank of `spec` (that of what is kept), in order."""
@@ -131,12 +116,12 @@ class Form:
 
     def pack(self, bank: FeatureBank) -> Packed:
         """A bank in the form in which it is kept, on the bank's device; no value is looked at, so nothing waits."""
-        spec = self.spec(bank.spec)
+        spec, pooling = self.spec(bank.spec), self.pooling
         packed = Packed(spec, self, empty_stacks(spec, self, bank.batch_size, device=bank.device))
         finite, kept = [], []
         for tap, maps in bank.items():
             maps = maps.detach()
-            pooled = self._pool(maps)
+            pooled = maps if pooling is None else pooling.maps(maps)
             place = packed.of(spec.find(tap.name, tap.timestep))
             largest = pooled.abs().flatten(2).amax(2).float()  # NaN where there is one; isfinite is slow on a CPU
             self._store(pooled, largest, *place)
@@ -144,15 +129,6 @@ class Form:
             kept.append(most < LARGEST[self.dtype])
             finite.append((most if pooled is maps else maps.abs().flatten(1).amax(1)).isfinite())
         return replace(packed, finite=torch.stack(finite, 1), kept=torch.stack(kept, 1))
-
-    def _pool(self, maps: Tensor) -> Tensor:
-        if self.grid is None:
-            return maps
-        if self.keep == "moments":
-            deviation, mean = torch.std_mean(maps.float(), (2, 3), correction=0, keepdim=True)
-            return torch.cat((mean, deviation), dim=1)
-        pool: Callable[..., Any] = F.adaptive_max_pool2d if self.keep == "max" else F.adaptive_avg_pool2d
-        return pool(maps.float(), self.grid)
 
     def _store(self, maps: Tensor, largest: Tensor, place: Tensor, scale: Tensor | None = None) -> None:
         """Put a tap's numbers where they are kept; `largest` is that of each channel."""

@@ -241,7 +241,7 @@ def test_another_file_of_weights_of_the_same_name_is_another_model(tmp_path: Pat
     weights.mkdir()
 
     def settings() -> dict[str, object]:
-        grid._file_digest.cache_clear()  # as in another process
+        grid.file_digest.cache_clear()  # as in another process
         (cell,) = cells(models={"m": ["encoder=unconditional", f"encoder.backbone.weights={weights}"]})
         return cell.settings()["encoder"]
 
@@ -277,7 +277,7 @@ def test_the_key_does_not_depend_on_where_the_command_is_started(
 def test_a_weights_file_that_is_a_single_file_is_told_by_what_is_in_it(tmp_path: Path) -> None:
     def told(name: str, content: bytes) -> object:
         (tmp_path / name).write_bytes(content)
-        grid._file_digest.cache_clear()
+        grid.file_digest.cache_clear()
         return grid.with_digests({"backbone": {"weights": str(tmp_path / name)}, "other": [{"weights": "small"}]})
 
     assert told("a.safetensors", b"one") != told("a.safetensors", b"two")

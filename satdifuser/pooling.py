@@ -1,0 +1,85 @@
+"""Pooling: what is left of each map where a head gets no maps. The same for live features and for those on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.errors import UserError, nearest
+
+WHOLE = ("mean", "max", "moments")  # over the whole map; moments are its mean and its standard deviation
+NAMES = (*WHOLE, "grid2", "grid4")  # and any other grid<n>: means of n x n cells
+
+
+def is_pooling(name: str) -> bool:
+    return name in WHOLE or re.fullmatch(r"grid[1-9]\d*", name) is not None
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """
+    >>> from satdifuser.bank import Tap
+    >>> spec = BankSpec((Tap("mid", 21, 0, 4, 8),), "toy", "none", (32, 32))
+    >>> [Pooling(name).spec(spec).shape(Pooling(name).spec(spec).taps[0]) for name in ("mean", "moments", "grid2")]
+    [(4, 1, 1), (8, 1, 1), (4, 2, 2)]
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not is_pooling(self.name):
+            raise UserError(f"pool is {self.name!r}: it can be {', '.join(NAMES)}{nearest(self.name, NAMES)}")
+
+    @property
+    def cells(self) -> int:
+        """So many a side."""
+        return 1 if self.name in WHOLE else int(self.name.removeprefix("grid"))
+
+    def spec(self, spec: BankSpec) -> BankSpec:
+        """The spec of what is left: all maps have one stride, in an image made square where it is not.
+
+        Moments have twice the channels: the means, and then the deviations.
+        """
+        stride, times = -(-max(spec.image_size) // self.cells), 2 if self.name == "moments" else 1
+        return replace(
+            spec,
+            taps=tuple(replace(tap, stride=stride, channels=times * tap.channels) for tap in spec.taps),
+            image_size=(stride * self.cells, stride * self.cells),
+            settings=(*spec.settings, ("pooled", self.name), ("pooled_from", spec.image_size)),
+        )
+
+    def maps(self, maps: Tensor) -> Tensor:
+        """In float32, whatever the maps are in."""
+        if self.name == "moments":
+            deviation, mean = torch.std_mean(maps.float(), (2, 3), correction=0, keepdim=True)
+            return torch.cat((mean, deviation), dim=1)
+        pool: Callable[..., Any] = F.adaptive_max_pool2d if self.name == "max" else F.adaptive_avg_pool2d
+        pooled: Tensor = pool(maps.float(), self.cells)
+        return pooled
+
+    def bank(self, bank: FeatureBank) -> FeatureBank:
+        """A bank of what is left, through which gradients pass."""
+        spec = self.spec(bank.spec)
+        return FeatureBank(spec, {spec.find(tap.name, tap.timestep): self.maps(maps) for tap, maps in bank.items()})
+
+
+def pooling_for(spec: BankSpec, name: str | None) -> Pooling | None:
+    """What is still to be done to features of `spec` for a head that is to get them pooled, or not (None)."""
+    if name is None:
+        return None
+    wanted, before = Pooling(name), dict(spec.settings).get("pooled")
+    if before is None:
+        return wanted
+    if before != name:
+        raise UserError(
+            f"pool={name} needs maps, and these features are pooled already (store.keep={before}): leave pool out, or"
+            " extract them with store.keep=maps"
+        )
+    return None

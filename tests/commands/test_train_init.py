@@ -1,0 +1,112 @@
+"""A run that begins with another one: the same weights, the same answers, and nothing that it may not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from satdifuser.commands import train
+from satdifuser.config import compose
+from satdifuser.engine.checkpoint import load_checkpoint
+from satdifuser.engine.run import RunFolder
+from satdifuser.errors import UserError
+
+Run = Callable[..., dict[str, Any]]
+VIT = ["encoder=small_vit", "encoder.blocks=last", "task=classification", "fusion.norm=batch"]
+STILL = ["trainer.lr=1e-12", "trainer.min_lr=1e-12", "fusion.norm=group"]  # BatchNorm moves without a rate
+
+
+@pytest.fixture
+def trained(tmp_path: Path, tiny: list[str]) -> Run:
+    def run(name: str, *words: str) -> dict[str, Any]:
+        return train.run(compose("train", [*tiny, *VIT, f"run={tmp_path / name}", *words]), quiet=True)
+
+    return run
+
+
+def best(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(RunFolder(path).best)[1]
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full", "bitfit"])
+def test_an_adapted_encoder_begins_with_the_answers_of_the_frozen_ones_head(
+    tmp_path: Path, trained: Run, adapter: str
+) -> None:
+    first = trained("first", "fusion.norm=group")
+    then = trained("then", f"init={tmp_path / 'first'}", f"adapter={adapter}", *STILL)
+    assert then["test"] == pytest.approx(first["test"], rel=1e-4, abs=1e-6)
+    assert then["encoder_parameters"]["trainable"] > 0
+    head = {name for name in best(tmp_path / "first") if name.startswith(("fusion.", "decoder."))}
+    assert head
+    for name in head:
+        torch.testing.assert_close(best(tmp_path / "then")[name], best(tmp_path / "first")[name])
+
+
+def test_an_adapter_is_begun_with_too_and_so_are_running_means(tmp_path: Path, trained: Run) -> None:
+    trained("first", "adapter=lora", "trainer.lr=0.05")
+    trained("then", "adapter=lora", f"init={tmp_path / 'first'}", "trainer.max_steps=1", *STILL[:2])
+    one, other = best(tmp_path / "first"), best(tmp_path / "then")
+    assert one.keys() == other.keys()
+    moved = [name for name in one if "encoder." in name and "lora" in name]
+    assert moved
+    for name in moved:
+        torch.testing.assert_close(other[name], one[name])
+    counted = next(name for name in one if name.endswith("num_batches_tracked"))
+    assert other[counted] == one[counted] + 1
+
+
+def test_a_run_that_begins_with_another_and_is_resumed_needs_that_one_no_more(tmp_path: Path, trained: Run) -> None:
+    trained("first")
+    words = ["adapter=lora", f"init={tmp_path / 'first'}"]
+    whole = trained("whole", *words)
+    trained("half", *words)
+    half = RunFolder(tmp_path / "half")
+    half.result.unlink()
+    (tmp_path / "first").rename(tmp_path / "gone")
+    again = trained("half", *words, "resume=true")
+    assert again["test"] == whole["test"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["fusion.projection_dim=24"], r"another head, decoder or adapter than this run: \d+ weights do not match"),
+        (["fusion=lw"], "another head, decoder or adapter"),
+        (["encoder.blocks=all"], r"was trained on other features .* tap blocks"),
+        (["encoder.backbone.weights=random"], "was trained on other features .*weights: "),
+        (["pool=moments"], "was trained on other features .*pooled"),
+        (["budget=75"], r"has seen 100 % of the labels, and this run may see 75 %"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, trained: Run, words: list[str], says: str
+) -> None:
+    trained("first")
+    with pytest.raises(UserError, match=f"init=.*first.*{says}"):
+        trained("then", f"init={tmp_path / 'first'}", *words)
+    assert not (tmp_path / "then").exists()
+
+
+def test_an_adapter_that_this_run_does_not_have_is_not_dropped_silently(tmp_path: Path, trained: Run) -> None:
+    trained("first", "adapter=lora")
+    with pytest.raises(UserError, match=r"another head, decoder or adapter .* encoder\."):
+        trained("then", f"init={tmp_path / 'first'}")
+
+
+def test_only_a_finished_run_can_be_begun_with(tmp_path: Path, trained: Run) -> None:
+    with pytest.raises(UserError, match=r"no run at .*nowhere"):
+        trained("then", f"init={tmp_path / 'nowhere'}")
+    trained("first")
+    (tmp_path / "first" / "result.json").unlink()
+    with pytest.raises(UserError, match=r"first is not finished: it has no result.json"):
+        trained("then", f"init={tmp_path / 'first'}")
+
+
+def test_a_smaller_budget_may_begin_a_larger_one(tmp_path: Path, trained: Run) -> None:
+    trained("first", "budget=50", "data.splits.train.length=16")
+    result = trained("then", f"init={tmp_path / 'first'}", "budget=100", "data.splits.train.length=16")
+    assert result["training_samples"] == 16
