@@ -96,7 +96,7 @@ class RunFolder:
         from omegaconf import OmegaConf
 
         if not self.config.is_file():
-            raise UserError(f"no run at {self.path}: give the folder that satdifuser train wrote (run=...)")
+            raise UserError(f"no run at {self.path}: give a folder that satdifuser train wrote")
         return OmegaConf.load(self.config)
 
     def spec(self) -> BankSpec | None:
