@@ -18,8 +18,8 @@ WHOLE = ("mean", "max", "moments")  # over the whole map; moments are its mean a
 NAMES = (*WHOLE, "grid2", "grid4")  # and any other grid<n>: means of n x n cells
 
 
-def is_pooling(name: str) -> bool:
-    return name in WHOLE or re.fullmatch(r"grid[1-9]\d*", name) is not None
+def is_pooling(name: object) -> bool:
+    return name in WHOLE or re.fullmatch(r"grid[1-9]\d*", str(name)) is not None
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def pooling_for(spec: BankSpec, name: str | None) -> Pooling | None:
     """What is still to be done to features of `spec` for a head that is to get them pooled, or not (None)."""
     if name is None:
         return None
-    wanted, before = Pooling(name), dict(spec.settings).get("pooled")
+    wanted, before = Pooling(str(name)), dict(spec.settings).get("pooled")
     if before is None:
         return wanted
     if before != name:

@@ -61,10 +61,10 @@ def test_what_is_pooled_already_stays_and_cannot_be_pooled_to_something_else(toy
         pooling_for(means, "max")
 
 
-@pytest.mark.parametrize(("name", "near"), [("means", "mean"), ("grid0", "grid"), ("maps", "max")])
-def test_an_unknown_name_is_one_line_with_those_that_there_are(name: str, near: str) -> None:
+@pytest.mark.parametrize(("name", "near"), [("means", "mean"), ("grid0", "grid"), ("maps", "max"), (4, "")])
+def test_an_unknown_name_is_one_line_with_those_that_there_are(toy_spec: Spec, name: Any, near: str) -> None:
     with pytest.raises(UserError, match=f"pool is '{name}': it can be mean, max, moments, grid2, grid4.*{near}"):
-        Pooling(name)
+        pooling_for(toy_spec(), name)
 
 
 def run(folder: Path, *words: str) -> dict[str, Any]:

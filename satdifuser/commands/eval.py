@@ -93,8 +93,7 @@ def run(config: Any) -> dict[str, Any]:
 
 def _same_features(folder: RunFolder, model: FeatureModel) -> None:
     """A head reads features by their meaning: those of another encoder would pass through it and mean nothing."""
-    trained = folder.spec()
-    different = [] if trained is None else trained.differences(model.fusion.spec)
+    different = folder.spec().differences(model.fusion.spec)
     if different:
         raise UserError(
             f"{folder.path} was trained on other features than these (trained on and given): {'; '.join(different[:4])}"

@@ -32,6 +32,7 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.progress import say
+    from satdifuser.engine.run import SEEN
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.report.figures import draw_weights
 
@@ -41,14 +42,19 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     task = build_task(config.task, whole)
     train = within_budget(whole, task, config.budget, config.data.get("seed", 0), workers=settings.workers)
     model = build_model(config, train)
-    if config.get("init") is not None and not (config.resume and run_folder.last.is_file()):
-        begin_with(model, config)
+    ids = [train.sample_id(index) for index in range(len(train))]
+    resuming = config.resume and run_folder.last.is_file()
+    if config.get("init") is not None and not resuming:
+        others = (data.sample_id(i) for data in (whole, val, open_split(config, "test")) for i in range(len(data)))
+        ids = sorted({*ids, *begin_with(model, config.init, set(others) - set(ids))})
     accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
     run_folder.begin(config, accelerator)
     if accelerator.is_main_process:
         run_folder.write_json("spec.json", model.fusion.spec.to_dict())
+        if not resuming:
+            run_folder.write_json(SEEN, ids)
     trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
-    if config.resume and run_folder.last.is_file():
+    if resuming:
         trainer.resume()
     state = trainer.fit()
 

@@ -63,9 +63,12 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
 
 def _check(config: Any) -> None:
     """What would else be found wrong after hours."""
+    from satdifuser.store import Form
+
     for name, least in (("resamples", 1), ("shown", 0)):
         if not isinstance(config[name], int) or config[name] < least:
             raise UserError(f"{name} is {config[name]!r}: give a whole number, {least} or more")
+    Form(config.store.dtype, config.store.keep)
     try:
         Path(config.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,7 +83,8 @@ def split_overrides(
     What the experiment calls by a name of its own, such as `steps: 120`, is a setting of compare.
     """
     experiment = [override for override in overrides if _top(override) == "experiment"]
-    own = {*(str(name) for name in compose("compare", experiment, config_dirs)), "experiment"}
+    named = {str(name) for name in compose("compare", experiment, config_dirs)} - {*compose("train", [])}
+    own = {*named, *compose("compare", []), "experiment"}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for override in overrides:
         top = _top(override)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from satdifuser.compare.grid import Cell, file_digest
 from satdifuser.compare.shared import Shared, stores_to_make
-from satdifuser.compare.worker import result
+from satdifuser.compare.worker import failure, result
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, nearest, one_line
 
@@ -64,8 +64,18 @@ class _Names:
         return None if cell.config.init is None else Path(cell.config.init).resolve()
 
     def _first(self, cell: Cell) -> Cell | None:
-        """The run of the same task, budget and seed of the model that `init` names."""
-        return self.cells.get((cell.config.init, cell.task, cell.budget, cell.seed))
+        """The run of the same task, budget and seed of the model that `init` names.
+
+        Where a sweep on the command line made several of each model, that of the same choice.
+        """
+        init, rest = cell.config.init, (cell.task, cell.budget, cell.seed)
+        if init is None or (init, *rest) in self.cells:
+            return self.cells.get((init, *rest))
+        for model in dict.fromkeys(model for model, *others in self.cells if tuple(others) == rest):
+            choice = model.removeprefix(init)
+            if model.startswith(init) and choice.startswith(" ") and cell.model.endswith(choice):
+                return self.cells[(model, *rest)]
+        return None
 
     def _key(self, cell: Cell) -> str:
         if cell in self._open:
@@ -82,7 +92,7 @@ class _Names:
     def _trained(self, init: str) -> str:
         """What another run has trained, wherever it lies."""
         best = RunFolder(init).best
-        if not best.is_file():
+        if not best.is_file() or result(Path(init)) is None:
             models = list(dict.fromkeys(model for model, *_ in self.cells))
             raise UserError(
                 f"init={init} is neither a model of this grid nor the folder of a finished run: the models are"
@@ -92,17 +102,21 @@ class _Names:
 
 
 def in_turn(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
-    """The missing runs in the order in which they can be done: what begins with another run comes after it."""
-    rest = [run for run in planned if run.missing]
+    """The missing runs in the order in which they can be done: what begins with another run comes after it.
+
+    What another process had, and has left undone since, is tried once more.
+    """
+    rest, left = [run for run in planned if run.missing], list[Planned]()
     while rest:
         folders = {str(run.folder) for run in rest}
-        waiting = [run for run in rest if run.cell.config.init in folders]
-        yield [run for run in rest if run.cell.config.init not in folders]
-        rest = waiting
+        ready = [run for run in rest if run.cell.config.init not in folders]
+        rest = [run for run in rest if run.cell.config.init in folders]
+        yield [*left, *ready]
+        left = [run for run in (*left, *ready) if run.missing and run.folder and failure(run.folder) is None]
 
 
 def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
-    """Extract what the missing runs read; where that fails, so do they."""
+    """Extract what the missing runs read; where that fails, so do they and those that begin with them."""
     from satdifuser.engine.progress import say
 
     failed: dict[str, str] = {}
@@ -112,9 +126,9 @@ def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
         except Exception as error:
             failed[str(path)] = one_line(error)
             say(f"FAILED: {failed[str(path)]}")
-    return [
-        replace(run, folder=None, error=failed[run.cell.config.features])
-        if run.missing and run.cell.config.features in failed
-        else run
-        for run in planned
-    ]
+    for run in planned:
+        if run.missing and run.cell.config.features in failed:
+            failed[str(run.folder)] = failed[run.cell.config.features]
+    while late := [r for r in planned if r.cell.config.init in failed and str(r.folder) not in failed and r.missing]:
+        failed |= {str(run.folder): failed[run.cell.config.init] for run in late}
+    return [replace(r, folder=None, error=failed[str(r.folder)]) if str(r.folder) in failed else r for r in planned]

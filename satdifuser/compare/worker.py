@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.compare.grid import SPLITS
-from satdifuser.errors import one_line
+from satdifuser.errors import UserError, one_line
 
 FAILED = "failed.json"
 
@@ -73,10 +73,13 @@ def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
 
 
 def _wait_for(init: str | None, folder: Path) -> None:
-    """Another process may be doing the run of the grid that this one begins with."""
-    if init is not None and Path(init).parent == folder.parent:
-        with claimed(Path(init).with_suffix(".lock"), wait=True):
-            pass
+    """Another process may be doing the run of the grid that this one begins with; where that failed, so does this."""
+    if init is None or Path(init).parent != folder.parent or result(Path(init)) is not None:
+        return
+    with claimed(Path(init).with_suffix(".lock"), wait=True):
+        error = failure(Path(init))
+    if error is not None:
+        raise UserError(f"the run that it begins with has failed: {error}")
 
 
 def hush() -> None:

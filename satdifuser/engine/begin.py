@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
+from satdifuser.bank import BankSpec
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
 
-ADAPTING = ("adapter", "adapter_seed")  # what a spec says of what trains; an adapted encoder begins as it was before
 
+def begin_with(model: FeatureModel, init: str, kept_from: Iterable[str]) -> list[str]:
+    """Load what the finished run `init` has trained: its head, its decoder, and its adapter if it has one.
 
-def begin_with(model: FeatureModel, config: Any) -> None:
-    """Load what the finished run `config.init` has trained: its head, its decoder, and its adapter if it has one.
-
-    The head must have read the features that this one will, and have seen no labels that this run may not see.
+    The head must have read the features that this one will, and have seen none of the samples that are `kept_from` this
+    run. Gives those that it has seen.
     """
-    folder = RunFolder(config.init)
-    before = folder.load_config()
+    folder = RunFolder(init)
+    folder.load_config()
     if not folder.result.is_file():
         raise UserError(f"init={folder.path} is not finished: it has no {folder.result.name}")
-    if before.data == config.data and before.budget > config.budget:
+    if not folder.best.is_file():
+        raise UserError(f"init={folder.path} has lost {folder.best.name}: remove that folder, and train it again")
+    state, seen = load_checkpoint(folder.best)[1], folder.seen()
+    told = sorted(set(seen).intersection(kept_from))
+    if told:
         raise UserError(
-            f"init={folder.path} has seen {before.budget:g} % of the labels, and this run may see {config.budget:g} %:"
-            " begin with a run of the same budget or a smaller one"
+            f"init={folder.path} has learned from {len(told)} samples that this run must not know, such as {told[0]}:"
+            " begin with a run of the same samples or of fewer"
         )
-    spec, mine = folder.spec(), model.fusion.spec
-    if spec is not None:
-        kept = (replace(s, settings=tuple(kv for kv in s.settings if kv[0] not in ADAPTING)) for s in (spec, mine))
-        different = next(kept).differences(next(kept))
-        if different:
-            raise UserError(
-                f"init={folder.path} was trained on other features than these (its own and these):"
-                f" {'; '.join(different[:4])}"
-            )
-    state, own = load_checkpoint(folder.best)[1], model.trained_state()
+    passing = ("adapter_seed",) if any(name.startswith("encoder.") for name in state) else ("adapter", "adapter_seed")
+    different = _without(folder.spec(), passing).differences(_without(model.fusion.spec, passing))
+    if different:
+        raise UserError(
+            f"init={folder.path} was trained on other features than these (its own and these):"
+            f" {'; '.join(different[:4])}"
+        )
+    own = model.trained_state()
     wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
     wrong += [name for name in own if not name.startswith("encoder.") and name not in state]
     if wrong:
@@ -45,3 +47,9 @@ def begin_with(model: FeatureModel, config: Any) -> None:
             f" among them {', '.join(sorted(wrong)[:4])}"
         )
     model.load_state_dict(state, strict=False)
+    return seen
+
+
+def _without(spec: BankSpec, settings: Iterable[str]) -> BankSpec:
+    """A frozen encoder is one that an adapter begins with."""
+    return replace(spec, settings=tuple((name, value) for name, value in spec.settings if name not in settings))

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ PASSING = (
     *("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard"),
     *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples"),
 )
+SEEN = "training-samples.json"
 LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"
 PACKAGES = ("satdifuser", "torch", *LIBRARIES.split())
 
@@ -99,12 +100,23 @@ class RunFolder:
             raise UserError(f"no run at {self.path}: give a folder that satdifuser train wrote")
         return OmegaConf.load(self.config)
 
-    def spec(self) -> BankSpec | None:
-        """The features that its head was built for, where that was written down."""
+    def spec(self) -> BankSpec:
+        """The features that its head was built for."""
         from satdifuser.bank import BankSpec
 
-        file = self.path / "spec.json"
-        return BankSpec.from_dict(json.loads(file.read_text())) if file.is_file() else None
+        return BankSpec.from_dict(json.loads(self._of_training("spec.json").read_text()))
+
+    def seen(self) -> list[str]:
+        """Ids of the samples that it has learned from, and those that the run has which it began with."""
+        ids: list[str] = json.loads(self._of_training(SEEN).read_text())
+        return ids
+
+    def _of_training(self, name: str) -> Path:
+        if not (self.path / name).is_file():
+            raise UserError(
+                f"{self.path} has no {name}: it was not trained by this version of satdifuser, train it again"
+            )
+        return self.path / name
 
     @property
     def config(self) -> Path:
@@ -158,7 +170,7 @@ class RunFolder:
         rows = [row for row in self.rows() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
+    def write_json(self, name: str, values: Mapping[str, Any] | Sequence[str]) -> Path:
         return write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
 

@@ -46,7 +46,7 @@ Mean squared error of the prediction on held-out images, by timestep (0 is clean
 ## What it is not good for
 {limits}
 """
-UNSAID = ("name", "root", "names and sizes")  # of a data set's identity
+UNSAID = ("name", "root", "names and sizes", "contents")  # of a data set's identity
 LIMITS = (
     "Pictures: nothing that it paints was ever seen by a satellite.",
     "Other sensors, bands, resolutions or places than those of its data: how its features do there is not known.",

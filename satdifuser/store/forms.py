@@ -75,7 +75,7 @@ class Form:
                 f"store.dtype is {self.dtype!r}: it can be {', '.join(DTYPES)}{nearest(self.dtype, DTYPES)}"
             )
         if self.keep not in KEEP and not is_pooling(self.keep):
-            raise UserError(f"store.keep is {self.keep!r}: it can be {', '.join(KEEP)}{nearest(self.keep, KEEP)}")
+            raise UserError(f"store.keep is {self.keep!r}: it can be {', '.join(KEEP)}{nearest(str(self.keep), KEEP)}")
         if self.dtype == "int8" and self.keep in WHOLE:
             raise UserError(f"store.dtype=int8 keeps a scale for each channel, and store.keep={self.keep} one number")
 

@@ -165,6 +165,22 @@ def test_a_grid_that_grows_does_only_what_is_new(whole: Path, tmp_path: Path, mo
     assert (row["model"], row["seeds"]) == ("renamed", "1 2")
 
 
+def test_a_model_that_begins_with_another_ones_head_is_done_after_it(
+    compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    vit = ["encoder=small_vit", "encoder.backbone.image_size=16", "encoder.blocks=last", *HEAD]
+    models = {"adapted": [*vit, "adapter=lora", "init=probe"], "probe": vit}
+    words = ["store.keep=moments", "seed=0"]
+    assert compare(*words, "dry_run=true", models=models) == 0
+    assert not (tmp_path / "out" / "runs").exists()
+    assert compare(*words, models=models) == 0
+    said = capsys.readouterr().err
+    assert said.index("probe, images, 100") < said.index("adapted, images, 100")
+    assert {row["model"] for row in table(tmp_path / "out")} == {"adapted", "probe"}
+    specs = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("runs/*/spec.json")]
+    assert [spec["settings"]["pooled"] for spec in specs] == ["moments"] * 2
+
+
 def test_the_same_grid_in_another_folder_gives_the_same_and_seeds_differ(
     whole: Path, compare: Compare, tmp_path: Path
 ) -> None:
@@ -340,6 +356,8 @@ def test_torchrun_is_refused_in_one_line(
         (["hydra/launcher=nope"], ["no hydra/launcher=nope is installed", "satdifuser[launchers]"]),
         (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], ["no setting 'hydra.launcher.njobs'"]),
         (["seeds=[a]"], ["seed"]),
+        (["store.keep=moment"], ["store.keep is 'moment'", "did you mean moments or mean?"]),
+        (["store.keep=4"], ["store.keep is 4: it can be maps"]),
     ],
 )
 def test_what_is_not_there_is_one_line(

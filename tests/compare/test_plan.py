@@ -16,11 +16,14 @@ from satdifuser.commands import train
 from satdifuser.compare.command import split_overrides
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.launch import do
-from satdifuser.compare.plan import Planned, in_turn, plan
+from satdifuser.compare.plan import Planned, in_turn, plan, with_features
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.worker import claimed, failure, perform, result
+from satdifuser.data.bands import SENTINEL2_RGB
+from satdifuser.data.folder import ImageFolder
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
+from satdifuser.errors import UserError
 
 Cells = Callable[..., list[Cell]]
 Make = Callable[..., Shared]
@@ -69,6 +72,13 @@ def test_images_that_were_moved_are_the_same_data(
     assert made.key(here) == made.key(there)
     assert made.features(here) == made.features(there)
     assert (made.features(here) is None) == (words == ["encoder=unet"])
+    name = ImageFolder(str(trees[1]), sensor=SENTINEL2_RGB).files[0]
+    other = bytearray((trees[1] / name).read_bytes())
+    other[len(other) // 2] ^= 1
+    (trees[1] / name).write_bytes(other)  # of the same name and size
+    assert shared().key(of_tree(cells, trees[1], words)) != made.key(here)
+    shutil.copy(trees[0] / name, trees[1] / name)
+    assert shared().key(of_tree(cells, trees[1], words)) == made.key(here)
     shutil.copy(trees[1] / "a" / "1.png", trees[1] / "a" / "10.png")
     grown = of_tree(cells, trees[1], words)
     assert shared().key(grown) != made.key(here)
@@ -117,7 +127,49 @@ def test_what_a_run_begins_with_is_part_of_its_key_and_its_name_is_not(cells: Ce
 def test_runs_are_done_after_those_that_they_begin_with(cells: Cells, shared: Make) -> None:
     models = {"c": [*PROBE, "adapter=lora", "init=b"], "b": [*PROBE, "adapter=lora", "init=a"], "a": PROBE}
     planned = plan(cells(models=models, tasks={"t": ["task=classification"]}, seeds=[0, 1]), shared())
-    assert [[run.cell.model for run in runs] for runs in in_turn(planned)] == [["a", "a"], ["b", "b"], ["c", "c"]]
+    turns = []
+    for runs in in_turn(planned):
+        turns.append([run.cell.model for run in runs])
+        for run in runs:
+            assert run.folder is not None
+            run.folder.mkdir(parents=True)
+            (run.folder / "result.json").write_text("{}")
+    assert turns == [["a", "a"], ["b", "b"], ["c", "c"]]
+
+
+def test_what_another_process_left_undone_is_tried_again_in_the_next_turn(cells: Cells, shared: Make) -> None:
+    planned = plan(vits(cells), shared())
+    turns = [[run.cell.model for run in runs] for runs in in_turn(planned)]  # and nothing is done
+    assert turns == [["probe"], ["probe", "adapted"]]
+
+
+def test_features_that_cannot_be_made_fail_for_what_begins_with_their_runs_too(
+    cells: Cells, shared: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shared()
+
+    def full(self: Shared, cell: Cell) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(Shared, "extract", full)
+    models = {
+        "c": [*PROBE, "adapter=lora", "init=b"],
+        "b": [*PROBE, "adapter=lora", "init=a"],
+        "a": PROBE,
+        "d": ["encoder=unet"],
+    }
+    planned = with_features(plan(cells(models=models, tasks={"t": ["task=classification"]}), made), made)
+    assert [run.error for run in planned] == ["the disk is full"] * 3 + [None]
+    assert [run.folder is None for run in planned] == [True, True, True, False]
+
+
+def test_a_sweep_on_the_command_line_begins_each_with_its_own(cells: Cells, shared: Make) -> None:
+    models = {"probe": PROBE, "adapted": [*PROBE, "adapter=lora", "init=probe"]}
+    planned = plan(cells("trainer.lr=0.1,0.2", models=models, tasks={"t": ["task=classification"]}), shared())
+    folder = {run.cell.model: str(run.folder) for run in planned}
+    assert len(set(folder.values())) == 4
+    for run in planned[2:]:
+        assert run.cell.config.init == folder[run.cell.model.replace("adapted", "probe")]
 
 
 def in_folder(run: Planned) -> tuple[Planned, Path]:
@@ -148,7 +200,7 @@ def test_a_run_whose_first_one_failed_says_so(cells: Cells, shared: Make) -> Non
     done_in_turn(planned, made)
     (_, adapted), (_, probe) = map(in_folder, planned)
     assert failure(probe) is not None
-    assert f"init={probe} is not finished" in (failure(adapted) or "")
+    assert failure(adapted) == f"the run that it begins with has failed: {failure(probe)}"
 
 
 def test_a_run_that_somebody_else_is_doing_is_waited_for(cells: Cells, shared: Make, tmp_path: Path) -> None:
@@ -157,7 +209,7 @@ def test_a_run_that_somebody_else_is_doing_is_waited_for(cells: Cells, shared: M
     file = tmp_path / "adapted.yaml"
     file.write_text(OmegaConf.to_yaml(adapted[0].cell.config))
     probe[1].parent.mkdir(parents=True)
-    waiting = threading.Thread(target=perform, args=(file,))
+    waiting = threading.Thread(target=perform, args=(file,), daemon=True)
     with claimed(probe[1].with_suffix(".lock")) as mine:
         assert mine
         waiting.start()
@@ -165,7 +217,7 @@ def test_a_run_that_somebody_else_is_doing_is_waited_for(cells: Cells, shared: M
         assert waiting.is_alive()
         assert failure(adapted[1]) is None
         train.run(probe[0].cell.config, quiet=True, draw=False)
-    waiting.join()
+    waiting.join(120)
     assert result(adapted[1]) is not None
 
 
@@ -203,4 +255,7 @@ def test_what_an_experiment_calls_by_a_name_of_its_own_is_set_on_the_command_lin
     text = "# @package _global_\nsteps: 3\nmodels: {m: ['trainer.max_steps=${steps}']}\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     words = ["experiment=mine", "steps=7", "trainer.lr=0.1", "hydra/launcher=joblib"]
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        text + "trainer: {lr: 3}\n"
+    )  # train's word: not the experiment's
     assert split_overrides(words, [str(tmp_path)]) == (words[:2], words[2:3], words[3:])
