@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.commands import eval as eval_command
-from satdifuser.commands import extract, train
-from satdifuser.config import compose
-from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.pooling import NAMES, Pooling, pooling_for
 from satdifuser.store import Form
 
 Spec, Bank = Callable[..., BankSpec], Callable[..., FeatureBank]
-DATA = ["data.size=16", "data.splits.train.length=8", "data.splits.val.length=5", "data.splits.test.length=7"]
-ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
-HEAD = ["task=classification", "fusion.projection_dim=16", "trainer=quick", "trainer.eval_every=2"]
-SHORT = ["trainer.max_steps=4", "trainer.batch_size=4"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "grid3"])
@@ -65,40 +56,3 @@ def test_what_is_pooled_already_stays_and_cannot_be_pooled_to_something_else(toy
 def test_an_unknown_name_is_one_line_with_those_that_there_are(toy_spec: Spec, name: Any, near: str) -> None:
     with pytest.raises(UserError, match=f"pool is '{name}': it can be mean, max, moments, grid2, grid4.*{near}"):
         pooling_for(toy_spec(), name)
-
-
-def run(folder: Path, *words: str) -> dict[str, Any]:
-    return train.run(compose("train", [*DATA, *HEAD, *SHORT, f"run={folder}", *words]), quiet=True)
-
-
-@pytest.mark.parametrize("name", ["moments", "grid2"])
-def test_a_head_learns_the_same_from_live_pooled_and_stored_features(tmp_path: Path, name: str) -> None:
-    path = str(tmp_path / "f.zarr")
-    extract.run(
-        compose("extract", [*DATA, *ENCODER, f"store.path={path}", "store.dtype=float32", f"store.keep={name}"])
-    )
-    live = run(tmp_path / "live", *ENCODER, f"pool={name}")
-    stored = run(tmp_path / "stored", *ENCODER, f"features={path}")
-    both = run(tmp_path / "both", *ENCODER, f"features={path}", f"pool={name}")
-    assert both["test"] == stored["test"]
-    assert live["test"] == pytest.approx(stored["test"], rel=1e-4, abs=1e-6)
-    for a, b in zip(RunFolder(tmp_path / "live").rows(), RunFolder(tmp_path / "stored").rows(), strict=True):
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
-    again = eval_command.run(compose("eval", [f"run={tmp_path / 'live'}"]))
-    assert again["test"] == pytest.approx(live["test"], rel=1e-6)
-
-
-def test_stored_maps_are_pooled_too(tmp_path: Path) -> None:
-    path = str(tmp_path / "f.zarr")
-    extract.run(compose("extract", [*DATA, *ENCODER, f"store.path={path}", "store.dtype=float32"]))
-    stored = run(tmp_path / "stored", *ENCODER, f"features={path}", "pool=moments")
-    live = run(tmp_path / "live", *ENCODER, "pool=moments")
-    assert stored["test"] == pytest.approx(live["test"], rel=1e-4, abs=1e-6)
-
-
-def test_an_adapted_encoder_trains_through_it(tmp_path: Path) -> None:
-    vit = ["encoder=small_vit", "encoder.backbone.image_size=16", "encoder.blocks=last", "adapter=lora"]
-    result = run(tmp_path / "run", *vit, "pool=moments")
-    assert result["encoder_parameters"]["trainable"] > 0
-    assert RunFolder(tmp_path / "run").spec() is not None
-    assert {tap.channels for tap in RunFolder(tmp_path / "run").spec().taps} == {2 * 256}  # type: ignore[union-attr]

@@ -65,7 +65,7 @@ def run(config: Any) -> dict[str, Any]:
     """Rebuild the model of `run` from its own configuration and score `split`."""
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.progress import say
-    from satdifuser.engine.run import RunFolder
+    from satdifuser.engine.run import RunFolder, same_features
     from satdifuser.engine.trainer import make_accelerator
 
     folder = RunFolder(config.run)
@@ -73,7 +73,7 @@ def run(config: Any) -> dict[str, Any]:
     if config.features is not None:
         trained.features = config.features
     model = build_model(trained, open_split(trained, config.split))
-    _same_features(folder, model)
+    same_features(str(folder.path), folder.spec(), model.fusion.spec)
     accelerator = make_accelerator(trained.trainer.mixed_precision)
     try:
         model.load_trained_state(load_checkpoint(folder.best)[1])
@@ -89,12 +89,3 @@ def run(config: Any) -> dict[str, Any]:
         say(f"{config.split} ({found.evaluation.samples} samples)  {scores}")
         say(f"wrote {path}")
     return result
-
-
-def _same_features(folder: RunFolder, model: FeatureModel) -> None:
-    """A head reads features by their meaning: those of another encoder would pass through it and mean nothing."""
-    different = folder.spec().differences(model.fusion.spec)
-    if different:
-        raise UserError(
-            f"{folder.path} was trained on other features than these (trained on and given): {'; '.join(different[:4])}"
-        )

@@ -77,7 +77,7 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     }
     if accelerator.is_main_process:
         found.save(run_folder)
-        run_folder.write_json("result.json", result)  # last: a run is done when it has one
+        run_folder.write_json(run_folder.result.name, result)  # last: a run is done when it has one
         if draw:
             draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
         if not quiet:

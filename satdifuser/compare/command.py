@@ -68,7 +68,7 @@ def _check(config: Any) -> None:
     for name, least in (("resamples", 1), ("shown", 0)):
         if not isinstance(config[name], int) or config[name] < least:
             raise UserError(f"{name} is {config[name]!r}: give a whole number, {least} or more")
-    Form(config.store.dtype, config.store.keep)
+    Form(config.store.dtype, config.store.keep)  # refuses what cannot be kept
     try:
         Path(config.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,8 +83,7 @@ def split_overrides(
     What the experiment calls by a name of its own, such as `steps: 120`, is a setting of compare.
     """
     experiment = [override for override in overrides if _top(override) == "experiment"]
-    named = {str(name) for name in compose("compare", experiment, config_dirs)} - {*compose("train", [])}
-    own = {*named, *compose("compare", []), "experiment"}
+    own = {*compose("compare", experiment, config_dirs), "experiment"} - {*compose("train", [])}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for override in overrides:
         top = _top(override)

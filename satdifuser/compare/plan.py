@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +53,6 @@ class _Names:
     def __init__(self, cells: Sequence[Cell], shared: Shared) -> None:
         self.cells = {(cell.model, cell.task, cell.budget, cell.seed): cell for cell in cells}
         self.shared = shared
-        self._open: list[Cell] = []
 
     def folder(self, cell: Cell) -> Path:
         return self.shared.output / "runs" / self._key(cell)
@@ -71,23 +71,20 @@ class _Names:
         init, rest = cell.config.init, (cell.task, cell.budget, cell.seed)
         if init is None or (init, *rest) in self.cells:
             return self.cells.get((init, *rest))
-        for model in dict.fromkeys(model for model, *others in self.cells if tuple(others) == rest):
+        for model in (model for model, *others in self.cells if tuple(others) == rest):
             choice = model.removeprefix(init)
             if model.startswith(init) and choice.startswith(" ") and cell.model.endswith(choice):
                 return self.cells[(model, *rest)]
         return None
 
-    def _key(self, cell: Cell) -> str:
-        if cell in self._open:
-            raise UserError(f"init={cell.config.init} of {cell.model}: a model cannot begin with itself")
-        self._open.append(cell)
-        try:
-            first, init = self._first(cell), cell.config.init
-            if first is not None:
-                return self.shared.key(cell, self._key(first))
-            return self.shared.key(cell, None if init is None else self._trained(init))
-        finally:
-            self._open.pop()
+    def _key(self, cell: Cell, behind: tuple[Cell, ...] = ()) -> str:
+        """`behind` are the runs that begin with this one."""
+        first, init = self._first(cell), cell.config.init
+        if any(cell is other for other in behind):
+            raise UserError(f"init={init} of {cell.model}: a model cannot begin with itself")
+        if first is not None:
+            return self.shared.key(cell, self._key(first, (*behind, cell)))
+        return self.shared.key(cell, None if init is None else self._trained(init))
 
     def _trained(self, init: str) -> str:
         """What another run has trained, wherever it lies."""
@@ -126,9 +123,8 @@ def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
         except Exception as error:
             failed[str(path)] = one_line(error)
             say(f"FAILED: {failed[str(path)]}")
-    for run in planned:
-        if run.missing and run.cell.config.features in failed:
-            failed[str(run.folder)] = failed[run.cell.config.features]
-    while late := [r for r in planned if r.cell.config.init in failed and str(r.folder) not in failed and r.missing]:
-        failed |= {str(run.folder): failed[run.cell.config.init] for run in late}
+    for run in itertools.chain.from_iterable(in_turn(planned)):
+        cause = failed.get(run.cell.config.features) or failed.get(run.cell.config.init)
+        if cause is not None:
+            failed[str(run.folder)] = cause
     return [replace(r, folder=None, error=failed[str(r.folder)]) if str(r.folder) in failed else r for r in planned]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.compare.grid import SPLITS
+from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, one_line
 
 FAILED = "failed.json"
@@ -124,9 +125,8 @@ def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
 
 def result(folder: Path) -> dict[str, Any] | None:
     """What a finished run has found; None where it is not finished."""
-    file = folder / "result.json"
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        found: dict[str, Any] = json.loads(RunFolder(folder).result.read_text())
     except (OSError, ValueError):
         return None
     return found

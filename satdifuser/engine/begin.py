@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from satdifuser.bank import BankSpec
 from satdifuser.engine.checkpoint import load_checkpoint
-from satdifuser.engine.run import RunFolder
+from satdifuser.engine.run import RunFolder, same_features
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
 
@@ -19,7 +19,7 @@ def begin_with(model: FeatureModel, init: str, kept_from: Iterable[str]) -> list
     run. Gives those that it has seen.
     """
     folder = RunFolder(init)
-    folder.load_config()
+    folder.load_config()  # says it where there is no run at all
     if not folder.result.is_file():
         raise UserError(f"init={folder.path} is not finished: it has no {folder.result.name}")
     if not folder.best.is_file():
@@ -32,12 +32,7 @@ def begin_with(model: FeatureModel, init: str, kept_from: Iterable[str]) -> list
             " begin with a run of the same samples or of fewer"
         )
     passing = ("adapter_seed",) if any(name.startswith("encoder.") for name in state) else ("adapter", "adapter_seed")
-    different = _without(folder.spec(), passing).differences(_without(model.fusion.spec, passing))
-    if different:
-        raise UserError(
-            f"init={folder.path} was trained on other features than these (its own and these):"
-            f" {'; '.join(different[:4])}"
-        )
+    same_features(f"init={folder.path}", _without(folder.spec(), passing), _without(model.fusion.spec, passing))
     own = model.trained_state()
     wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
     wrong += [name for name in own if not name.startswith("encoder.") and name not in state]

@@ -174,6 +174,15 @@ class RunFolder:
         return write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
 
+def same_features(run: str, trained: BankSpec, given: BankSpec) -> None:
+    """A head reads features by their meaning: those of another encoder would pass through it and mean nothing."""
+    different = trained.differences(given)
+    if different:
+        raise UserError(
+            f"{run} was trained on other features than these (trained on and given): {'; '.join(different[:4])}"
+        )
+
+
 def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted keys."""
     if not isinstance(values, dict) or not values:

@@ -149,6 +149,12 @@ def test_a_run_without_its_checkpoint_says_what_to_do(tmp_path: Path, trained: R
         trained("then", f"init={tmp_path / 'first'}")
 
 
+def test_an_adapted_encoder_trains_through_pooled_features(tmp_path: Path, trained: Run) -> None:
+    result = trained("run", "adapter=lora", "pool=moments")
+    assert result["encoder_parameters"]["trainable"] > 0
+    assert {tap.channels for tap in RunFolder(tmp_path / "run").spec().taps} == {2 * 256}
+
+
 def test_a_smaller_budget_may_begin_a_larger_one(tmp_path: Path, trained: Run) -> None:
     trained("first", "budget=50", "data.splits.train.length=16")
     result = trained("then", f"init={tmp_path / 'first'}", "budget=100", "data.splits.train.length=16")

@@ -174,6 +174,28 @@ def test_means_of_maps_train_what_needs_no_map(
     assert found["test"] == pytest.approx(result["test"], rel=1e-5, abs=1e-7)
 
 
+@pytest.mark.parametrize("name", ["moments", "grid2"])
+def test_a_head_learns_the_same_from_live_pooled_and_stored_features(
+    tmp_path: Path, stored: Callable[..., str], trained: Run, name: str
+) -> None:
+    path, words = stored(f"store.keep={name}"), ["task=classification", "trainer.max_steps=4"]
+    live = trained("live", *words, f"pool={name}")
+    late = trained("late", *words, f"features={path}")
+    both = trained("both", *words, f"features={path}", f"pool={name}")
+    assert both["test"] == late["test"]
+    assert live["test"] == pytest.approx(late["test"], rel=1e-4, abs=1e-6)
+    same(tmp_path, "live", "late")
+    assert main(["eval", f"run={tmp_path / 'live'}"]) == 0
+    again = json.loads((tmp_path / "live" / "eval-test.json").read_text())
+    assert again["test"] == pytest.approx(live["test"], rel=1e-6)
+
+
+def test_stored_maps_are_pooled_too(stored: Callable[..., str], trained: Run) -> None:
+    words = ["task=classification", "pool=moments"]
+    late, live = trained("late", *words, f"features={stored()}"), trained("live", *words)
+    assert late["test"] == pytest.approx(live["test"], rel=1e-4, abs=1e-6)
+
+
 def test_a_store_afar_trains_and_scores_as_one_on_disk(
     tmp_path: Path, stored: Callable[..., str], trained: Run, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,9 +253,7 @@ def test_a_run_elsewhere_can_be_begun_with_and_is_told_by_what_it_trained(
 def test_what_an_experiment_calls_by_a_name_of_its_own_is_set_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nsteps: 3\nmodels: {m: ['trainer.max_steps=${steps}']}\n"
-    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    more = "trainer: {lr: 3}\n"  # train's word: not the experiment's
+    (tmp_path / "experiment" / "mine.yaml").write_text(text + more)
     words = ["experiment=mine", "steps=7", "trainer.lr=0.1", "hydra/launcher=joblib"]
-    (tmp_path / "experiment" / "mine.yaml").write_text(
-        text + "trainer: {lr: 3}\n"
-    )  # train's word: not the experiment's
     assert split_overrides(words, [str(tmp_path)]) == (words[:2], words[2:3], words[3:])
