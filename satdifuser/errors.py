@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from satdifuser.optional import missing
+
 
 class UserError(Exception):
     """Bad input or configuration. The command line prints the message alone, without a traceback."""
@@ -12,7 +14,7 @@ class UserError(Exception):
 
 def expected(error: BaseException) -> bool:
     """Whether it is one that a user can mend (`bank.py` stands alone, and has an error of its own)."""
-    return isinstance(error, UserError) or type(error).__name__ == "BankError"
+    return isinstance(error, UserError) or type(error).__name__ == "BankError" or missing(error) is not None
 
 
 def one_line(error: BaseException) -> str:
@@ -22,7 +24,7 @@ def one_line(error: BaseException) -> str:
     ('no data: give a folder', "KeyError: 'a'")
     """
     if expected(error):
-        return " ".join(str(error).split())
+        return " ".join((missing(error) or str(error)).split())
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from satdifuser.optional import OPTIONAL
+
 NEEDED = (
     "torch",
-    "torchvision",
     "diffusers",
     "accelerate",
     "einops",
@@ -21,15 +22,6 @@ NEEDED = (
     "safetensors",
     "torchmetrics",
 )
-OPTIONAL = {
-    "torchgeo": "geospatial ViTs and data sets",
-    "timm": "ViT encoders (deflect)",
-    "peft": "LoRA and its kin",
-    "spyndex": "spectral indices",
-    "rasterio": "GeoTIFF",
-    "xformers": "its attention kernels",
-    "tensorboard": "training curves",
-}
 MIN_TORCH = (2, 10)
 
 

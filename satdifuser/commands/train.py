@@ -34,6 +34,7 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     from satdifuser.engine.progress import say
     from satdifuser.engine.run import SEEN
     from satdifuser.engine.trainer import Trainer, make_accelerator
+    from satdifuser.optional import without
     from satdifuser.report.figures import draw_weights
 
     settings = TrainerConfig(**config.trainer)
@@ -78,15 +79,14 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     if accelerator.is_main_process:
         found.save(run_folder)
         run_folder.write_json(run_folder.result.name, result)  # last: a run is done when it has one
-        if draw:
+        drawn = draw and not without("matplotlib", "the learned weights are not drawn")
+        if drawn:
             draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
         if not quiet:
             scores = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
             say(f"test ({found.evaluation.samples} samples)  {scores}")
-            say(
-                f"wrote {run_folder.path}: result.json, metrics.jsonl, figures/weights.png, checkpoints/,"
-                " predictions-test.zarr"
-            )
+            figure = "figures/weights.png, " if drawn else ""
+            say(f"wrote {run_folder.path}: result.json, metrics.jsonl, {figure}checkpoints/, predictions-test.zarr")
     return result
 
 

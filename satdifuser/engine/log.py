@@ -9,6 +9,7 @@ from typing import Any
 
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
+from satdifuser.optional import without
 
 Row = Mapping[str, Any]
 
@@ -20,7 +21,7 @@ def logged(run: RunFolder, step: int, *, main: bool, tensorboard: bool) -> Itera
         yield lambda row: None
         return
     run.forget_after(step)
-    if not tensorboard:
+    if not tensorboard or without("tensorboard", "the log is metrics.jsonl alone, without its curves"):
         yield run.log
         return
     from torch.utils.tensorboard import SummaryWriter

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from satdifuser.optional import without
 from satdifuser.pretrain.export import loaded_by
 from satdifuser.report.figures import save_figure, subplots
 from satdifuser.report.tables import markdown
@@ -40,9 +41,7 @@ Input: bands {bands}; {scaling}; {pixels} px.
 Mean squared error of the prediction on held-out images, by timestep (0 is clean, the last is noise):
 
 {table}
-
-![losses](losses.png)
-{samples}
+{losses}{samples}
 ## What it is not good for
 {limits}
 """
@@ -56,8 +55,10 @@ LIMITS = (
 
 def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid: Path | None) -> Path:
     """README.md, losses.png and samples.png in an exported model's folder; `rows` are the run's log."""
-    draw_losses(rows, folder / "losses.png")
-    samples = ""
+    losses = samples = ""
+    if not without("matplotlib", "the model card has no figure of its losses"):
+        draw_losses(rows, folder / "losses.png")
+        losses = "\n![losses](losses.png)\n"
     if grid is not None:
         shutil.copyfile(grid, folder / "samples.png")
         samples = "\n![samples](samples.png)\n\nPainted from noise in 50 DDIM steps, none of them chosen.\n"
@@ -74,6 +75,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
         pixels=about["data"][0].get("size", "any"),
         recipe=_recipe(about),
         table=_table(about["loss_on_held_out_images"]),
+        losses=losses,
         samples=samples,
         limits=_list([*card["limits"], *LIMITS]),
     )
