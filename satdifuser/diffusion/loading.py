@@ -98,7 +98,7 @@ def stable_diffusion(
 ) -> Backbone:
     """Any text-to-image latent diffusion in the layout of Stable Diffusion 1.5 and 2.1.
 
-    `weights` is a folder or a hub name, or `random` for an `architecture` (sd15, sd21, diffusionsat) with fresh weights
+    `weights` is a folder or a hub name, or `random` for an `architecture` (sd15, sd21, diffusionsat, tiny) with fresh weights
     and a fresh embedding in the prompt's place.
     """
     from diffusers import UNet2DConditionModel
@@ -130,7 +130,7 @@ def _latent(
     here = random or Path(weights).expanduser().is_dir()
     if random or (blueprint and not here):
         folder = Path(weights)
-        config, vae_config = architectures.unet_config(architecture), architectures.VAE
+        config, vae_config = architectures.unet_config(architecture), architectures.vae_config(architecture)
         scheduler = DDPMScheduler.from_config(architectures.SCHEDULE)
     else:
         folder = find_folder(weights, f"a {kind} checkpoint", SOURCES[kind])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from satdifuser.bank import Tap
 from satdifuser.diffusion.memory import MemoryBound
-from satdifuser.diffusion.taps import as_map, recording
+from satdifuser.diffusion.taps import as_map, keep_reading, recording
 
 Maps = dict[str, Tensor]
+Evaluate = Callable[[Tensor, Tensor, Tensor | None, bool, bool], tuple[Maps, Tensor | None]]
 
 
 class TappedUNet(nn.Module):
@@ -42,9 +43,7 @@ class TappedUNet(nn.Module):
         self.dtype: torch.dtype = next(unet.parameters()).dtype
         self.memory = MemoryBound("encoder.batch", batch)
         self.register_buffer("prompt", None if prompt is None else prompt.to(self.dtype), persistent=False)
-        self._run = torch.compile(self._evaluate) if compiled else self._evaluate
-        if compiled:  # else what was compiled for a pass without taps would be used for one with them
-            torch._dynamo.config.skip_nnmodule_hook_guards = False
+        self._run = self._compiled() if compiled else self._evaluate
 
     def read(self, noisy: Tensor, timesteps: Tensor, metadata: Tensor | None = None) -> Maps:
         """The maps at each tap; the network stops after the last one."""
@@ -76,16 +75,40 @@ class TappedUNet(nn.Module):
     def _evaluate(
         self, noisy: Tensor, timesteps: Tensor, metadata: Tensor | None, tapped: bool, finish: bool
     ) -> tuple[Maps, Tensor | None]:
+        output = None
+        with recording(self.unet, self.names if tapped else [], last=None if finish else self.names[-1]) as read:
+            output = self._forward(noisy, timesteps, metadata)
+        return self._maps(read), output
+
+    def _compiled(self) -> Evaluate:
+        """The whole pass as one graph, of which the compiler itself leaves out what comes after the last tap.
+
+        The taps are set once, for good: setting them would cut the graph at each.
+        """
+        read: Maps = {}
+        keep_reading(self.unet, self.names, read)
+
+        def evaluate(
+            noisy: Tensor, timesteps: Tensor, metadata: Tensor | None, tapped: bool, finish: bool
+        ) -> tuple[Maps, Tensor | None]:
+            output = self._forward(noisy, timesteps, metadata)
+            maps = self._maps(read) if tapped else {}
+            read.clear()
+            return maps, output if finish else None
+
+        return torch.compile(evaluate)
+
+    def _forward(self, noisy: Tensor, timesteps: Tensor, metadata: Tensor | None) -> Tensor:
         options: dict[str, Any] = {}
         if self.prompt is not None:
             options["encoder_hidden_states"] = self.prompt.expand(len(noisy), -1, -1)
         if metadata is not None:
             options["added_cond_kwargs"] = {"metadata": metadata}
-        output = None
-        with recording(self.unet, self.names if tapped else [], last=None if finish else self.names[-1]) as read:
-            output = self.unet(noisy.to(self.dtype), timesteps, return_dict=False, **options)[0].float()
-        maps = {name: as_map(value, self.sizes[name]).to(self.output_dtype) for name, value in read.items()}
-        return maps, output
+        output: Tensor = self.unet(noisy.to(self.dtype), timesteps, return_dict=False, **options)[0].float()
+        return output
+
+    def _maps(self, read: Maps) -> Maps:
+        return {name: as_map(value, self.sizes[name]).to(self.output_dtype) for name, value in read.items()}
 
 
 def _join(parts: list[Tensor]) -> Tensor:

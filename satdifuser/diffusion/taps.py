@@ -43,6 +43,19 @@ def recording(network: nn.Module, names: Sequence[str], last: str | None = None)
             hook.remove()
 
 
+def keep_reading(network: nn.Module, names: Sequence[str], read: dict[str, Tensor]) -> None:
+    """Put the named modules' outputs into `read` in every pass from now on, in the order in which they are computed."""
+
+    def reader(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            read[name] = _value(output)
+
+        return hook
+
+    for name in names:
+        network.get_submodule(name).register_forward_hook(reader(name))
+
+
 def as_map(value: Tensor, side: int) -> Tensor:
     """A map as it is; the tokens `[batch, side * side, channels]` of an attention as the map they were made from."""
     return value if value.ndim == 4 else value.transpose(1, 2).unflatten(2, (side, side))

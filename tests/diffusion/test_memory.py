@@ -311,6 +311,36 @@ def test_compilation_changes_nothing_in_any_mode_and_batch(
         close(compiled(images, sample_ids=ids), plain(images, sample_ids=ids), atol=1e-4)
 
 
+def test_a_compiled_pass_is_one_graph_without_what_comes_after_the_last_tap(
+    latent_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    counts: dict[str, list[int]] = {"early": [], "late": []}
+    found: dict[str, Any] = {}
+    for word, taps in (("early", ["conv_in"]), ("late", ["up_blocks.1"])):
+
+        def count(graph: Any, inputs: Any, word: str = word) -> Any:
+            counts[word].append(sum("convolution" in str(node.target) for node in graph.graph.nodes))
+            return make_boxed_func(graph.forward)
+
+        torch._dynamo.reset()
+        backend = aot_autograd(fw_compiler=count)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+            encoder = build(latent_folder, compile=True, taps=taps)
+        images, ids = some(2)
+        with torch.inference_mode():
+            found[word] = encoder(images, sample_ids=ids), build(latent_folder, taps=taps)(images, sample_ids=ids)
+            encoder(images, sample_ids=ids)
+    assert counts["early"] == [1]
+    assert len(counts["late"]) == 1
+    assert counts["late"][0] > 10
+    for compiled, plain in found.values():
+        close(compiled, plain, atol=1e-4)
+
+
 def test_xformers_attention_where_it_is_missing_is_pytorchs_and_one_warning(
     latent_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
