@@ -17,10 +17,11 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import Results, clock, device_here, machine
 
 from deflect.adapters import BitFit, Deflect, Frozen, Full, Lora, NormTuning, ScaledLowRank, parameter_counts
 from deflect.backbones import timm_vit
@@ -38,6 +39,11 @@ METHODS: dict[str, Any] = {
     "deflect+mlp": Deflect(mlp_on_auxiliary=True),
     "full": Full(),
 }
+COLUMNS = {
+    **{"method": "", "trainable": ",d", "of the ViT": ".3%", "step (ms)": ".1f", "step": ".2f", "peak (MB)": ".0f"},
+    **{"peak": ".2f", "saved (MB)": ".0f"},
+}
+TO_LORA = {"step": ".2f", "peak": ".2f", "saved": ".2f", "times fewer parameters": ".1f"}
 
 
 class Run:
@@ -46,7 +52,7 @@ class Run:
     def __init__(self, model: str, method: str, size: int, batch: int, autocast: bool) -> None:
         keep_memory()
         torch.manual_seed(0)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_here()
         adapter = METHODS[method]
         prepare = ImageInput(RGB if adapter.spectra else None)  # the others take the 13 bands by repeated filters
         backbone = timm_vit(model, image_size=size)
@@ -65,16 +71,11 @@ class Run:
             return torch.nn.functional.cross_entropy(self.head(tokens.mean((2, 3))), self.labels)
 
     def step(self) -> float:
-        began = self.clock()
+        began = clock(self.device)
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return self.clock() - began
-
-    def clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        return clock(self.device) - began
 
     def saved(self) -> int:
         """Bytes that autograd keeps between forward and backward, each storage once, weights left out."""
@@ -128,7 +129,7 @@ def ask(process: subprocess.Popen[str], word: str) -> str:
     return process.stdout.readline()
 
 
-def measure(args: argparse.Namespace, model: str, batch: int) -> None:
+def measure(args: argparse.Namespace, results: Results, model: str, batch: int) -> None:
     processes = {method: start(args, model, batch, method) for method in args.methods}
     times: dict[str, list[float]] = {method: [] for method in args.methods}
     for _ in range(args.rounds):
@@ -136,24 +137,19 @@ def measure(args: argparse.Namespace, model: str, batch: int) -> None:
             times[method].append(float(ask(process, "step")))
     found = {method: json.loads(ask(process, "end")) for method, process in processes.items()}
     base = args.methods[0]
-    print(f"\n{model}, {args.size} px, batch {batch}: step and memory as ratios to {base}")
-    print("| method | trainable | of the ViT | step (ms) | step | peak (MB) | peak | saved (MB) |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    title = f"{model}, {args.size} px, batch {batch}: step and memory as ratios to {base}"
+    add = results.table(title, COLUMNS)
     for method, row in found.items():
-        step = min(times[method])
         ratio = statistics.median(a / b for a, b in zip(times[method], times[base], strict=True))
-        cells = [method, f"{row['trainable']:,}", f"{row['trainable'] / row['total']:.3%}", f"{step * 1e3:.0f}"]
-        cells += [f"{ratio:.2f}", f"{row['peak'] / 1e6:.0f}", f"{row['peak'] / found[base]['peak']:.2f}"]
-        print(f"| {' | '.join([*cells, format(row['saved'] / 1e6, '.0f')])} |")
+        peaks = row["peak"] / 1e6, row["peak"] / found[base]["peak"]
+        share = row["trainable"] / row["total"]
+        add(method, row["trainable"], share, min(times[method]) * 1e3, ratio, *peaks, row["saved"] / 1e6)
     if {"lora", "deflect"} <= found.keys():
         ratio = statistics.median(a / b for a, b in zip(times["deflect"], times["lora"], strict=True))
         memory = [found["deflect"][key] / found["lora"][key] for key in ("peak", "saved")]
         fewer = found["lora"]["trainable"] / found["deflect"]["trainable"]
-        print(
-            f"deflect to lora: step {ratio:.2f}, peak {memory[0]:.2f}, saved {memory[1]:.2f}, {fewer:.1f} times fewer"
-            " parameters",
-            flush=True,
-        )
+        add = results.table(f"{model}: deflect to lora", TO_LORA)
+        add(ratio, *memory, fewer)
 
 
 def main() -> None:
@@ -166,15 +162,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="of a turn; the fastest counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--autocast", action="store_true", help="bfloat16")
+    parser.add_argument("--json", type=Path, help="where the tables are kept")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(args)
         return
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {args.threads} threads"
-    print(f"{device}, torch {torch.__version__}, {'bfloat16 autocast' if args.autocast else 'float32'}")
+    precision = "bfloat16 autocast" if args.autocast else "float32"
+    results = Results(args.json, machine=machine(args.threads), precision=precision)
     for number, model in enumerate(args.models):
-        measure(args, model, args.batch[min(number, len(args.batch) - 1)])
+        measure(args, results, model, args.batch[min(number, len(args.batch) - 1)])
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
 """Speed of extraction: ours against the published protocol, on one randomly initialised UNet, in one run.
 
 The published protocol reaches its three timesteps by ten sequential DDIM-inversion calls of the whole UNet, and takes
-the latents to the CPU and back (emptying the CUDA cache) at every step. Ours is `DiffusionEncoder` in each mode and
-precision. Both encode the same images with the same VAE and read the same 21 taps. Figures are medians over the rounds,
-in which the variants take turns.
+the latents to the CPU and back (emptying the CUDA cache) at every step; it was released in float16 autocast, with the
+VAE in float32. Ours is `DiffusionEncoder` in each mode and precision. Both encode the same images with the same VAE and
+read the same 21 taps. Figures are medians over the rounds, in which the variants take turns; ratios are to the first
+published row of the same table. A batch that does not fit ends its row, and larger ones are not tried for it.
 
     python tools/bench_extract.py                     # SD-2.1-sized, 256 px
-    python tools/bench_extract.py --batch 16 --rounds 5
+    python tools/bench_extract.py --size 256 512 --batch 8 32 128 --precisions float32 float16 bfloat16 --compile
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import Results, clock, device_here, exact_float32, idle_share, matmul_rate, peak, reset_peak
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,6 +34,12 @@ from satdifuser.diffusion.selection import choose_taps, dry_call
 from satdifuser.diffusion.taps import recording
 
 TIMESTEPS = (21, 61, 161)
+WARM_UP = 2
+COLUMNS = {
+    **{"what": "", "precision": "", "batch": "d", "UNet GFLOP/image": ".0f", "UNet images/s": ".3f", "ratio": ".2f"},
+    **{"of matmul rate": ".0%", "between kernels": ".0%", "with VAE images/s": ".3f", "with VAE ratio": ".2f"},
+    "GiB above the weights": ".1f",
+}
 
 
 @dataclass
@@ -45,6 +53,8 @@ class Variant:
     to_features: Callable[[Tensor], Any]
     seconds: list[tuple[float, float]] = field(default_factory=list)
     peak: float = 0.0
+    idle: float | None = None
+    failed: str = ""
 
     def run(self, device: torch.device) -> None:
         before = reset_peak(device)
@@ -54,6 +64,26 @@ class Variant:
         self.to_features(latents)
         self.seconds.append((middle - start, clock(device) - middle))
         self.peak = max(self.peak, peak(device) - before)
+
+    def watch(self, device: torch.device) -> None:
+        """Where the time goes on a GPU, in a run of its own, which the profiler slows down."""
+        latents = self.to_latents()
+        self.idle = idle_share(device, lambda: self.to_features(latents))
+
+    def attempt(self, device: torch.device, work: Callable[[torch.device], None]) -> None:
+        """Do it unless it failed before; what fails is said in its row, and the others go on."""
+        if self.failed:
+            return
+        try:
+            work(device)
+        except torch.OutOfMemoryError:
+            self.failed = "out of memory"
+        except Exception as error:  # a compiler's, say: it is this row's result
+            self.failed = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        if self.failed:
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 def published(backbone: Backbone, names: list[str], latents: Tensor, autocast: torch.dtype | None) -> dict[str, Tensor]:
@@ -104,149 +134,126 @@ def vae_flops(backbone: Backbone, size: int) -> float:
         return float(counter.get_total_flops())
 
 
-def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of a square matrix product, large enough to take a quarter of a second or 8192."""
-    side, best = 512, 0.0
-    while True:
-        a = torch.randn(side, side, device=device).to(dtype)
-        a @ a
-        start = clock(device)
-        for _ in range(3):
-            a @ a
-        seconds = (clock(device) - start) / 3
-        best = max(best, 2 * side**3 / seconds)
-        if seconds > 0.25 or side >= 8192:
-            return best
-        side *= 2
+class Bench:
+    """The variants for one size of images, on one set of weights."""
+
+    def __init__(self, args: argparse.Namespace, backbone: Backbone, size: int, device: torch.device) -> None:
+        self.args, self.size, self.device = args, size, device
+        shapes = stable_diffusion("nowhere", architecture=args.architecture, blueprint=True)
+        self.names = [tap.name for tap in choose_taps(shapes, "satdifuser", size)]
+        self.call = flops(shapes, size, None)
+        share = flops(shapes, size, self.names[-1]) / self.call
+        self.calls = {"noise": 3 * share, "inversion": 9 + share, "generation": 7 + share}
+        self.prepare = ImageInput(["B04", "B03", "B02"], high=0.3)
+        self.plain = replace(backbone, unet=backbone.unet.to(device), vae=backbone.vae.to(device))
+
+    def variants(self, precision: str, batch: int) -> Iterator[Variant]:
+        """The published protocol and ours; the latter's weights are let go once all of them are done with."""
+        images = torch.rand(batch, 13, self.size, self.size).mul_(0.3).to(self.device)
+        ids = [f"image-{i}" for i in range(batch)]
+        autocast = None if precision == "float32" else PRECISIONS[precision]
+
+        def encode() -> Tensor:
+            return self.plain.vae.encode(self.prepare(images, ids)).latent_dist.mean.float() * 0.18215
+
+        word = "published" if autocast is None else "published, autocast"
+        yield Variant(
+            word, precision, 10.0, encode, lambda latents: published(self.plain, self.names, latents, autocast)
+        )
+        cast = replace(self.plain, unet=copy.deepcopy(self.plain.unet), vae=copy.deepcopy(self.plain.vae))
+        for mode in self.args.modes:
+            encoder = self.encoder(cast, mode, precision)
+            yield Variant(f"ours, {mode}", precision, self.calls[mode], *ours(encoder, images, ids, mode))
+        if self.args.compile:
+            mode, own = self.args.modes[0], replace(cast, unet=copy.deepcopy(self.plain.unet))  # its taps stay set
+            encoder = self.encoder(own, mode, precision, compile=True)
+            yield Variant(f"ours, {mode}, compiled", precision, self.calls[mode], *ours(encoder, images, ids, mode))
+
+    def encoder(self, backbone: Backbone, mode: str, precision: str, compile: bool = False) -> DiffusionEncoder:
+        return DiffusionEncoder(
+            backbone,
+            prepare=self.prepare,
+            taps="satdifuser",
+            timesteps=TIMESTEPS,
+            image_size=self.size,
+            mode=mode,
+            precision=precision,
+            channels_last=self.args.channels_last,
+            compile=compile,
+            attention=self.args.attention,
+        ).to(self.device)
 
 
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def reset_peak(device: torch.device) -> float:
-    """Begin to watch memory; what is taken now, in GiB."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**30
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak(device)
-
-
-def peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+def measure(bench: Bench, precision: str, batch: int, skipped: set[str]) -> list[Variant]:
+    """Rounds in which the variants take turns; two before them warm up, compile, and find what fits."""
+    torch._dynamo.reset()  # else graphs of other batches and precisions count against its limit
+    group = [variant for variant in bench.variants(precision, batch) if variant.name not in skipped]
+    for number in range(WARM_UP + bench.args.rounds):
+        for variant in group:
+            variant.attempt(bench.device, variant.run)
+            if number < WARM_UP:
+                variant.seconds.clear()
+    for variant in group:
+        variant.attempt(bench.device, variant.watch)
+    return group
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="sd21", help="sd21, sd15 (random weights)")
-    parser.add_argument("--size", type=int, default=256, help="of the images, in pixels")
-    parser.add_argument("--batch", type=int, help="images at once (2 on a CPU, 32 on a GPU)")
+    parser.add_argument("--architecture", default="sd21", help="sd21, sd15, tiny (random weights)")
+    parser.add_argument("--size", type=int, nargs="+", default=[256], help="of the images, in pixels")
+    parser.add_argument("--batch", type=int, nargs="+", help="images at once, rising (2 on a CPU, 32 on a GPU)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=list(PRECISIONS))
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="the first of the modes compiled, too")
     parser.add_argument("--attention", default="sdpa")
+    parser.add_argument("--json", type=Path, help="where the tables are kept")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch = args.batch or (32 if device.type == "cuda" else 2)
-    torch.set_float32_matmul_precision("highest")  # float32 means float32
-    torch.backends.cudnn.allow_tf32 = False
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(
-        f"{args.architecture} with random weights, {args.size} px, batch {batch}, {hardware}, torch {torch.__version__}"
-    )
+    device = device_here()
+    batches = args.batch or [32 if device.type == "cuda" else 2]
+    exact_float32()
+    results = Results(args.json, what=f"{args.architecture} with random weights")
     rates = {word: matmul_rate(PRECISIONS[word], device) for word in args.precisions}
     for word, rate in rates.items():
         print(f"matmul rate in {word}: {rate / 1e12:.3f} TFLOP/s")
+    results.about["matmul TFLOP/s"] = {word: round(rate / 1e12, 3) for word, rate in rates.items()}
     slow = [word for word in rates if word != "float32" and rates[word] < 0.5 * rates.get("float32", 0.0)]
     for word in slow:
         print(f"{word} is left out: this processor has no fast kernels for it")
-    with torch.inference_mode():
-        variants = measure(args, device, batch, [word for word in args.precisions if word not in slow])
-    report(args, variants, rates, batch)
-
-
-def measure(args: argparse.Namespace, device: torch.device, batch: int, precisions: list[str]) -> list[Variant]:
-    shapes = stable_diffusion("nowhere", architecture=args.architecture, blueprint=True)
-    names = [tap.name for tap in choose_taps(shapes, "satdifuser", args.size)]
-    share = flops(shapes, args.size, names[-1]) / flops(shapes, args.size, None)
-    calls = {"noise": 3 * share, "inversion": 9 + share, "generation": 7 + share}
-    prepare = ImageInput(["B04", "B03", "B02"], high=0.3)
-    images = torch.rand(batch, 13, args.size, args.size).mul_(0.3).to(device)
-    ids = [f"image-{i}" for i in range(batch)]
     backbone = stable_diffusion("random", architecture=args.architecture)
-    assert backbone.prompt is not None
-    plain = replace(backbone, unet=backbone.unet.to(device), vae=backbone.vae.to(device))
-    variants: list[Variant] = []
-    for precision in precisions:
-        autocast = None if precision == "float32" else PRECISIONS[precision]
-        cast = replace(backbone, unet=copy.deepcopy(plain.unet), vae=copy.deepcopy(plain.vae))  # encoders cast in place
-
-        def encode(autocast: torch.dtype | None = autocast) -> Tensor:
-            pixels = prepare(images, ids)
-            with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-                return plain.vae.encode(pixels).latent_dist.mean.float() * 0.18215
-
-        def read(latents: Tensor, autocast: torch.dtype | None = autocast) -> Any:
-            return published(plain, names, latents, autocast)
-
-        word = "published" if autocast is None else "published, autocast"
-        group = [Variant(word, precision, 10.0, encode, read)]
-        for mode in args.modes:
-            encoder = DiffusionEncoder(
-                cast,
-                prepare=prepare,
-                taps="satdifuser",
-                timesteps=TIMESTEPS,
-                image_size=args.size,
-                mode=mode,
-                precision=precision,
-                channels_last=args.channels_last,
-                compile=args.compile,
-                attention=args.attention,
-            ).to(device)
-            group.append(Variant(f"ours, {mode}", precision, calls[mode], *ours(encoder, images, ids, mode)))
-        for number in range(args.rounds + 1):
-            for variant in group:
-                variant.run(device)
-                if number == 0:  # the first round warms up, and finds what fits
-                    variant.seconds.clear()
-                print(".", end="", flush=True)
-        print()
-        variants += group
-        del cast, group
-    return variants
+    with torch.inference_mode():
+        for size in args.size:
+            bench = Bench(args, backbone, size, device)
+            report(bench, results, {word: rate for word, rate in rates.items() if word not in slow}, batches)
 
 
-def report(args: argparse.Namespace, variants: list[Variant], rates: dict[str, float], batch: int) -> None:
-    shapes = stable_diffusion("nowhere", architecture=args.architecture, blueprint=True)
-    call, vae = flops(shapes, args.size, None), vae_flops(shapes, args.size)
-    print(f"one UNet call: {call / 1e9:.0f} GFLOP an image; the VAE: {vae / 1e9:.0f} GFLOP an image\n")
-    print("| what | precision | UNet GFLOP/image | UNet images/s | ratio | of matmul rate |", end=" ")
-    print("with VAE images/s | ratio | GiB above the weights |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    base: dict[str, tuple[float, float]] = {}
-    for variant in variants:
-        unet = statistics.median(seconds for _, seconds in variant.seconds) / batch
-        whole = statistics.median(sum(pair) for pair in variant.seconds) / batch
-        first = base.setdefault(variant.precision, (unet, whole))
-        reached = variant.calls * call / unet / rates[variant.precision]
-        print(
-            f"| {variant.name} | {variant.precision} | {variant.calls * call / 1e9:.0f} | {1 / unet:.3f} |"
-            f" {first[0] / unet:.2f} | {reached:.0%} | {1 / whole:.3f} | {first[1] / whole:.2f} | {variant.peak:.1f} |"
-        )
-    single = base.get("float32")
-    for variant in variants:
-        if single and variant.precision != "float32" and variant.name.startswith("ours"):
-            unet = statistics.median(seconds for _, seconds in variant.seconds) / batch
-            print(f"\n{variant.name} in {variant.precision}: {single[0] / unet:.2f} times the published in float32")
+def report(bench: Bench, results: Results, rates: dict[str, float], batches: list[int]) -> None:
+    work = (
+        f"one UNet call {bench.call / 1e9:.0f} GFLOP an image, the VAE {vae_flops(bench.plain, bench.size) / 1e9:.0f}"
+    )
+    add = results.table(f"{bench.args.architecture}, {bench.size} px: {work}", COLUMNS)
+    base: tuple[float, float] | None = None
+    skipped: dict[str, set[str]] = {word: set() for word in rates}
+    for batch in batches:
+        for precision in rates:
+            for variant in measure(bench, precision, batch, skipped[precision]):
+                work_each = variant.calls * bench.call
+                if variant.failed:
+                    skipped[precision].add(variant.name)
+                    words = f"{variant.name}: {variant.failed}"
+                    add(words, precision, batch, work_each / 1e9, *[None] * (len(COLUMNS) - 4))
+                    continue
+                unet = statistics.median(seconds for _, seconds in variant.seconds) / batch
+                whole = statistics.median(sum(pair) for pair in variant.seconds) / batch
+                if base is None and variant.name.startswith("published"):
+                    base = (unet, whole)
+                ratios = (None, None) if base is None else (base[0] / unet, base[1] / whole)
+                reached = work_each / unet / rates[precision]
+                speeds = (1 / unet, ratios[0], reached, variant.idle, 1 / whole, ratios[1], variant.peak)
+                add(variant.name, precision, batch, work_each / 1e9, *speeds)
+            gc.collect()
 
 
 if __name__ == "__main__":

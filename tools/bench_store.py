@@ -2,8 +2,9 @@
 
 Writes a store of SD-2.1-sized features (21 taps, 10.5 million numbers a sample at 256 px), and reads it in order and
 at random, with the system's cache emptied before every round; the disk's own rate is that of a plain file of the same
-size, written and read in turn with the store. `--layouts` compares chunk and shard sizes, as Zarr itself reads them and
-as we do.
+size, written and read in turn with the store. The rows "to the cpu" or "to the cuda" are what a training run reads:
+there the banks are unpacked on the device. `--layouts` compares chunk and shard sizes, as Zarr itself reads them and as
+we do.
 
     python tools/bench_store.py --folder /where/the/store/would/be
     python tools/bench_store.py --layouts
@@ -22,9 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import Results, clock, device_here
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.base import Labels
+from satdifuser.data.batches import OrderedBatches, loader, to_device
 from satdifuser.data.prefetch import prefetched
 from satdifuser.diffusion.loading import stable_diffusion
 from satdifuser.diffusion.selection import choose_taps
@@ -99,11 +102,19 @@ def read_batches(data: StoredFeatures, batches: Iterable[list[int]], threads: in
     return time.perf_counter() - began
 
 
+def read_to_device(data: StoredFeatures, batch: int, threads: int, device: torch.device) -> float:
+    """Seconds until every bank was unpacked on the device, as a training run takes them."""
+    began = clock(device)
+    for found in loader(data, OrderedBatches(len(data), batch), threads):
+        to_device(found, device)
+    return clock(device) - began
+
+
 def cut(order: np.ndarray, batch: int) -> list[list[int]]:
     return [order[first : first + batch].tolist() for first in range(0, len(order), batch)]
 
 
-def disk(args: argparse.Namespace, spec: BankSpec, folder: Path) -> None:
+def disk(args: argparse.Namespace, results: Results, spec: BankSpec, folder: Path) -> None:
     """Write and read rates, each beside the disk's own in the same round."""
     store_layout.LEAST_UNITS = 1  # as in a store of many samples
     form = Form(args.dtype)
@@ -116,7 +127,7 @@ def disk(args: argparse.Namespace, spec: BankSpec, folder: Path) -> None:
         rates.setdefault(name, []).append(size / 1e6 / seconds)
 
     write_store(path, plan_of(spec, form, 1, args.shard_mb), bank)  # imports what it needs
-    random = np.random.default_rng(0)
+    random, device = np.random.default_rng(0), device_here()
     for number in range(args.rounds):
         note("disk, write", write_plain(plain, size))
         note("store, write", write_store(path, plan, bank))
@@ -128,23 +139,30 @@ def disk(args: argparse.Namespace, spec: BankSpec, folder: Path) -> None:
                 note("disk, read", read_plain(plain))
                 forget(path)
                 note(f"store, {word}, {threads} threads", read_batches(data, cut(order, args.batch), threads))
+        for threads in args.threads:
+            forget(plain)
+            note("disk, read", read_plain(plain))
+            forget(path)
+            name = f"store, to the {device.type}, {threads} threads"
+            note(name, read_to_device(data, args.batch, threads, device))
         print(f"round {number + 1} of {args.rounds} done", flush=True)
-    print(f"{args.samples} samples, {size / 1e9:.2f} GB in {form.dtype}, files of up to {args.shard_mb:g} MB")
+    title = f"{args.samples} samples, {size / 1e9:.2f} GB in {form.dtype}, files of up to {args.shard_mb:g} MB"
+    add = results.table(title, {"what": "", "MB/s": ".0f", "of the disk's own": ".2f"})
     for name, found in rates.items():
         own = statistics.median(rates["disk, write" if "write" in name else "disk, read"])
         rate = statistics.median(found)
-        print(f"{name:<34} {rate:8.0f} MB/s   {rate / own:5.2f} of the disk's own")
+        add(name, rate, rate / own)
 
 
-def layouts(args: argparse.Namespace, spec: BankSpec, folder: Path) -> None:
+def layouts(args: argparse.Namespace, results: Results, spec: BankSpec, folder: Path) -> None:
     """Chunk and shard sizes: files, and rates in order and at random, by Zarr without our code and by ours."""
     import zarr
 
     samples = args.samples
     few = BankSpec(spec.taps[:7], spec.encoder, spec.weights, spec.image_size)
     cases = {"maps": (few, Form("float16")), "mean": (few, Form("float32", "mean"))}
-    print("MB/s".rjust(60))
-    print(f"{'form':<6} {'chunk':>9} {'shard':>8} {'files':>6} {'zarr, order':>12} {'zarr, random':>13} {'ours':>8}")
+    speeds = {"Zarr, in order": ".0f", "Zarr, at random": ".0f", "ours, at random": ".0f"}
+    add = results.table("chunk and shard sizes (MB/s)", {"form": "", "chunk": "", "shard": "", "files": "d", **speeds})
     for name, (kept, form) in cases.items():
         count = samples if name == "maps" else 64 * samples
         bank = FeatureBank(kept, {tap: torch.randn(args.batch, *kept.shape(tap)) for tap in kept.taps})
@@ -183,8 +201,7 @@ def layouts(args: argparse.Namespace, spec: BankSpec, folder: Path) -> None:
                 forget(path)
                 found.append(len(rows) * each / read(rows))
             label = "a sample" if chunk == 1 else f"{chunk >> 10} kB"
-            speeds = f"{found[0]:>12.0f} {found[1]:>13.0f} {found[2]:>8.0f}"
-            print(f"{name:<6} {label:>9} {shard_mb:>5} MB {files:>6} {speeds}", flush=True)
+            add(name, label, f"{shard_mb} MB", files, *found)
 
 
 def main() -> None:
@@ -198,10 +215,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--shard-mb", type=float, default=256)
     parser.add_argument("--layouts", action="store_true", help="compare chunk and shard sizes instead")
+    parser.add_argument("--json", type=Path, help="where the tables are kept")
     args = parser.parse_args()
     spec = sd_spec(args.size)
+    results = Results(args.json)
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-store-") as folder:
-        (layouts if args.layouts else disk)(args, spec, Path(folder))
+        (layouts if args.layouts else disk)(args, results, spec, Path(folder))
 
 
 if __name__ == "__main__":

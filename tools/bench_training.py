@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_extract import TIMESTEPS, clock, matmul_rate, published
+from bench_extract import TIMESTEPS, published
+from measuring import Results, device_here, exact_float32, matmul_rate, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 from satdifuser.bank import BankSpec, FeatureBank
@@ -27,7 +27,7 @@ from satdifuser.data.base import Labels
 from satdifuser.data.batches import OrderedBatches, loader, to_device
 from satdifuser.data.inputs import ImageInput
 from satdifuser.decoders import LinearDecoder
-from satdifuser.diffusion.encoder import DiffusionEncoder
+from satdifuser.diffusion.encoder import PRECISIONS, DiffusionEncoder
 from satdifuser.diffusion.loading import stable_diffusion
 from satdifuser.diffusion.taps import as_map
 from satdifuser.engine.memory import keep_memory
@@ -37,6 +37,15 @@ from satdifuser.store import BackgroundWriter, FeatureStore, Form, StorePlan, St
 from satdifuser.tasks import Classification
 
 EPOCHS = 40
+COLUMNS = {
+    **{"width of the head": "d", "an epoch from the store (ms/image)": ".2f", "GFLOP/image": ".1f"},
+    **{
+        "of matmul rate": ".0%",
+        f"{EPOCHS} epochs, published (s/image)": ".2f",
+        f"{EPOCHS} epochs, ours (s/image)": ".2f",
+    },
+    "published / ours": ".1f",
+}
 LABELS = Labels(tuple("abcdefghij"), ("#000000",) * 10)
 
 
@@ -63,12 +72,6 @@ def batches(images: torch.Tensor, size: int) -> Iterator[dict[str, Any]]:
         yield {"id": names, "image": part, "label": torch.arange(first, first + len(part)) % 10}
 
 
-def timed(device: torch.device, work: Callable[[], None]) -> float:
-    began = clock(device)
-    work()
-    return clock(device) - began
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="sd21")
@@ -82,17 +85,25 @@ def main() -> None:
     parser.add_argument("--head-batch", type=int, help="from the store (default: as --batch)")
     parser.add_argument("--give-back", action="store_true", help="leave freed memory to the system's ways")
     parser.add_argument("--folder", type=Path, default=Path(), help="where the store is written")
+    parser.add_argument("--precision", default="float32", help="of the encoder and of the published autocast")
+    parser.add_argument("--json", type=Path, help="where the tables are kept")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_here()
     kept = not args.give_back and keep_memory()
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    exact_float32()
     backbone = stable_diffusion("random", architecture=args.architecture)
     prepare = ImageInput(["B04", "B03", "B02"], high=0.3)
     encoder = DiffusionEncoder(
-        backbone, prepare=prepare, taps="satdifuser", timesteps=TIMESTEPS, image_size=args.size
+        backbone,
+        prepare=prepare,
+        taps="satdifuser",
+        timesteps=TIMESTEPS,
+        image_size=args.size,
+        precision=args.precision,
+        output_precision="float32",
     ).to(device)
-    plain = replace(backbone, unet=encoder.network.unet, vae=encoder.latents.vae)  # type: ignore[union-attr]
+    plain = replace(backbone, unet=backbone.unet.to(device), vae=backbone.vae.to(device))
+    autocast = None if args.precision == "float32" else PRECISIONS[args.precision]
     images = torch.rand(max(args.images, args.live), 13, args.size, args.size).mul_(0.3)
     spec = encoder.spec
 
@@ -102,7 +113,7 @@ def main() -> None:
             with torch.inference_mode():
                 pixels = prepare(batch["image"], batch["id"])
                 latents = plain.vae.encode(pixels).latent_dist.mean.float() * 0.18215
-                found = published(plain, encoder.network.names, latents, None)
+                found = published(plain, encoder.network.names, latents, autocast)
             maps = {tap: as_map(found[str(tap)], encoder.network.sizes[tap.name]).clone() for tap in spec.taps}
             step(model, optimizer, {**batch, "bank": FeatureBank(spec, maps)}, args.autocast)
 
@@ -121,10 +132,10 @@ def main() -> None:
             for batch in loader(data, OrderedBatches(len(data), args.head_batch or args.batch)):
                 step(model, optimizer, to_device(batch, device), args.autocast)
 
-    memory = ", memory kept" if kept else ""
-    print(f"{args.architecture}, {args.size} px, batch {args.batch}, {device}, torch {torch.__version__}{memory}")
-    rate = matmul_rate(torch.float32, device)
-    print(f"matmul rate in float32: {rate / 1e12:.3f} TFLOP/s")
+    about = {"encoder": args.precision, "heads": "bfloat16 autocast" if args.autocast else "float32"}
+    results = Results(args.json, what=f"{args.architecture} with random weights", **about, memory_kept=kept)
+    rate = matmul_rate(torch.bfloat16 if args.autocast else torch.float32, device)
+    print(f"matmul rate for the heads: {rate / 1e12:.3f} TFLOP/s")
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-training-") as folder:
         path = Path(folder) / "bench.zarr"
         with torch.inference_mode():
@@ -132,28 +143,27 @@ def main() -> None:
         extraction = timed(device, lambda: extract(path)) / args.images
         print(f"extraction to the store: {extraction:.3f} s an image", flush=True)
         first = model_of(spec, args.projection[0], device)
+        live(*first, min(args.batch, args.live))  # warms up
         published_s = timed(device, lambda: live(*first, args.live)) / args.live
-        print(f"published, live, with a head of {args.projection[0]}: {published_s:.3f} s an image", flush=True)
+        title = (
+            f"gw and a linear decoder, {args.size} px, batch {args.head_batch or args.batch}: extraction takes"
+            f" {extraction * 1e3:.2f} ms an image, a published live step {published_s * 1e3:.2f}"
+        )
+        add = results.table(title, COLUMNS)
         for projection in args.projection:
             model, optimizer = model_of(spec, projection, device)
             data = FeatureStore(path).split("train")
-            batch = to_device(data.batch(range(args.batch)), device)
+            batch = to_device(data.batch(range(min(args.batch, args.images))), device)
             with FlopCounterMode(display=False) as counter:
                 step(model, optimizer, batch, args.autocast)
-            flops = counter.get_total_flops() / args.batch
+            flops = counter.get_total_flops() / len(batch["id"])
             stored(path, model, optimizer)  # forty epochs: the first is not what counts
             head = timed(device, lambda path=path, m=model, o=optimizer: stored(path, m, o)) / args.epochs / args.images
             if projection == args.projection[0]:
                 only_features = published_s - head
-            alone = EPOCHS * (only_features + head)
-            ours = extraction + EPOCHS * head
-            work = f"{flops / 1e9:.1f} GFLOP, {flops / head / rate:.0%} of the matmul rate"
-            print(f"projection {projection}: an epoch from the store {head:.3f} s an image ({work})")
-            times = f"published {alone:.0f} s, ours {ours:.1f} s an image: {alone / ours:.1f} times less"
-            print(f"    {EPOCHS} epochs: {times}", flush=True)
+            alone, ours = EPOCHS * (only_features + head), extraction + EPOCHS * head
+            add(projection, head * 1e3, flops / 1e9, flops / head / rate, alone, ours, alone / ours)
 
 
 if __name__ == "__main__":
-    started = time.time()
     main()
-    print(f"({time.time() - started:.0f} s)")

@@ -101,6 +101,8 @@ def train(setup: Setup) -> Path:
     before = model.to(unseen.device).unseen(unseen)
     trainer = setup.trainer(model, lambda: {"val/error": model.unseen(unseen)})
     trainer.fit()
+    if setup.main and not trainer.finished:
+        print(f"stopped at step {trainer.state.step} of {trainer.recipe.steps}: resume=true goes on")
     folder = setup.folder.path / "model"
     if setup.main:
         loss = {"before": round(before, 4), "after": round(model.unseen(unseen), 4)}

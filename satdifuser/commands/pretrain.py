@@ -24,7 +24,10 @@ def run(config: Any, quiet: bool = False) -> Path:
         )
     setup = set_up(config, quiet)
     with setup.folder.alone():
-        model = pretrain(setup)
-    if setup.main and not quiet:
+        model, unfinished = pretrain(setup)
+    if setup.main and unfinished and not quiet:
+        minutes = f"{setup.recipe.minutes:g} minutes"
+        say(f"stopped after {minutes} at {unfinished}: the same command with resume=true goes on")
+    if setup.main and not quiet and model.is_dir():
         say(f"wrote {model}: load it with {loaded_by('unconditional', model, setup.config['prepare'])}")
     return model

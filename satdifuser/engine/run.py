@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Settings that say where and how fast, and not what comes out.
 PASSING = (
     *("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard"),
-    *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples"),
+    *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples", "recipe.minutes"),
 )
 SEEN = "training-samples.json"
 LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"

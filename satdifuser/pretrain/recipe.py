@@ -9,7 +9,10 @@ from satdifuser.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """`batch_size` is what one optimiser step sees, over all processes; `ema` null: the last weights are the result."""
+    """`batch_size` is what one optimiser step sees, over all processes; `ema` null: the last weights are the result.
+
+    `minutes` ends this time's training early, with a checkpoint: for machines that are lent by the hour.
+    """
 
     steps: int = 5000
     batch_size: int = 64
@@ -23,6 +26,7 @@ class Recipe:
     ema: float | None = 0.999
     mixed_precision: str = "no"
     augment: bool = True
+    minutes: float | None = None
     save_every: int | None = None
     eval_every: int = 500
     eval_images: int = 256
@@ -40,6 +44,8 @@ class Recipe:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}: it must be 0 or more")
         if self.save_every is not None and self.save_every <= 0:
             raise UserError(f"recipe.save_every is {self.save_every}: give null, or a number of steps above 0")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f"recipe.minutes is {self.minutes}: give null, or a number above 0")
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"recipe.accumulate ({self.accumulate}) cannot exceed recipe.batch_size ({self.batch_size})"

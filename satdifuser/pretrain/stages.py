@@ -34,20 +34,30 @@ KEPT = (
 )  # in provenance.json
 
 
-def pretrain(setup: Setup) -> Path:
-    """Train what is asked for and give the folder of the model, which every evaluation has written anew."""
+def pretrain(setup: Setup) -> tuple[Path, str | None]:
+    """Train what is asked for: the folder of the model, which every evaluation has written anew, and how far it is.
+
+    The latter is None once all steps are done; `recipe.minutes` may end it before, even before there is a model.
+    """
     vae, small = _vae(setup), setup.config["vae"]["weights"] == "small"
     objective = _denoising(setup, vae)
     setup.begin()
-    if small:
-        objective = _denoising(setup, _trained(setup, vae))
     model = setup.folder.path / MODEL
+    if small:
+        done, unfinished = _trained(setup, vae)
+        if unfinished:
+            return model, unfinished
+        objective = _denoising(setup, done)
     trainer = setup.trainer(objective, lambda: _look(setup, objective, trainer, model))
     trainer.fit()
     if setup.main and not model.is_dir():  # taken up again after its end
         _look(setup, objective, trainer, model)
     setup.accelerator.wait_for_everyone()
-    return model
+    return model, _unfinished(trainer, "")
+
+
+def _unfinished(trainer: Pretrainer, stage: str) -> str | None:
+    return None if trainer.finished else f"step {trainer.state.step} of {trainer.recipe.steps}{stage}"
 
 
 def _vae(setup: Setup) -> Any:
@@ -62,16 +72,18 @@ def _vae(setup: Setup) -> Any:
     return build_vae(settings, channels, setup.config["seed"])
 
 
-def _trained(setup: Setup, vae: Any) -> Any:
-    """The small VAE after its training, of which a run that is resumed has what it had."""
+def _trained(setup: Setup, vae: Any) -> tuple[Any, str | None]:
+    """The small VAE after its training, of which a run that is resumed has what it had; or how far that is."""
     folder = RunFolder(setup.folder.path / VAE)
     model = folder.path / MODEL
     if not (setup.config["resume"] and model.is_dir()):
-        _train_vae(setup, vae, folder, model)
-    return load_vae(str(model))
+        unfinished = _train_vae(setup, vae, folder, model)
+        if unfinished:
+            return None, unfinished
+    return load_vae(str(model)), None
 
 
-def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> None:
+def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> str | None:
     if setup.main:
         folder.open(resume=setup.config["resume"], overwrite=setup.config["overwrite"])
     setup.accelerator.wait_for_everyone()
@@ -86,6 +98,8 @@ def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> None:
         lr=settings["lr"],
     )
     trainer.fit()
+    if not trainer.finished:
+        return _unfinished(trainer, " of the VAE")
     if setup.main:
         known, _ = source.some(1024)
         objective.vae.register_to_config(scaling_factor=round(objective.unit(known, setup.batch), 5))
@@ -93,6 +107,7 @@ def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> None:
         export(model, {"vae": objective.vae}, setup.config["export"], about)
     setup.accelerator.wait_for_everyone()
     setup.accelerator.free_memory()  # the optimiser of this stage
+    return None
 
 
 def _denoising(setup: Setup, vae: Any) -> Denoising:

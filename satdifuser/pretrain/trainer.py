@@ -85,6 +85,11 @@ class Pretrainer:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
 
     @property
+    def finished(self) -> bool:
+        """Whether all steps are done: `recipe.minutes` may end it before."""
+        return self.state.step >= self.recipe.steps
+
+    @property
     def elapsed(self) -> float:
         """Seconds spent on this run, over all the times it was taken up."""
         return self.state.seconds + time.perf_counter() - self._since
@@ -92,7 +97,8 @@ class Pretrainer:
     def fit(self) -> TrainState:
         """Train to the end; the objective is left with its averaged weights."""
         recipe, total = self.recipe, self.recipe.steps
-        self._since = time.perf_counter()
+        self._since = self._began = time.perf_counter()
+        self._late = False
         wrapped = self.accelerator.prepare_model(self.objective)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         batches = self.images.batches(self.state.step, recipe.workers, self.accelerator.device)
@@ -104,12 +110,15 @@ class Pretrainer:
                 row = self._step(wrapped, next(batches))
                 step = self.state.step
                 progress.step(step, row["loss"])
-                if step % save_every == 0 or step == total:
+                last = step == total or self._late
+                if step % save_every == 0 or last:
                     self._save()  # before a look, so that a look that fails loses nothing
-                if step % recipe.eval_every == 0 or step == total:
+                if step % recipe.eval_every == 0 or last:
                     row |= self._evaluate()
                     progress.say(step, row)
                 write(row)
+                if last:
+                    break
         if self.ema is not None:
             self.ema.copy_to(self.trained.values())
         return self.state
@@ -144,10 +153,15 @@ class Pretrainer:
         if self.ema is not None:
             self.ema.step(self.trained.values())
         self.state.step += 1
-        value = float(accelerator.reduce(total, "sum"))
+        sums = accelerator.reduce(torch.stack([total, total.new_tensor(float(self._out_of_time()))]), "sum")
+        value, self._late = float(sums[0]), bool(sums[1] > 0)  # if one process's time is over, all of them stop
         check_loss(value, self.state.step, "lower recipe.lr, or raise recipe.warmup")
         row: dict[str, Any] = {"step": self.state.step, "loss": value, "lr": rate}
         return row if norm is None else {**row, "grad_norm": float(norm)}
+
+    def _out_of_time(self) -> bool:
+        minutes = self.recipe.minutes
+        return minutes is not None and time.perf_counter() - self._began >= 60 * minutes
 
     def _save(self) -> None:
         """Write the checkpoint that a resume goes on from."""

@@ -193,6 +193,32 @@ def test_a_run_is_the_same_again_and_when_it_was_interrupted(
             assert torch.equal(tensors(run, part)[name], value), name
 
 
+@pytest.mark.parametrize("words", [[], ["vae.weights=small", "vae.steps=2", *VAE]])
+def test_a_run_whose_time_is_over_says_so_and_goes_on_to_the_model_of_an_unbroken_one(
+    tmp_path: Path, capsys: Capture, words: list[str]
+) -> None:
+    whole = pretrain(tmp_path / "whole", *words)
+    capsys.readouterr()
+    run, said = tmp_path / "part", []
+    for number in range(20):
+        pretrain(run, *words, "recipe.minutes=1e-9", f"resume={str(number > 0).lower()}")  # a step each time
+        said.append(capsys.readouterr().err)
+        if "stopped after" not in said[-1]:
+            break
+    stops = [line for text in said for line in text.splitlines() if line.startswith("stopped after")]
+    steps = [f"step {step} of 4" for step in (1, 2, 3)]
+    if words:
+        steps.insert(0, "step 1 of 2 of the VAE")
+    ends = ": the same command with resume=true goes on"
+    assert stops == [f"stopped after 1e-09 minutes at {step}{ends}" for step in steps]
+    assert "load it with" in said[-1]
+    for part in sorted(path.name for path in (whole / "model").iterdir() if path.is_dir()):
+        for file in (whole / "model" / part).glob("*.safetensors"):
+            assert (run / "model" / part / file.name).read_bytes() == file.read_bytes()
+    losses = [[row["loss"] for row in RunFolder(folder).rows()] for folder in (whole, run)]
+    assert losses[0] == losses[1]
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +388,7 @@ def test_what_is_predicted_is_known_to_who_loads_the_model(tmp_path: Path) -> No
         (["recipe.betas=[0.9,1.5]"], "recipe.betas is [0.9, 1.5]"),
         (["recipe.levels=[21,1000]"], "recipe.levels has 1000"),
         (["recipe.lr=0"], "recipe.lr is 0"),
+        (["recipe.minutes=0"], "recipe.minutes is 0"),
         (["recipe.lr=high"], "Recipe does not take these settings"),
         (["recipe.mixed_precision=fp8"], "recipe.mixed_precision is 'fp8'"),
         (["recipe.batch_size=10"], "synthetic has 9 images, too few for 10 in a step"),
