@@ -98,8 +98,8 @@ def stable_diffusion(
 ) -> Backbone:
     """Any text-to-image latent diffusion in the layout of Stable Diffusion 1.5 and 2.1.
 
-    `weights` is a folder or a hub name, or `random` for an `architecture` (sd15, sd21, diffusionsat, tiny) with fresh weights
-    and a fresh embedding in the prompt's place.
+    `weights` is a folder or a hub name, or `random` for an `architecture` (sd15, sd21, diffusionsat, tiny) with fresh
+    weights and a fresh embedding in the prompt's place.
     """
     from diffusers import UNet2DConditionModel
 

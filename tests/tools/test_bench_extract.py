@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from satdifuser.data.inputs import ImageInput
-from satdifuser.diffusion import architectures
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import stable_diffusion
 
-TINY = {
-    "_class_name": "UNet2DConditionModel",
-    "sample_size": 4,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "norm_num_groups": 4,
-    "cross_attention_dim": 12,
-    "attention_head_dim": [2, 4],
-}
-
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "tools" / "bench_extract.py"
-    spec = importlib.util.spec_from_file_location("bench_extract", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "bench_extract", module)
-    spec.loader.exec_module(module)
-    vae = {**architectures.VAE, "block_out_channels": [4, 8], "norm_num_groups": 2, "layers_per_block": 1}
-    vae |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-    monkeypatch.setitem(architectures.UNETS, "tiny", TINY)
-    monkeypatch.setattr(architectures, "VAE", vae)
-    return module
+def bench(tool: Callable[[str], ModuleType]) -> ModuleType:
+    return tool("bench_extract")
 
 
 def test_the_published_protocol_and_our_inversion_give_the_same_features(bench: ModuleType) -> None:
@@ -71,21 +47,58 @@ def test_the_published_protocol_and_our_inversion_give_the_same_features(bench: 
 
 def test_work_is_counted_up_to_the_last_tap(bench: ModuleType) -> None:
     shapes = stable_diffusion("nowhere", architecture="sd21", blueprint=True)
-    whole = bench.flops(shapes, 64, None)  # the tiny VAE halves
+    whole = bench.flops(shapes, 256, None)
     assert 1.7e11 < whole < 1.9e11  # some 0.18 TFLOP for one 32 x 32 latent
-    assert bench.flops(shapes, 64, "mid_block") < 0.6 * whole
-    assert bench.flops(shapes, 64, "conv_out") == whole
+    assert bench.flops(shapes, 256, "mid_block") < 0.6 * whole
+    assert bench.flops(shapes, 256, "conv_out") == whole
 
 
-def test_it_prints_a_row_for_each_variant_with_its_ratio(
-    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    words = ["--architecture", "tiny", "--size", "16", "--batch", "2", "--rounds", "1", "--precisions", "float32"]
-    monkeypatch.setattr(sys, "argv", ["bench_extract.py", *words])
+def run(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> dict[str, Any]:
+    """The table that it keeps, its rows by column."""
+    common = ["--architecture", "tiny", "--size", "32", "--rounds", "1", "--json", str(folder / "kept.json")]
+    monkeypatch.setattr(sys, "argv", ["bench_extract.py", *common, *words])
     monkeypatch.setattr(bench, "matmul_rate", lambda dtype, device: 1e11)
     bench.main()
-    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [row[0].strip() for row in rows[2:]] == ["published", "ours, noise", "ours, inversion", "ours, generation"]
-    assert float(rows[2][4]) == 1.0
-    for row in rows[3:]:
-        assert float(row[4]) == pytest.approx(float(row[3]) / float(rows[2][3]), rel=0.05)
+    kept = json.loads((folder / "kept.json").read_text())
+    (table,) = kept["tables"]
+    return {**kept, "rows": [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]}
+
+
+def test_it_prints_and_keeps_a_row_for_each_variant_with_its_ratio(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    kept = run(bench, monkeypatch, tmp_path, "--batch", "2", "--precisions", "float32")
+    rows = kept["rows"]
+    assert [row["what"] for row in rows] == ["published", "ours, noise", "ours, inversion", "ours, generation"]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["UNet images/s"] / rows[0]["UNet images/s"])
+        assert row["with VAE ratio"] == pytest.approx(row["with VAE images/s"] / rows[0]["with VAE images/s"])
+        assert row["of matmul rate"] == pytest.approx(row["UNet GFLOP/image"] * row["UNet images/s"] / 100)
+        assert row["with VAE images/s"] < row["UNet images/s"]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(printed) == len(rows) + 2  # the head's two
+    assert f"| {rows[1]['UNet images/s']:.3f} |" in printed[3]
+
+
+def test_a_batch_that_does_not_fit_is_said_and_a_larger_one_is_not_tried_for_it(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = []
+    whole = bench.published
+
+    def cramped(backbone: Any, names: list[str], latents: torch.Tensor, autocast: Any) -> Any:
+        tried.append(len(latents))
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(backbone, names, latents, autocast)
+
+    monkeypatch.setattr(bench, "published", cramped)
+    words = ["--batch", "2", "3", "4", "--precisions", "float32", "--modes", "noise"]
+    rows = run(bench, monkeypatch, tmp_path, *words)["rows"]
+    found = [(row["what"], row["batch"]) for row in rows]
+    expected = [("published", 2), ("ours, noise", 2), ("published: out of memory", 3), ("ours, noise", 3)]
+    assert found == [*expected, ("ours, noise", 4)]
+    assert tried.count(3) == 1
+    assert 4 not in tried
+    assert rows[2]["UNet images/s"] is None
+    assert rows[3]["ratio"] == pytest.approx(rows[3]["UNet images/s"] / rows[0]["UNet images/s"])
