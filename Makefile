@@ -1,16 +1,24 @@
-# `make demo` runs the main job on built-in data, `make test` the tests. Each sets itself up from python3 (>= 3.11).
+# `make demo` runs the main job on built-in data, `make test` the tests but for the slow ones, `make test-all` all of them.
+# Each sets itself up from python3 (>= 3.11).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTS := $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test lint types setup clean
+.PHONY: demo test test-slow test-all lint types setup clean
 
 demo: $(READY)
 	$(BIN)/satdifuser demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(TESTS) -m "not slow"
+
+test-slow: $(READY)
+	$(TESTS) -m slow
+
+test-all: $(READY)
+	$(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

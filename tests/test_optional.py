@@ -57,6 +57,7 @@ def test_the_libraries_are_truly_missing(lean: Path, tmp_path: Path) -> None:
     assert run(lean, tmp_path, code).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_features_heads_training_and_pretraining_run_without_the_optional_libraries(lean: Path, tmp_path: Path) -> None:
     lines = [["extract", *TINY, "store.path=f.zarr"]]
     lines += [["train", "features=f.zarr", *TINY, *QUICK, f"fusion={head}", f"run={head}"] for head in ("gw", "moe")]

@@ -27,7 +27,7 @@ from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import Trainer
 from satdifuser.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("compare")  # whose grid all of these tests read
+pytestmark = [pytest.mark.xdist_group("compare"), pytest.mark.slow]  # all of these tests read its grid
 
 DATA = ["data.size=16", "data.splits.train.length=30", "data.splits.val.length=4", "data.splits.test.length=9"]
 TRAINER = ["trainer=quick", "trainer.max_steps=3", "trainer.batch_size=4", "trainer.eval_every=2"]
@@ -238,7 +238,6 @@ def launched(words: Sequence[str], **kwargs: Any) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills with SIGKILL")
 def test_a_grid_that_was_killed_goes_on_to_the_tables_of_an_unbroken_one(
     whole: Path, compare: Compare, tmp_path: Path
@@ -260,7 +259,6 @@ def test_a_grid_that_was_killed_goes_on_to_the_tables_of_an_unbroken_one(
     same_results(tmp_path / "out", whole)
 
 
-@pytest.mark.slow
 def test_two_workers_give_the_tables_of_one(whole: Path, compare: Compare, tmp_path: Path) -> None:
     assert compare("hydra/launcher=joblib", "hydra.launcher.n_jobs=2") == 0
     same_results(tmp_path / "out", whole)
@@ -378,7 +376,6 @@ def test_a_dry_run_does_nothing(compare: Compare, tmp_path: Path, capsys: pytest
     assert not (tmp_path / "out" / "ranking.csv").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["lw"])
 def test_two_processes_keep_the_predictions_of_one(
     tmp_path: Path, tiny: list[str], fusion: str, agrees_with_two_processes: Callable[..., None]

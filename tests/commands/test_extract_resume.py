@@ -207,6 +207,7 @@ def until_done(driver: Driver, path: Path, chance: random.Random, worlds: Sequen
     return stopped
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_again_and_again_makes_the_store_of_an_unbroken_one(
     tmp_path: Path, driver: Driver, unbroken: dict[str, bytes]
 ) -> None:
@@ -239,6 +240,7 @@ LAST = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", LAST)
 def test_a_kill_between_two_steps_leaves_nothing_in_the_finished_store(
     tmp_path: Path, driver: Driver, unbroken: dict[str, bytes], match: str
@@ -261,6 +263,7 @@ def test_a_kill_while_an_old_store_is_replaced_leaves_one_of_them_and_the_comman
     equal(path, unbroken)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_store_of_one_also_when_they_are_killed_and_one_goes_on(
     tmp_path: Path, driver: Driver, unbroken: dict[str, bytes]
 ) -> None:

@@ -23,7 +23,7 @@ from satdifuser.compare.shared import Shared
 from satdifuser.engine.predictions import Predictions
 from satdifuser.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("done_grid")  # whose runs all of these tests read
+pytestmark = [pytest.mark.xdist_group("done_grid"), pytest.mark.slow]  # all of these tests read its runs
 
 MODELS = ("lw", "moe", "unet")
 PLACES = (("pixels", 100.0), ("images", 50.0), ("images", 100.0))
