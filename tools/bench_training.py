@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_extract import TIMESTEPS, published
+from bench_extract import TIMESTEPS, published, random_backbone
 from measuring import Results, device_here, exact_float32, matmul_rate, timed
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +27,6 @@ from satdifuser.data.batches import OrderedBatches, loader, to_device
 from satdifuser.data.inputs import ImageInput
 from satdifuser.decoders import LinearDecoder
 from satdifuser.diffusion.encoder import PRECISIONS, DiffusionEncoder
-from satdifuser.diffusion.loading import stable_diffusion
 from satdifuser.diffusion.taps import as_map
 from satdifuser.engine.memory import keep_memory
 from satdifuser.fusion import GlobalWeighted
@@ -91,7 +89,8 @@ def main() -> None:
     device = device_here()
     kept = not args.give_back and keep_memory()
     exact_float32()
-    backbone = stable_diffusion("random", architecture=args.architecture)
+    with torch.no_grad():
+        backbone = random_backbone(args.architecture, device)
     prepare = ImageInput(["B04", "B03", "B02"], high=0.3)
     encoder = DiffusionEncoder(
         backbone,
@@ -102,7 +101,6 @@ def main() -> None:
         precision=args.precision,
         output_precision="float32",
     ).to(device)
-    plain = replace(backbone, unet=backbone.unet.to(device), vae=backbone.vae.to(device))
     autocast = None if args.precision == "float32" else PRECISIONS[args.precision]
     images = torch.rand(max(args.images, args.live), 13, args.size, args.size).mul_(0.3)
     spec = encoder.spec
@@ -112,8 +110,8 @@ def main() -> None:
             batch = to_device(batch, device)
             with torch.inference_mode():
                 pixels = prepare(batch["image"], batch["id"])
-                latents = plain.vae.encode(pixels).latent_dist.mean.float() * 0.18215
-                found = published(plain, encoder.network.names, latents, autocast)
+                latents = backbone.vae.encode(pixels).latent_dist.mean.float() * 0.18215
+                found = published(backbone, encoder.network.names, latents, autocast)
             maps = {tap: as_map(found[str(tap)], encoder.network.sizes[tap.name]).clone() for tap in spec.taps}
             step(model, optimizer, {**batch, "bank": FeatureBank(spec, maps)}, args.autocast)
 

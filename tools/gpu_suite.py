@@ -213,7 +213,7 @@ def report(results: dict[str, Any]) -> str:
 
 def dry_run(tiny: bool, minutes: float) -> None:
     columns = {"part": "", "seconds": ".0f", "what": "", "needs": ""}
-    print("\n".join(head(columns)))
+    print("What a part needs of the card is an estimate.\n\n" + "\n".join(head(columns)))
     for part in PARTS:
         limit: Any = "what is left" if part.seconds is None else part.seconds * minutes / MINUTES
         print(row(columns, [part.name, limit, part.what, part.needs]))

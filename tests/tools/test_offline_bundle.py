@@ -49,7 +49,7 @@ def test_the_optional_libraries_stay_behind_unless_they_are_asked_for(bundle: Mo
         "scikit-learn",
         "tensorboard",
     }
-    assert least - needed == {"pip", "pytest"}
+    assert least - needed == {"pip", "pytest", "pytest-xdist"}
     assert names(bundle.wanted(PROJECT, ["all"])) >= needed
     some = bundle.wanted(PROJECT, ["timm", "scikit_learn", "xarray>=2025.1"])
     assert {"timm>=1.0.15", "scikit-learn>=1.5", "xarray>=2025.1"} <= set(map(str, some))
