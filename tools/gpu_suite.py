@@ -14,6 +14,7 @@ machine, with the same --out, goes on from.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from satdifuser.engine.run import RunFolder
 TOOLS = Path(__file__).resolve().parent
 LEAST = 5.0  # seconds: a part is not begun with less
 PACKING = 30.0  # seconds that beginning, the last look and the checkpoint's parts may take
+NEAREST = 12  # tests that are listed for coming near to their tolerance
 LOG_LINES = 150  # of each part, in log.txt
 DONE, CUT, FAILED, NO_TIME = "done", "cut off by its time limit", "failed", "no time left"
 SO_FAR = "done so far"  # of a pretraining that the same command goes on with
@@ -179,7 +182,21 @@ def test_tables(path: Path) -> list[dict[str, Any]]:
     if failed:
         rows = [[case.get("name"), (bad.get("message") or "").splitlines()[0][:160]] for case, bad in failed]
         tables.append({"title": "failed", "columns": {"test": "", "why": ""}, "rows": rows})
+    if near := nearest(cases):
+        columns = {"test": "", "of its tolerance": ".0%", "off by": ".1e", "what": ""}
+        tables.append({"title": "nearest to their tolerance", "columns": columns, "rows": near})
     return tables
+
+
+def nearest(cases: Sequence[ElementTree.Element]) -> list[list[Any]]:
+    """The tests that came nearest to their tolerance, each with its nearest value (what tests/gpu/conftest.py notes)."""
+    found = []
+    for case in cases:
+        noted = [ast.literal_eval(p.get("value", "")) for p in case.iter("property") if p.get("name") == "agreement"]
+        if noted:
+            part, share, what = max(noted)
+            found.append([case.get("name"), part, share, what])
+    return sorted(found, key=lambda line: -line[1])[:NEAREST]
 
 
 def pretraining_tables(run: Path, before: int, steps: int, images: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from satdifuser.errors import UserError
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
+ENGINE = "unable to find an engine to execute this computation"  # cuDNN's word where its workspace does not fit
 
 
 class MemoryBound:
@@ -56,7 +57,8 @@ class MemoryBound:
         try:
             results.append(function(part))
         except (RuntimeError, MemoryError) as error:
-            if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error):
+            known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ENGINE in str(error)
+            if known or should_reduce_batch_size(error):
                 return False
             raise
         return True

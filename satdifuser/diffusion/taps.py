@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +20,20 @@ class _LastTapRead(Exception):  # noqa: N818 (not an error)
     """Leaves a forward pass that has nothing more to give."""
 
 
+_passes: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+
 @contextmanager
 def recording(network: nn.Module, names: Sequence[str], last: str | None = None) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the named modules while the block runs the network; leave it once `last` has been read."""
+    """Collect the outputs of the named modules while the block runs the network; leave it once `last` has been read.
+
+    Threads take turns with a network: the maps of one would be recorded as another's.
+    """
+    with _passes.setdefault(network, threading.RLock()):
+        yield from _recorded(network, names, last)
+
+
+def _recorded(network: nn.Module, names: Sequence[str], last: str | None) -> Iterator[dict[str, Tensor]]:
     read: dict[str, Tensor] = {}
 
     def reader(name: str) -> Callable[[nn.Module, Any, Any], None]:

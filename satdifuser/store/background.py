@@ -39,7 +39,7 @@ class BackgroundWriter:
         if bank.device.type == "cuda":
             packed = packed.to("cpu", non_blocking=True)  # into pinned memory
             arrived = torch.cuda.Event()
-            arrived.record()
+            arrived.record(torch.cuda.current_stream(bank.device))
         self._queue.put((packed, batch, arrived))
 
     def __enter__(self) -> BackgroundWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,19 @@ def test_a_tap_that_is_called_more_than_once_is_refused_for_which_call_would_be_
 def test_an_encoder_without_taps_is_a_user_error(backbone: Backbone) -> None:
     with pytest.raises((UserError, BankError), match="taps"):
         build(backbone, taps=[])
+
+
+def test_threads_that_share_an_encoder_get_what_each_would_get_alone(backbone: Backbone) -> None:
+    encoder = build(backbone)
+    with torch.inference_mode():
+        given = [some(2) for _ in range(4)]
+        wanted = [encoder(images, sample_ids=ids) for images, ids in given]
+
+    def again(number: int) -> bool:
+        images, ids = given[number]
+        with torch.inference_mode():
+            found = [encoder(images, sample_ids=ids) for _ in range(10)]
+        return all(torch.equal(bank[tap], wanted[number][tap]) for bank in found for tap in bank)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(again, range(4))) == [True] * 4

@@ -31,6 +31,7 @@ KINDS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError(ALLOCATOR),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
     MemoryError(),
 ]
 LOG = "satdifuser.diffusion.memory"
@@ -60,7 +61,7 @@ def flat(parts: list[list[int]]) -> list[int]:
     return [number for part in parts for number in part]
 
 
-@pytest.mark.parametrize("error", KINDS, ids=["torch", "cuda", "allocator", "python"])
+@pytest.mark.parametrize("error", KINDS, ids=["torch", "cuda", "allocator", "cudnn", "python"])
 def test_out_of_memory_halves_the_slice_until_it_fits_and_results_are_in_order(error: Exception) -> None:
     numbers = random.sample(range(1000), 11)
     machine = Machine(numbers, 3, error)
@@ -142,7 +143,7 @@ def test_other_errors_pass_through_at_once_and_leave_the_limit_alone(error: Exce
     assert bound.limit is None
 
 
-@pytest.mark.parametrize("error", KINDS, ids=["torch", "cuda", "allocator", "python"])
+@pytest.mark.parametrize("error", KINDS, ids=["torch", "cuda", "allocator", "cudnn", "python"])
 def test_a_single_input_that_does_not_fit_is_one_line_that_names_the_setting(error: Exception) -> None:
     with pytest.raises(UserError, match=r"out of memory with a single input.*encoder\.batch") as caught:
         MemoryBound("encoder.batch").run(Machine(list(range(5)), 0, error), 5)

@@ -104,15 +104,18 @@ def test_limits_stretch_with_the_minutes(suite: ModuleType, tmp_path: Path, monk
 def test_failed_tests_are_named_with_their_reasons(suite: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pytest\ndef test_good(): pass\ndef test_bad(): assert 1 == 2\n"
+        "def test_near(record_property):\n"
+        "    for part in (0.2, 0.7): record_property('agreement', [part, part / 100, f'float32 {part}'])\n"
         "def test_skipped(): pytest.skip('no GPU')\n@pytest.fixture\ndef broken(): raise OSError('gone')\n"
         "def test_broken(broken): pass\n"
     )
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml", "x.xml", "test_it.py"]
     subprocess.run(words, cwd=tmp_path, check=False, capture_output=True)
     tables = suite.test_tables(tmp_path / "x.xml")
-    assert tables[0]["rows"] == [[4, 1, 2, 1]]
+    assert tables[0]["rows"] == [[5, 2, 2, 1]]
     assert dict(tables[1]["rows"])["test_bad"].startswith("assert 1 == 2")
     assert "gone" in dict(tables[1]["rows"])["test_broken"]
+    assert tables[2]["rows"] == [["test_near", 0.7, pytest.approx(0.007), "float32 0.7"]]
 
 
 def test_a_dry_run_says_what_each_part_needs_and_does_nothing(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def test_the_tiny_suite_is_green_on_a_cpu_and_its_pretraining_goes_on_elsewhere(
     found = kept(tmp_path)
     assert {part["status"] for part in found.values()} == {"done"}
     rows = {name: [len(table["rows"]) for table in part["tables"]] for name, part in found.items()}
-    assert rows.pop("tests") == [1]
+    assert rows.pop("tests") == [1, 12]
     assert rows == {
         **{"extract-256": [12], "extract-512": [2, 2], "extract-float32": [2], "extract-compiled": [3]},
         **{"deflect": [3, 1], "training": [1], "store": [6], "pretraining": [1]},
