@@ -58,6 +58,14 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_is_done(suite: ModuleTyp
     assert text.count("| ours | 2.0 |") == 2
 
 
+def test_results_that_cannot_be_read_are_that_parts_failure_alone(suite: ModuleType, tmp_path: Path) -> None:
+    run = suite.Suite(arguments(tmp_path))
+    run.run(part(suite, "broken", "Path(sys.argv[1]).write_text('no JSON')"))
+    run.run(part(suite, "good"))
+    assert kept(tmp_path)["broken"]["status"].startswith("failed: JSONDecodeError")
+    assert kept(tmp_path)["good"]["status"] == "done"
+
+
 def test_a_part_that_takes_too_long_is_ended_with_all_its_processes(suite: ModuleType, tmp_path: Path) -> None:
     sleeper = tmp_path / "sleeper"
     child = tmp_path / "child.py"
@@ -105,7 +113,7 @@ def test_failed_tests_are_named_with_their_reasons(suite: ModuleType, tmp_path: 
     (tmp_path / "test_it.py").write_text(
         "import pytest\ndef test_good(): pass\ndef test_bad(): assert 1 == 2\n"
         "def test_near(record_property):\n"
-        "    for part in (0.2, 0.7): record_property('agreement', [part, part / 100, f'float32 {part}'])\n"
+        "    for part in (0.2, 0.7): record_property('agreement', [part, part / 100, 0.01, f'block {part}'])\n"
         "def test_skipped(): pytest.skip('no GPU')\n@pytest.fixture\ndef broken(): raise OSError('gone')\n"
         "def test_broken(broken): pass\n"
     )
@@ -115,7 +123,7 @@ def test_failed_tests_are_named_with_their_reasons(suite: ModuleType, tmp_path: 
     assert tables[0]["rows"] == [[5, 2, 2, 1]]
     assert dict(tables[1]["rows"])["test_bad"].startswith("assert 1 == 2")
     assert "gone" in dict(tables[1]["rows"])["test_broken"]
-    assert tables[2]["rows"] == [["test_near", 0.7, pytest.approx(0.007), "float32 0.7"]]
+    assert tables[2]["rows"] == [["test_near", 0.7, pytest.approx(0.007), 0.01, "block 0.7"]]
 
 
 def test_a_dry_run_says_what_each_part_needs_and_does_nothing(tmp_path: Path) -> None:
