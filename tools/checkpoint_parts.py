@@ -56,7 +56,7 @@ def split(run: Path, out: Path, exact: bool = False, part_bytes: int = PART_BYTE
         new = Path(aside) / "parts"
         new.mkdir()
         parts = list(_cut(archive, new, part_bytes))
-        index = {"step": _state(folder.last)["step"], "form": "exact" if exact else "light", "parts": parts}
+        index = {"step": state_of(folder.last)["step"], "form": "exact" if exact else "light", "parts": parts}
         out.mkdir(parents=True, exist_ok=True)
         for old in (out / INDEX, *out.glob("checkpoint-*.part")):  # first the index: without it there is nothing
             old.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def join(parts: Path, run: Path) -> int:
     index = json.loads((parts / INDEX).read_text())
     content = b"".join(_checked(parts, part) for part in index["parts"])
     folder, step = RunFolder(run), int(index["step"])
-    if folder.last.is_file() and (there := _state(folder.last)["step"]) >= step:
+    if folder.last.is_file() and (there := state_of(folder.last)["step"]) >= step:
         return int(there)
     with tempfile.TemporaryDirectory(dir=_made(run.parent)) as aside:
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 (not a mapping)
 
 
-def _state(path: Path) -> dict[str, Any]:
+def state_of(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         state: dict[str, Any] = json.loads(file.metadata()["state"])
     return state

@@ -36,7 +36,7 @@ def _pytest(*words: str) -> tuple[str, ...]:
 
 PRETRAINING = (  # what docs/pretraining.md says of the shipped encoder, at a GPU's size
     *("prepare.mean=0.34", "prepare.std=0.15", "recipe.steps=20000", "recipe.batch_size=128"),
-    *("recipe.mixed_precision=bf16", "recipe.workers=8", "recipe.eval_every=1000", "recipe.eval_images=256"),
+    *("recipe.mixed_precision=bf16", "recipe.eval_every=1000", "recipe.eval_images=256"),
     "recipe.tensorboard=false",
 )
 IMAGES = (  # with --data: a folder of images, an eighth of each batch built-in scenes
@@ -146,6 +146,6 @@ TINY = {
         *("--folder", "{work}"),
     ),
     "extract-compiled": _bench("bench_extract.py", *_SMALL, *_FEW, "--precisions", "float32", "--compile"),
-    "pretraining": _pretrain("data.size=16", "prepare.mean=0.34", "prepare.std=0.15", *_STEPS, "recipe.workers=0"),
+    "pretraining": _pretrain("data.size=16", "prepare.mean=0.34", "prepare.std=0.15", *_STEPS),
 }
 TINY_SCENES = ("data.splits.train.length=16", "data.splits.val.length=8")

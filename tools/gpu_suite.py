@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from checkpoint_parts import INDEX, join, split
+from checkpoint_parts import INDEX, join, split, state_of
 from gpu_parts import IMAGES, MINUTES, PARTS, SCENES, TINY, TINY_SCENES, Part
 from measuring import as_markdown, head, machine, row, write_json
 
@@ -36,6 +36,7 @@ from satdifuser.engine.run import RunFolder
 TOOLS = Path(__file__).resolve().parent
 LEAST = 5.0  # seconds: a part is not begun with less
 PACKING = 30.0  # seconds that beginning, the last look and the checkpoint's parts may take
+WORKERS = 8  # processes at most that read the pretraining's images
 NEAREST = 12  # tests that are listed for coming near to their tolerance
 LOG_LINES = 150  # of each part, in log.txt
 DONE, CUT, FAILED, NO_TIME = "done", "cut off by its time limit", "failed", "no time left"
@@ -141,7 +142,8 @@ class Suite:
             link.unlink(missing_ok=True)
             link.symlink_to(self.data)
         minutes = max(LEAST, limit - PACKING) / 60
-        found = self._do(part, limit, *data, f"recipe.minutes={minutes:.2f}")
+        workers = 0 if self.tiny else min(WORKERS, os.cpu_count() or 1)
+        found = self._do(part, limit, *data, f"recipe.minutes={minutes:.2f}", f"recipe.workers={workers}")
         steps = _steps(run)
         if steps:
             split(run, self.out)
@@ -170,8 +172,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _steps(run: Path) -> int:
-    state = RunFolder(run).last.with_suffix(".json")
-    return int(json.loads(state.read_text())["step"]) if state.is_file() else 0
+    last = RunFolder(run).last
+    return int(state_of(last)["step"]) if last.is_file() else 0
 
 
 def test_tables(path: Path) -> list[dict[str, Any]]:
