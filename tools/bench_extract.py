@@ -68,7 +68,10 @@ class Variant:
     def watch(self, device: torch.device) -> None:
         """Where the time goes on a GPU, in a run of its own, which the profiler slows down."""
         latents = self.to_latents()
-        self.idle = idle_share(device, lambda: self.to_features(latents))
+        try:
+            self.idle = idle_share(device, lambda: self.to_features(latents))
+        except RuntimeError as error:  # not every machine lets its counters be read
+            print(f"{self.name}: no profile ({str(error).splitlines()[0]})")
 
     def attempt(self, device: torch.device, work: Callable[[torch.device], None]) -> None:
         """Do it unless it failed before; what fails is said in its row, and the others go on."""

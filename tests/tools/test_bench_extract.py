@@ -102,3 +102,16 @@ def test_a_batch_that_does_not_fit_is_said_and_a_larger_one_is_not_tried_for_it(
     assert 4 not in tried
     assert rows[2]["UNet images/s"] is None
     assert rows[3]["ratio"] == pytest.approx(rows[3]["UNet images/s"] / rows[0]["UNet images/s"])
+
+
+def test_a_machine_that_cannot_be_profiled_keeps_its_speeds(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def refused(*_: Any) -> None:
+        raise RuntimeError("LibraryNotLoaded\nand more")
+
+    monkeypatch.setattr(bench, "idle_share", refused)
+    rows = run(bench, monkeypatch, tmp_path, "--batch", "2", "--precisions", "float32", "--modes", "noise")["rows"]
+    assert [row["what"] for row in rows] == ["published", "ours, noise"]
+    assert all(row["UNet images/s"] > 0 and row["between kernels"] is None for row in rows)
+    assert "ours, noise: no profile (LibraryNotLoaded)" in capsys.readouterr().out
