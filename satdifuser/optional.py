@@ -52,14 +52,12 @@ def _say_once(line: str) -> None:
 def missing(error: BaseException) -> str | None:
     """What to do about an error that comes from a library's absence; None where it comes from something else.
 
-    >>> missing(ModuleNotFoundError("No module named 'peft.tuners'", name="peft.tuners"))
-    'this needs peft (LoRA and its kin), which is not installed: pip install peft'
     >>> missing(KeyError("peft"))
     """
     for cause in _causes(error):
         module = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
         name = IMPORTED.get(module, module)
-        if name in OPTIONAL:
+        if name in OPTIONAL and not there(module):
             return f"this needs {name} ({OPTIONAL[name]}), which is not installed: pip install {name}"
     return None
 

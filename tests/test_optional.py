@@ -104,3 +104,10 @@ def test_what_needs_a_missing_library_says_which_and_how_to_get_it(
     assert last.startswith(f"satdifuser: this needs {name} ({use}")
     assert last.endswith(f"which is not installed: pip install {name}")
     assert not (tmp_path / "r").exists()
+
+
+def test_an_error_inside_a_library_that_is_installed_is_not_its_absence() -> None:
+    from satdifuser.optional import missing
+
+    inside = ModuleNotFoundError("No module named 'matplotlib.no_such_part'", name="matplotlib.no_such_part")
+    assert missing(inside) is None

@@ -88,6 +88,7 @@ class Run:
                 kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
+        self.autocast = False  # its copies of the weights are not what a method saves
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = self.loss()
         loss.backward()
@@ -124,8 +125,11 @@ def start(args: argparse.Namespace, model: str, batch: int, method: str) -> subp
 def ask(process: subprocess.Popen[str], word: str) -> str:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(word + "\n")
-    process.stdin.flush()
+    try:
+        process.stdin.write(word + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return ""
     return process.stdout.readline()
 
 
@@ -133,10 +137,18 @@ def measure(args: argparse.Namespace, results: Results, model: str, batch: int) 
     processes = {method: start(args, model, batch, method) for method in args.methods}
     times: dict[str, list[float]] = {method: [] for method in args.methods}
     for _ in range(args.rounds):
-        for method, process in processes.items():
-            times[method].append(float(ask(process, "step")))
-    found = {method: json.loads(ask(process, "end")) for method, process in processes.items()}
-    base = args.methods[0]
+        for method, process in list(processes.items()):
+            answer = ask(process, "step")
+            if answer:
+                times[method].append(float(answer))
+            else:  # out of memory, say: the others go on
+                print(f"{method}: its process ended with code {process.wait()}")
+                processes.pop(method)
+    answers = {method: ask(process, "end") for method, process in processes.items()}
+    found = {method: json.loads(answer) for method, answer in answers.items() if answer}
+    if not found:
+        raise SystemExit(f"no method could be measured at {model}")
+    base = next(iter(found))
     title = f"{model}, {args.size} px, batch {batch}: step and memory as ratios to {base}"
     add = results.table(title, COLUMNS)
     for method, row in found.items():

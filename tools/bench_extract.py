@@ -3,8 +3,9 @@
 The published protocol reaches its three timesteps by ten sequential DDIM-inversion calls of the whole UNet, and takes
 the latents to the CPU and back (emptying the CUDA cache) at every step; it was released in float16 autocast, with the
 VAE in float32. Ours is `DiffusionEncoder` in each mode and precision. Both encode the same images with the same VAE and
-read the same 21 taps. Figures are medians over the rounds, in which the variants take turns; ratios are to the first
-published row of the same table. A batch that does not fit ends its row, and larger ones are not tried for it.
+read the same 21 taps. Figures are medians over the rounds; ratios are to the first published row of the same table. A
+batch that does not fit ends the published row, and larger ones are not tried; ours goes through in parts, and says so.
+float32 is without TF32; beside 16 bits the VAE has PyTorch's default, in which a GPU's convolutions use it.
 
     python tools/bench_extract.py                     # SD-2.1-sized, 256 px
     python tools/bench_extract.py --size 256 512 --batch 8 32 128 --precisions float32 float16 bfloat16 --compile
@@ -34,7 +35,7 @@ from satdifuser.diffusion.selection import choose_taps, dry_call
 from satdifuser.diffusion.taps import recording
 
 TIMESTEPS = (21, 61, 161)
-WARM_UP = 2
+COMPILED = ", compiled"
 COLUMNS = {
     **{"what": "", "precision": "", "batch": "d", "UNet GFLOP/image": ".0f", "UNet images/s": ".3f", "ratio": ".2f"},
     **{"of matmul rate": ".0%", "between kernels": ".0%", "with VAE images/s": ".3f", "with VAE ratio": ".2f"},
@@ -55,6 +56,7 @@ class Variant:
     peak: float = 0.0
     idle: float | None = None
     failed: str = ""
+    bound: Callable[[], int | None] = lambda: None  # how many inputs go through at once, where not all fit
 
     def run(self, device: torch.device) -> None:
         before = reset_peak(device)
@@ -67,11 +69,11 @@ class Variant:
 
     def watch(self, device: torch.device) -> None:
         """Where the time goes on a GPU, in a run of its own, which the profiler slows down."""
-        latents = self.to_latents()
         try:
+            latents = self.to_latents()
             self.idle = idle_share(device, lambda: self.to_features(latents))
-        except RuntimeError as error:  # not every machine lets its counters be read
-            print(f"{self.name}: no profile ({str(error).splitlines()[0]})")
+        except Exception as error:  # not every machine lets its counters be read: the speeds are there all the same
+            print(f"{self.name}: no profile ({type(error).__name__}: {' '.join(str(error).split())[:120]})")
 
     def attempt(self, device: torch.device, work: Callable[[torch.device], None]) -> None:
         """Do it unless it failed before; what fails is said in its row, and the others go on."""
@@ -181,11 +183,14 @@ class Bench:
         own = replace(self.plain, unet=copy.deepcopy(unet) if unet is self.plain.unet else unet)
         for mode in self.args.modes:
             encoder = self.encoder(own, mode, precision)
-            yield Variant(f"ours, {mode}", precision, self.calls[mode], *ours(encoder, images, ids, mode))
+            yield Variant(
+                f"ours, {mode}", precision, self.calls[mode], *ours(encoder, images, ids, mode), bound=of(encoder)
+            )
         if self.args.compile:
             mode, apart = self.args.modes[0], replace(own, unet=copy.deepcopy(own.unet))  # its taps stay set
             encoder = self.encoder(apart, mode, precision, compile=True)
-            yield Variant(f"ours, {mode}, compiled", precision, self.calls[mode], *ours(encoder, images, ids, mode))
+            work = ours(encoder, images, ids, mode)
+            yield Variant(f"ours, {mode}{COMPILED}", precision, self.calls[mode], *work, bound=of(encoder))
 
     def encoder(self, backbone: Backbone, mode: str, precision: str, compile: bool = False) -> DiffusionEncoder:
         return DiffusionEncoder(
@@ -202,18 +207,40 @@ class Bench:
         ).to(self.device)
 
 
-def measure(bench: Bench, precision: str, batch: int, skipped: set[str]) -> list[Variant]:
-    """Rounds in which the variants take turns; two before them warm up, compile, and find what fits."""
+def of(encoder: DiffusionEncoder) -> Callable[[], int | None]:
+    return lambda: encoder.network.memory.limit
+
+
+def measure(bench: Bench, precision: str, batch: int, skipped: set[str]) -> Iterator[Variant]:
+    """Variants with their times: on a CPU in turns, since it is noisy; on a GPU one after the other.
+
+    There each begins with memory of its own, which the published way has emptied, and is given as soon as it is done.
+    """
     torch._dynamo.reset()  # else graphs of other batches and precisions count against its limit
-    group = [variant for variant in bench.variants(precision, batch) if variant.name not in skipped]
-    for number in range(WARM_UP + bench.args.rounds):
+    torch.backends.cudnn.allow_tf32 = precision != "float32"  # of the VAE in float32; PyTorch's default, as released
+    found = (variant for variant in bench.variants(precision, batch) if variant.name not in skipped)
+    if bench.device.type == "cuda":
+        for variant in found:
+            times(bench, [variant])
+            yield variant
+        return
+    group = list(found)
+    times(bench, group)
+    yield from group
+
+
+def times(bench: Bench, group: list[Variant]) -> None:
+    """Rounds in which the variants take turns, after one that warms up (two that compile) and finds what fits."""
+    for variant in group:
+        for _ in range(2 if variant.name.endswith(COMPILED) else 1):
+            variant.attempt(bench.device, variant.run)
+        variant.seconds.clear()
+    for _ in range(bench.args.rounds):
         for variant in group:
             variant.attempt(bench.device, variant.run)
-            if number < WARM_UP:
-                variant.seconds.clear()
     for variant in group:
-        variant.attempt(bench.device, variant.watch)
-    return group
+        if not variant.failed:
+            variant.watch(bench.device)
 
 
 def main() -> None:
@@ -270,7 +297,13 @@ def report(bench: Bench, results: Results, rates: dict[str, float], batches: lis
                 ratios = (None, None) if base is None else (base[0] / unet, base[1] / whole)
                 reached = work_each / unet / rates[precision]
                 speeds = (1 / unet, ratios[0], reached, variant.idle, 1 / whole, ratios[1], variant.peak)
-                add(variant.name, precision, batch, work_each / 1e9, *speeds)
+                limit = variant.bound()
+                add(
+                    f"{variant.name}{f', {limit} inputs at once' if limit else ''}",
+                    *(precision, batch, work_each / 1e9),
+                    *speeds,
+                )
+            del variant
             gc.collect()
 
 

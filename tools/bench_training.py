@@ -88,7 +88,8 @@ def main() -> None:
     args = parser.parse_args()
     device = device_here()
     kept = not args.give_back and keep_memory()
-    exact_float32()
+    if args.precision == "float32":
+        exact_float32()
     with torch.no_grad():
         backbone = random_backbone(args.architecture, device)
     prepare = ImageInput(["B04", "B03", "B02"], high=0.3)

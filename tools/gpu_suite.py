@@ -66,7 +66,7 @@ class Suite:
         if self.results.get(part.name, {}).get("status") == DONE:
             print(f"{part.name}: done before", flush=True)
             return
-        limit = self.left if part.seconds is None else min(self.left, part.seconds * self.minutes / MINUTES)
+        limit = self.left if part.seconds is None else min(self.left, part.seconds * max(1.0, self.minutes / MINUTES))
         if self.tiny:
             limit = self.left
         if limit < LEAST:
@@ -110,6 +110,9 @@ class Suite:
         known = dict(os.environ)
         path = [str(TOOLS.parent), known.get("PYTHONPATH", "")]  # satdifuser from here, if it is not installed
         known["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        known.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self.work / "inductor"))  # what was compiled is not again
+        if name == "tests":
+            known.setdefault("OMP_NUM_THREADS", "4")
         if self.tiny:
             known.setdefault("SATDIFUSER_TEST_DEVICE", "cpu")
             known.setdefault("OMP_NUM_THREADS", "1")
@@ -143,10 +146,12 @@ class Suite:
             link.symlink_to(self.data)
         minutes = max(LEAST, limit - PACKING) / 60
         workers = 0 if self.tiny else min(WORKERS, os.cpu_count() or 1)
-        found = self._do(part, limit, *data, f"recipe.minutes={minutes:.2f}", f"recipe.workers={workers}")
-        steps = _steps(run)
-        if steps:
-            split(run, self.out)
+        try:
+            found = self._do(part, limit, *data, f"recipe.minutes={minutes:.2f}", f"recipe.workers={workers}")
+        finally:  # also if the suite is ended
+            steps = _steps(run)
+            if steps:
+                split(run, self.out)
         wanted = next(int(word.partition("=")[2]) for word in self._command(part) if word.startswith("recipe.steps="))
         if found["status"] == DONE and steps < wanted:
             found["status"] = f"{SO_FAR}: {steps} of {wanted} steps"
@@ -237,7 +242,7 @@ def dry_run(tiny: bool, minutes: float) -> None:
     columns = {"part": "", "seconds": ".0f", "what": "", "needs": ""}
     print("What a part needs of the card is an estimate.\n\n" + "\n".join(head(columns)))
     for part in PARTS:
-        limit: Any = "what is left" if part.seconds is None else part.seconds * minutes / MINUTES
+        limit: Any = "what is left" if part.seconds is None else part.seconds * max(1.0, minutes / MINUTES)
         print(row(columns, [part.name, limit, part.what, part.needs]))
     print()
     for part in PARTS:
@@ -262,6 +267,7 @@ def main() -> int:
         return 0
     if args.data is not None and not args.data.is_dir():
         parser.error(f"--data {args.data}: there is no such folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its parts end with it
     print(f"{machine()}: {args.minutes:g} minutes", flush=True)
     suite = Suite(args)
     chosen = [part for part in PARTS if part.name in args.parts]

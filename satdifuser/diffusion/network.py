@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from satdifuser.bank import Tap
 from satdifuser.diffusion.memory import MemoryBound
-from satdifuser.diffusion.taps import as_map, keep_reading, recording
+from satdifuser.diffusion.taps import as_map, keep_reading, recording, turns
 
 Maps = dict[str, Tensor]
 Evaluate = Callable[[Tensor, Tensor, Tensor | None, bool, bool], tuple[Maps, Tensor | None]]
@@ -83,10 +83,11 @@ class TappedUNet(nn.Module):
     def _compiled(self) -> Evaluate:
         """The whole pass as one graph, of which the compiler itself leaves out what comes after the last tap.
 
-        The taps are set once, for good: setting them would cut the graph at each.
+        The taps are set once, for good: setting them would cut the graph at each. That is at the first pass, when an
+        adapter has put its layers where it wants them.
         """
         read: Maps = {}
-        keep_reading(self.unet, self.names, read)
+        on, set_up = [False], list[bool]()
 
         def evaluate(
             noisy: Tensor, timesteps: Tensor, metadata: Tensor | None, tapped: bool, finish: bool
@@ -96,7 +97,22 @@ class TappedUNet(nn.Module):
             read.clear()
             return maps, output if finish else None
 
-        return torch.compile(evaluate)
+        compiled: Evaluate = torch.compile(evaluate)
+
+        def run(
+            noisy: Tensor, timesteps: Tensor, metadata: Tensor | None, tapped: bool, finish: bool
+        ) -> tuple[Maps, Tensor | None]:
+            with turns(self.unet):
+                if not set_up:
+                    keep_reading(self.unet, self.names, read, on)
+                    set_up.append(True)
+                on[0] = True
+                try:
+                    return compiled(noisy, timesteps, metadata, tapped, finish)
+                finally:
+                    on[0] = False
+
+        return run
 
     def _forward(self, noisy: Tensor, timesteps: Tensor, metadata: Tensor | None) -> Tensor:
         options: dict[str, Any] = {}

@@ -29,7 +29,7 @@ def recording(network: nn.Module, names: Sequence[str], last: str | None = None)
 
     Threads take turns with a network: the maps of one would be recorded as another's.
     """
-    with _passes.setdefault(network, threading.RLock()):
+    with turns(network):
         yield from _recorded(network, names, last)
 
 
@@ -56,12 +56,18 @@ def _recorded(network: nn.Module, names: Sequence[str], last: str | None) -> Ite
             hook.remove()
 
 
-def keep_reading(network: nn.Module, names: Sequence[str], read: dict[str, Tensor]) -> None:
-    """Put the named modules' outputs into `read` in every pass from now on, in the order in which they are computed."""
+def turns(network: nn.Module) -> threading.RLock:
+    """What a thread holds while it reads a network."""
+    return _passes.setdefault(network, threading.RLock())
+
+
+def keep_reading(network: nn.Module, names: Sequence[str], read: dict[str, Tensor], on: list[bool]) -> None:
+    """Put the named modules' outputs into `read` in every pass from now on in which `on[0]`, as they are computed."""
 
     def reader(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            read[name] = _value(output)
+            if on[0]:
+                read[name] = _value(output)
 
         return hook
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class Setup:
     accelerator: Accelerator
     begin: Callable[[], None]
     quiet: bool = False
+    began: float = field(default_factory=time.perf_counter)
 
     @property
     def main(self) -> bool:
@@ -63,7 +65,7 @@ class Setup:
         folder = folder or self.folder
         recipe = replace(self.recipe, **changes)
         trainer = Pretrainer(
-            objective, self.images, recipe, folder, self.accelerator, self.config["seed"], self.quiet, look
+            objective, self.images, recipe, folder, self.accelerator, self.config["seed"], self.quiet, look, self.began
         )
         if self.config["resume"] and folder.last.is_file():
             trainer.resume()

@@ -45,6 +45,7 @@ class Pretrainer:
     seed: int = 0
     quiet: bool = False
     look: Look = lambda: {}
+    began: float | None = None  # when the time of `recipe.minutes` began; None: with `fit`
 
     def __post_init__(self) -> None:
         self.state, self._since = TrainState(task="pretrain"), time.perf_counter()
@@ -97,7 +98,8 @@ class Pretrainer:
     def fit(self) -> TrainState:
         """Train to the end; the objective is left with its averaged weights."""
         recipe, total = self.recipe, self.recipe.steps
-        self._since = self._began = time.perf_counter()
+        self._since = time.perf_counter()
+        self._began = self._since if self.began is None else self.began
         self._late = False
         wrapped = self.accelerator.prepare_model(self.objective)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)

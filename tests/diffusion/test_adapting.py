@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,28 @@ def test_a_path_of_many_steps_is_not_trained_through(backbone: Backbone, mode: s
 def test_half_precision_of_a_narrow_range_is_refused(backbone: Backbone) -> None:
     with pytest.raises(UserError, match=r"cannot train in float16: set encoder\.precision=float32"):
         build(backbone, adapters.Full(), precision="float16")
+
+
+def test_a_compiled_network_is_read_where_its_adapter_is(latent_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    images, ids = torch.rand(2, 13, 16, 16) * 0.3, ["a", "b"]
+    found = []
+    for compile in (False, True):
+        encoder = DiffusionEncoder(
+            stable_diffusion(str(latent_folder)),
+            prepare=ImageInput(["B04", "B03", "B02"]),
+            taps=["up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"],
+            timesteps=[21],
+            image_size=16,
+            adapter=adapters.Lora(r=4),
+            compile=compile,
+        ).eval()
+        with torch.no_grad():
+            torch.manual_seed(3)
+            for parameter in encoder.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn_like(parameter))
+            found.append(encoder(images, sample_ids=ids))
+    for tap in found[0]:
+        torch.testing.assert_close(found[1][tap], found[0][tap], atol=1e-4, rtol=1e-4)
