@@ -184,13 +184,13 @@ class Bench:
         for mode in self.args.modes:
             encoder = self.encoder(own, mode, precision)
             yield Variant(
-                f"ours, {mode}", precision, self.calls[mode], *ours(encoder, images, ids, mode), bound=of(encoder)
+                f"ours, {mode}", precision, self.calls[mode], *ours(encoder, images, ids, mode), bound=bound_of(encoder)
             )
         if self.args.compile:
             mode, apart = self.args.modes[0], replace(own, unet=copy.deepcopy(own.unet))  # its taps stay set
             encoder = self.encoder(apart, mode, precision, compile=True)
             work = ours(encoder, images, ids, mode)
-            yield Variant(f"ours, {mode}{COMPILED}", precision, self.calls[mode], *work, bound=of(encoder))
+            yield Variant(f"ours, {mode}{COMPILED}", precision, self.calls[mode], *work, bound=bound_of(encoder))
 
     def encoder(self, backbone: Backbone, mode: str, precision: str, compile: bool = False) -> DiffusionEncoder:
         return DiffusionEncoder(
@@ -207,7 +207,7 @@ class Bench:
         ).to(self.device)
 
 
-def of(encoder: DiffusionEncoder) -> Callable[[], int | None]:
+def bound_of(encoder: DiffusionEncoder) -> Callable[[], int | None]:
     return lambda: encoder.network.memory.limit
 
 
@@ -303,7 +303,7 @@ def report(bench: Bench, results: Results, rates: dict[str, float], batches: lis
                     *(precision, batch, work_each / 1e9),
                     *speeds,
                 )
-            del variant
+            variant = None  # its encoder is let go; there may have been none
             gc.collect()
 
 

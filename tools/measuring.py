@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from satdifuser.engine.run import write_text
+
 Cell = str | int | float | None
 
 
@@ -167,8 +169,5 @@ def as_markdown(table: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write aside, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(values, indent=1) + "\n")

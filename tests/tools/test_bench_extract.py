@@ -115,3 +115,18 @@ def test_a_machine_that_cannot_be_profiled_keeps_its_speeds(
     assert [row["what"] for row in rows] == ["published", "ours, noise"]
     assert all(row["UNet images/s"] > 0 and row["between kernels"] is None for row in rows)
     assert "ours, noise: no profile (RuntimeError: LibraryNotLoaded and more)" in capsys.readouterr().out
+
+
+def test_a_batch_for_which_nothing_is_left_to_try_is_no_error(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(self: Any, device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench.Variant, "run", full)
+    words = ["--batch", "2", "4", "--precisions", "float32", "--modes", "noise"]
+    rows = run(bench, monkeypatch, tmp_path, *words)["rows"]
+    assert [(row["what"], row["batch"]) for row in rows] == [
+        ("published: out of memory", 2),
+        ("ours, noise: out of memory", 2),
+    ]
