@@ -75,13 +75,16 @@ def build_encoder(config: Any) -> nn.Module:
     return encoder
 
 
-def open_split(config: Any, split: str) -> LabelledDataset:
-    """A split of the store where `features` names one, else of the images."""
+def open_split(config: Any, split: str, beside: LabelledDataset | None = None) -> LabelledDataset:
+    """A split of the store where `features` names one, else of the images.
+
+    `beside` is a split that is open: the other one is of the very same store, whatever lies at its path by now.
+    """
     if config.features is None:
         return build_data(config.data, split)
-    from satdifuser.store import FeatureStore
+    from satdifuser.store import FeatureStore, StoredFeatures
 
-    store = FeatureStore(config.features)
+    store = beside.store if isinstance(beside, StoredFeatures) else FeatureStore(config.features)
     spec = store.spec
     if not store.latents:  # of latents, the encoder's own settings say which features are made
         spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)
