@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from satdifuser.data.names import name_bytes
 from satdifuser.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test", "all")
@@ -43,7 +44,7 @@ def check_split(split: str) -> None:
 
 
 def _place(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+    return hashlib.blake2b(name_bytes(name), digest_size=16).digest()
 
 
 def _whole(number: float) -> int:

@@ -18,7 +18,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from satdifuser.cli import main
-from satdifuser.data.bands import SENTINEL2_RGB
+from satdifuser.data.bands import SENTINEL2, SENTINEL2_RGB, Sensor
 from satdifuser.data.folder import ImageFolder
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore
@@ -36,7 +36,7 @@ def digits(*shape: int) -> Array:
 
 def picture(path: Path, pixels: Array | None = None, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(bytes_of(6, 8, 3) if pixels is None else pixels).save(path, **options)
+    Image.fromarray(bytes_of(8, 8, 3) if pixels is None else pixels).save(path, **options)
 
 
 def raster(path: Path, pixels: Array, **options: Any) -> None:
@@ -61,8 +61,10 @@ def deep_png(path: Path, pixels: Array, colour: int, clear: int | None = None) -
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
 
 
-def opened(root: Path, split: str = "all", **options: Any) -> ImageFolder:
-    return ImageFolder(str(root), split, sensor=SENTINEL2_RGB, **options)
+def opened(root: Path, split: str = "all", bands: int = 3, **options: Any) -> ImageFolder:
+    """The images below a root, which have so many bands and 8 x 8 px unless a size is given."""
+    sensor = Sensor("a sensor", SENTINEL2.bands[:bands])
+    return ImageFolder(str(root), split, sensor=sensor, **{"size": 8, **options})
 
 
 def only(root: Path, **options: Any) -> torch.Tensor:
@@ -93,7 +95,7 @@ def refused(root: Path, *words: str, read: bool = False, **options: Any) -> None
 
 @pytest.mark.parametrize("white", [0.275, 1.0])
 def test_eight_bits_are_shares_of_white(tmp_path: Path, white: float) -> None:
-    pixels = bytes_of(6, 8, 3)
+    pixels = bytes_of(8, 8, 3)
     picture(tmp_path / "a.png", pixels)
     image = only(tmp_path, white=white)
     agrees(image, pixels.transpose(2, 0, 1).astype(float) * white / 255)
@@ -103,20 +105,20 @@ def test_eight_bits_are_shares_of_white(tmp_path: Path, white: float) -> None:
 
 def test_a_jpeg_is_near_what_was_saved_and_its_bands_are_red_green_blue(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg", np.full((16, 16, 3), (200, 100, 50), np.uint8), quality=95)
-    image = only(tmp_path, white=1.0)
+    image = only(tmp_path, white=1.0, size=16)
     assert image.shape == (3, 16, 16)
     assert (image.mean((1, 2)) * 255).tolist() == pytest.approx([200, 100, 50], abs=3)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_greyscale_has_one_band(tmp_path: Path, suffix: str) -> None:
-    pixels = np.full((8, 8), 90, np.uint8) if suffix == "jpg" else bytes_of(5, 7)
+    pixels = np.full((8, 8), 90, np.uint8) if suffix == "jpg" else bytes_of(8, 8)
     picture(tmp_path / f"a.{suffix}", pixels)
-    agrees(only(tmp_path), pixels[None].astype(float) * 0.275 / 255)
+    agrees(only(tmp_path, bands=1), pixels[None].astype(float) * 0.275 / 255)
 
 
 def test_a_palette_gives_the_colours_that_it_stands_for(tmp_path: Path) -> None:
-    colours, numbers = bytes_of(256, 3), bytes_of(6, 8)
+    colours, numbers = bytes_of(256, 3), bytes_of(8, 8)
     paletted = Image.fromarray(numbers)
     paletted.putpalette(colours.tobytes())
     paletted.save(tmp_path / "a.png")
@@ -124,18 +126,19 @@ def test_a_palette_gives_the_colours_that_it_stands_for(tmp_path: Path) -> None:
 
 
 def test_what_is_wholly_transparent_is_no_data(tmp_path: Path) -> None:
-    pixels, numbers, colours = bytes_of(6, 8, 4), bytes_of(6, 8) % 4, bytes_of(4, 3)
-    pixels[..., 3] = np.random.default_rng().choice([0, 1, 128, 255], (6, 8))
+    pixels, numbers, colours = bytes_of(8, 8, 4), bytes_of(8, 8) % 4, bytes_of(4, 3)
+    pixels[..., 3] = np.random.default_rng().choice([0, 1, 128, 255], (8, 8))
     picture(tmp_path / "rgba.png", pixels)
     paletted = Image.fromarray(numbers)
     paletted.putpalette(colours.tobytes())
     paletted.save(tmp_path / "palette.png", transparency=2)
-    keyed = np.array([[[9, 8, 7], [10, 11, 12]]], np.uint8)
+    keyed = np.full((8, 8, 3), (9, 8, 7), np.uint8)
+    keyed[3, 5] = (10, 11, 12)
     picture(tmp_path / "keyed.png", keyed, transparency=(10, 11, 12))
     wanted = {
         "rgba.png": np.where(pixels[..., 3:] == 0, 0, pixels[..., :3]),
         "palette.png": np.where(numbers[..., None] == 2, 0, colours[numbers]),
-        "keyed.png": np.array([[[9, 8, 7], [0, 0, 0]]]),
+        "keyed.png": np.where(keyed == (10, 11, 12), 0, keyed),
     }
     data = opened(tmp_path)
     assert data.files == sorted(wanted)
@@ -144,61 +147,63 @@ def test_what_is_wholly_transparent_is_no_data(tmp_path: Path) -> None:
 
 
 def test_transparent_greyscale_has_one_band_too(tmp_path: Path) -> None:
-    alpha = np.stack([bytes_of(6, 8), np.random.default_rng().choice([0, 255], (6, 8))], -1).astype(np.uint8)
+    alpha = np.stack([bytes_of(8, 8), np.random.default_rng().choice([0, 255], (8, 8))], -1).astype(np.uint8)
     picture(tmp_path / "alpha.png", alpha)
-    picture(tmp_path / "keyed.png", np.array([[5, 6]], np.uint8), transparency=6)
-    first, second = opened(tmp_path, white=1.0)
+    keyed = bytes_of(8, 8) % 4
+    picture(tmp_path / "keyed.png", keyed, transparency=2)
+    first, second = opened(tmp_path, white=1.0, bands=1)
     agrees(first["image"], np.where(alpha[..., 1] == 0, 0, alpha[..., 0])[None] / 255)
-    agrees(second["image"], np.array([[[5, 0]]]) / 255)
+    agrees(second["image"], np.where(keyed == 2, 0, keyed)[None] / 255)
 
 
 @pytest.mark.parametrize("digital", [10000.0, 65535.0])
 def test_a_png_of_16_bits_is_in_digital_numbers(tmp_path: Path, digital: float) -> None:
-    pixels = np.random.default_rng().integers(0, 65536, (6, 8), dtype=np.uint16)
+    pixels = np.random.default_rng().integers(0, 65536, (8, 8), dtype=np.uint16)
     picture(tmp_path / "a.png", pixels)
-    agrees(only(tmp_path, digital=digital), pixels[None].astype(float) / digital)
+    agrees(only(tmp_path, digital=digital, bands=1), pixels[None].astype(float) / digital)
 
 
 def test_a_transparent_number_of_16_bits_is_no_data(tmp_path: Path) -> None:
     pixels = np.array([[300, 65535], [7, 12000]], np.uint16)
     deep_png(tmp_path / "a.png", pixels, colour=0, clear=65535)
-    agrees(only(tmp_path), np.array([[[300, 0], [7, 12000]]]) / 10000)
+    agrees(only(tmp_path, bands=1, size=2), np.array([[[300, 0], [7, 12000]]]) / 10000)
 
 
 @pytest.mark.parametrize(("bands", "colour"), [(2, 4), (3, 2), (4, 6)])
 def test_a_png_of_16_bits_and_several_bands_is_refused_rather_than_read_with_8(
     tmp_path: Path, bands: int, colour: int
 ) -> None:
-    deep_png(tmp_path / "deep.png", digits(6, 8, bands), colour)
+    deep_png(tmp_path / "deep.png", digits(8, 8, bands), colour)
     refused(tmp_path, "deep.png", "16 bits", "GeoTIFF", read=True)
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [("uint8", 255 / 0.275), ("uint16", 10000), ("int16", 10000)])
 def test_whole_numbers_of_a_geotiff_are_scaled_by_their_kind(tmp_path: Path, dtype: str, unit: float) -> None:
-    pixels = (digits(13, 6, 8) % 250).astype(dtype)
+    pixels = (digits(13, 8, 8) % 250).astype(dtype)
     raster(tmp_path / "a.tif", pixels, compress="deflate")
-    agrees(only(tmp_path), pixels.astype(float) / unit)
+    agrees(only(tmp_path, bands=13), pixels.astype(float) / unit)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_floating_point_is_reflectance_already(tmp_path: Path, dtype: str) -> None:
-    pixels = np.random.default_rng().normal(0.2, 0.1, (4, 6, 8)).astype(dtype)
+    pixels = np.random.default_rng().normal(0.2, 0.1, (4, 8, 8)).astype(dtype)
     raster(tmp_path / "a.tif", pixels)
-    agrees(only(tmp_path, white=0.5, digital=7.0), pixels.astype(float))
+    agrees(only(tmp_path, white=0.5, digital=7.0, bands=4), pixels.astype(float))
 
 
 def test_what_a_geotiff_says_is_no_data_is_zero(tmp_path: Path) -> None:
-    numbers = digits(13, 6, 8)
+    numbers = digits(13, 8, 8)
     numbers[:, 2:4] = 65535
     numbers[5, 0, 0] = 65535
-    signed, floating = np.array([[[-9999, 400]]], np.int16), np.array([[[np.nan, 0.25]]], np.float32)
+    signed, floating = np.where(numbers == 65535, -9999, numbers % 500).astype(np.int16), numbers / np.float32(65536)
+    floating[numbers == 65535] = np.nan
     raster(tmp_path / "a.tif", numbers, nodata=65535)
     raster(tmp_path / "b.tif", signed, nodata=-9999)
     raster(tmp_path / "c.tif", floating, nodata=np.nan)
-    a, b, c = opened(tmp_path)
+    a, b, c = opened(tmp_path, bands=13)
     agrees(a["image"], np.where(numbers == 65535, 0, numbers) / 10000)
-    agrees(b["image"], np.array([[[0, 0.04]]]))
-    agrees(c["image"], np.array([[[0, 0.25]]]))
+    agrees(b["image"], np.where(numbers == 65535, 0, signed) / 10000)
+    agrees(c["image"], np.where(numbers == 65535, 0, floating))
 
 
 # which files, and of which class
@@ -258,15 +263,15 @@ def test_hidden_files_hidden_folders_and_other_suffixes_are_no_images(tmp_path: 
 def test_suffixes_count_in_either_case(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "a" / f"1.{suffix}"
     if suffix.lower().startswith("tif"):
-        raster(path, digits(3, 6, 8))
+        raster(path, digits(3, 8, 8))
     else:
         picture(path)
-    assert only(tmp_path).shape == (3, 6, 8)
+    assert only(tmp_path).shape == (3, 8, 8)
 
 
 def test_the_splits_are_those_of_the_rule_and_a_class_without_files_in_one_is_still_known(tmp_path: Path) -> None:
     for name in [f"many/{i}.png" for i in range(9)] + ["few/0.png"]:
-        picture(tmp_path / name, np.zeros((1, 1), np.uint8))
+        picture(tmp_path / name)
     splits = {split: opened(tmp_path, split, val=0.2, test=0.3) for split in ("train", "val", "test", "all")}
     assert {split: len(data) for split, data in splits.items()} == {"train": 5, "val": 2, "test": 3, "all": 10}
     parts = [name for split in ("train", "val", "test") for name in splits[split].files]
@@ -291,13 +296,14 @@ def test_a_crop_is_the_middle(tmp_path: Path, height: int, width: int) -> None:
     pixels = digits(2, height, width)
     raster(tmp_path / "a.tif", pixels)
     y, x = int((height - 7) / 2), int((width - 7) / 2)
-    agrees(only(tmp_path, size=7, fit="crop"), pixels[:, y : y + 7, x : x + 7] / 10000)
+    agrees(only(tmp_path, size=7, fit="crop", bands=2), pixels[:, y : y + 7, x : x + 7] / 10000)
 
 
-def test_without_fitting_an_image_keeps_its_size(tmp_path: Path) -> None:
-    pixels = digits(3, 9, 4)
-    raster(tmp_path / "a.tif", pixels)
-    agrees(only(tmp_path, size=64), pixels / 10000)
+@pytest.mark.parametrize("shape", [(9, 4), (8, 9), (7, 8), (16, 16)])
+def test_without_fitting_an_image_of_another_size_is_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
+    raster(tmp_path / "a.tif", digits(3, *shape))
+    size = [f"data.size={shape[0]}"] if shape[0] == shape[1] else []
+    refused(tmp_path, "a.tif", f"{shape[0]} x {shape[1]} px", "data.size is 8", "data.fit=crop", *size, read=True)
 
 
 def test_resizing_larger_is_bilinear_and_smaller_is_an_average(tmp_path: Path, slow: Any) -> None:
@@ -308,7 +314,7 @@ def test_resizing_larger_is_bilinear_and_smaller_is_an_average(tmp_path: Path, s
     lines = np.zeros((1, 32, 32), np.uint16)
     lines[:, ::4] = 10000  # sampling without averaging would see all of them, or none
     raster(tmp_path / "lines" / "a.tif", lines)
-    assert only(tmp_path / "lines", size=8, fit="resize")[:, 1:-1].numpy() == pytest.approx(0.25, abs=0.05)
+    assert only(tmp_path / "lines", size=8, fit="resize", bands=1)[:, 1:-1].numpy() == pytest.approx(0.25, abs=0.05)
 
 
 @pytest.mark.parametrize("fit", ["crop", "resize"])
@@ -341,11 +347,11 @@ def test_a_file_that_is_cut_short_is_named(
 ) -> None:
     path = tmp_path / name
     if path.suffix == ".tif":
-        raster(path, digits(13, 32, 32), **({"compress": "deflate"} if name == "packed.tif" else {}))
+        raster(path, digits(3, 32, 32), **({"compress": "deflate"} if name == "packed.tif" else {}))
     else:
         picture(path, bytes_of(32, 32, 3))
     cut(path, share)
-    refused(tmp_path, f"{path} cannot be read as an image", "on_error=skip", read=True)
+    refused(tmp_path, f"{path} cannot be read as an image", "on_error=skip", read=True, size=32)
     assert capfd.readouterr() == ("", "")
 
 
@@ -358,14 +364,14 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, name: str) -> None:
 def test_the_reason_of_a_damaged_geotiff_is_said_and_not_referred_to(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif", digits(13, 32, 32))
     cut(tmp_path / "a.tif")
-    refused(tmp_path, "a.tif", "IReadBlock failed", read=True)
+    refused(tmp_path, "a.tif", "IReadBlock failed", read=True, bands=13, size=32)
 
 
 def test_whatever_happens_to_the_bytes_of_a_file_is_an_image_or_one_line(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg", bytes_of(16, 16, 3))
     picture(tmp_path / "b.png", bytes_of(16, 16, 3))
     raster(tmp_path / "c.tif", digits(3, 16, 16), compress="deflate")
-    data = opened(tmp_path)
+    data = opened(tmp_path, size=16)
     refusals: list[tuple[str, str]] = []
     for index, name in enumerate(data.files):
         whole = (tmp_path / name).read_bytes()
@@ -375,12 +381,14 @@ def test_whatever_happens_to_the_bytes_of_a_file_is_an_image_or_one_line(tmp_pat
                 spoiled[random.randrange(min(300, len(whole)))] = random.randrange(256)
             (tmp_path / name).write_bytes(spoiled)
             try:
-                assert data[index]["image"].ndim == 3
+                assert data[index]["image"].shape == (3, 16, 16)
             except UserError as error:
                 refusals.append((name, str(error)))
     assert len(refusals) > 10
     for name, line in refusals:
-        assert f"{tmp_path / name} cannot be read as an image" in line
+        assert line.startswith(f"{tmp_path / name} ")
+        assert "on_error=skip" in line
+        assert "\n" not in line
 
 
 def test_a_file_that_has_gone_since_is_named(tmp_path: Path) -> None:

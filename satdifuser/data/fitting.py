@@ -1,0 +1,58 @@
+"""What an image must be like, asked of its header: how many bands, of which size, and how much is read of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from satdifuser.data.bands import Sensor
+
+FITS = ("none", "crop", "resize")
+MOST = 2**26
+"""How many numbers (pixels times bands) are read at once; a larger image is refused before any is."""
+
+
+class BadImageError(Exception):
+    """What is wrong with an image and what to do, to follow its name in a sentence."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The bands and the size that images are to have, and what is done with those of another size."""
+
+    sensor: Sensor
+    size: int
+    fit: str
+
+    def check(self, bands: int, height: int, width: int) -> None:
+        """Refuse an image that cannot be used, by what its header says."""
+        wanted, size = len(self.sensor), self.size
+        if bands != wanted:
+            raise BadImageError(
+                f"has {bands} band{'s' * (bands != 1)}, but {self.sensor.name} has {wanted}"
+                f" ({', '.join(self.sensor.names)}): set data.sensor to the sensor of the images"
+            )
+        if self.fit == "none" and (height, width) != (size, size):
+            raise BadImageError(
+                f"is {height} x {width} px, but data.size is {size}: set data.fit=crop or resize"
+                + (f", or data.size={height}" if height == width else "")
+            )
+        if self.fit == "crop" and min(height, width) < size:
+            raise BadImageError(
+                f"is {height} x {width} px, too small to cut {size} x {size} from it: set data.fit=resize, or a"
+                " smaller data.size"
+            )
+
+    def check_room(self, numbers: int, height: int, width: int) -> None:
+        """Refuse an image of which so many numbers would have to be decoded at once."""
+        if numbers > max(MOST, len(self.sensor) * self.size**2):
+            raise BadImageError(
+                f"is {height} x {width} px, and {numbers:,} numbers of it would be read at once, more than {MOST:,}:"
+                " cut it into smaller images, or save it as a GeoTIFF in tiles and set data.fit=crop"
+            )
+
+    def part(self, height: int, width: int) -> tuple[slice, slice]:
+        """The rows and columns that are read: the middle, if that is all that is kept."""
+        if self.fit != "crop":
+            return slice(0, height), slice(0, width)
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return slice(top, top + self.size), slice(left, left + self.size)
