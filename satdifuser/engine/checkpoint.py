@@ -30,6 +30,7 @@ class TrainState:
     seconds: float = field(default=0.0, compare=False)  # spent on training, over all the times it was taken up
     scaler: dict[str, float] | None = None
     task: str = ""
+    row: dict[str, Any] | None = None  # of the step's log, where a checkpoint is written before it
 
 
 def save_checkpoint(

@@ -108,10 +108,13 @@ class Trainer:
                 wrapped.train()
                 row = self._step(wrapped, to_device(batch, self.accelerator.device))
                 progress.step(self.state.step, row["loss"])
-                if self.state.step % self.config.eval_every == 0 or self.state.step == self.total:
+                looks = self.state.step % self.config.eval_every == 0 or self.state.step == self.total
+                if looks:
                     row |= self._evaluate()
                     progress.say(self.state.step, row)
                 write(row)
+                if looks:
+                    self._save()  # after its row: what a checkpoint knows is in the log, whenever a kill comes
         self._count_time()
         return self.state
 
@@ -152,24 +155,26 @@ class Trainer:
         return row if norm is None else {**row, "grad_norm": float(norm)}
 
     def _evaluate(self) -> dict[str, float]:
-        """Score the validation split, remember whether it got better, and write the checkpoints."""
+        """Score the validation split, and remember whether it got better."""
         result = evaluate(self.model, self.val, self.accelerator, self.config.batch_size, self.config.workers)
         score = result.scores[self.model.task.monitor]
-        better = self.state.best is None or score > self.state.best
-        if better:
+        if self.state.best is None or score > self.state.best:
             self.state.best, self.state.best_step, self.state.stale = score, self.state.step, 0
         else:
             self.state.stale += 1
+        return {f"val/{name}": value for name, value in result.scores.items()}
+
+    def _save(self) -> None:
+        """Write the checkpoints: the last, and the best if this is it."""
         self._count_time()
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
         if self.accelerator.is_main_process:
             weights = self.model.trained_state()
-            if better:
+            if self.state.best_step == self.state.step:
                 save_checkpoint(self.run.best, self.state, weights)
             save_checkpoint(self.run.last, self.state, weights, self.optimizer)
         self.accelerator.wait_for_everyone()
-        return {f"val/{name}": value for name, value in result.scores.items()}
 
     def _stale(self) -> bool:
         return self.config.patience is not None and self.state.stale >= self.config.patience

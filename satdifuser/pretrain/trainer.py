@@ -106,21 +106,25 @@ class Pretrainer:
         batches = self.images.batches(self.state.step, recipe.workers, self.accelerator.device)
         main, save_every = self.accelerator.is_main_process, recipe.save_every or recipe.eval_every
         progress = TrainProgress(total, self.state.step, quiet=self.quiet or not main)
-        log = logged(self.run, self.state.step, main=main, tensorboard=recipe.tensorboard)
-        with progress, log as write:
-            while self.state.step < total:
-                row = self._step(wrapped, next(batches))
+        kept = self.state.step - (self.state.row is not None)
+        with progress, logged(self.run, kept, main=main, tensorboard=recipe.tensorboard) as write:
+
+            def finish(row: Mapping[str, Any]) -> None:
                 step = self.state.step
-                progress.step(step, row["loss"])
-                last = step == total or self._late
-                if step % save_every == 0 or last:
-                    self._save()  # before a look, so that a look that fails loses nothing
-                if step % recipe.eval_every == 0 or last:
-                    row |= self._evaluate()
+                if step % recipe.eval_every == 0 or step == total or self._late:
+                    row = {**row, **self._evaluate()}
                     progress.say(step, row)
                 write(row)
-                if last:
-                    break
+
+            if self.state.row is not None:  # a kill may have come between the checkpoint and this
+                finish(self.state.row)
+            while self.state.step < total and not self._late:
+                self.state.row = row = self._step(wrapped, next(batches))
+                step = self.state.step
+                progress.step(step, row["loss"])
+                if step % save_every == 0 or step == total or self._late:
+                    self._save()  # before a look, so that a look that fails loses nothing
+                finish(row)
         if self.ema is not None:
             self.ema.copy_to(self.trained.values())
         return self.state

@@ -208,6 +208,49 @@ def test_an_interrupted_run_goes_on_as_if_it_had_never_stopped(
         assert_same(one[2][number], moments)
 
 
+@pytest.mark.parametrize("step", [6, 9])
+@pytest.mark.parametrize("place", ["_save", "_evaluate", "log"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_between_a_checkpoint_and_its_row_loses_neither_the_row_nor_the_look(
+    toy_pretrainer: Make, monkeypatch: pytest.MonkeyPatch, step: int, place: str, before: bool
+) -> None:
+    def looking(name: str) -> tuple[Pretrainer, list[dict[str, Tensor]]]:
+        trainer = toy_pretrainer(name)
+        seen: list[dict[str, Tensor]] = []
+
+        def look() -> dict[str, float]:
+            seen.append(weights(trainer))
+            return {"val/one": float(sum(value.sum() for value in seen[-1].values()))}
+
+        trainer.look = look
+        return trainer, seen
+
+    whole, all_seen = looking("whole")
+    whole.fit()
+    broken, _ = looking("broken")
+    owner = broken.run if place == "log" else broken
+    act = getattr(owner, place)
+
+    def cut(*args: Any) -> Any:
+        if broken.state.step == step and before:
+            raise KilledError
+        found = act(*args)
+        if broken.state.step == step:
+            raise KilledError
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, cut)
+        with pytest.raises(KilledError):
+            broken.fit()
+    resumed, seen = looking("broken")
+    resumed.resume()
+    resumed.fit()
+    assert resumed.run.rows() == whole.run.rows()
+    assert_same(seen[-1], all_seen[-1])
+    assert_same(weights(resumed), weights(whole))
+
+
 def test_a_run_killed_before_its_first_checkpoint_leaves_no_rows_to_the_next(toy_pretrainer: Make) -> None:
     whole = toy_pretrainer("whole")
     whole.fit()
