@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from satdifuser.engine.run import write_text
+from satdifuser.engine.files import write_text
 
 Cell = str | int | float | None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from satdifuser.analysis.probing import accuracy, pooled, probe_map
 from satdifuser.bank import BankSpec, Tap
-from satdifuser.engine.run import write_text
+from satdifuser.engine.files import write_text
 from satdifuser.report.figures import heatmap, save_figure, shorten, subplots
 from satdifuser.report.tables import csv
 from satdifuser.store import FeatureStore

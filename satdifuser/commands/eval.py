@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_model, open_split
@@ -11,6 +12,7 @@ from satdifuser.errors import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from satdifuser.data.base import LabelledDataset
     from satdifuser.engine.evaluate import Evaluation
     from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
@@ -27,17 +29,17 @@ class Scored:
     def scores(self) -> dict[str, float]:
         return self.evaluation.scores
 
-    def save(self, folder: RunFolder) -> None:
-        """What every sample was taken for, and what the head did, beside the scores."""
+    def save(self, folder: RunFolder, name: str | None = None) -> None:
+        """What every sample was taken for, and what the head did, beside the scores; under the name of the split."""
         from safetensors.torch import save_file
 
         found = self.evaluation
         if found.predictions is not None:
-            found.predictions.save(folder.predictions(self.split))
+            found.predictions.save(folder.predictions(name or self.split))
         parts = {"usage": found.usage, "pixels": found.pixels}
         tensors = {f"{n}/{s}": value.contiguous() for n, part in parts.items() for s, value in part.items()}
         if tensors:
-            path = folder.insight(self.split)
+            path = folder.insight(name or self.split)
             save_file(tensors, path.with_suffix(".partial"))
             path.with_suffix(".partial").replace(path)
 
@@ -54,16 +56,24 @@ class Scored:
         return {self.split: self.scores, "samples": self.evaluation.samples, "weights": weights}
 
 
-def score_split(config: Any, model: FeatureModel, accelerator: Accelerator, split: str, keep: bool = False) -> Scored:
+def score_split(
+    config: Any,
+    model: FeatureModel,
+    accelerator: Accelerator,
+    split: str,
+    keep: bool = False,
+    data: LabelledDataset | None = None,
+) -> Scored:
     from satdifuser.engine.evaluate import evaluate
 
-    data = open_split(config, split)
+    data = open_split(config, split) if data is None else data
     return Scored(split, evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers, keep))
 
 
 def run(config: Any) -> dict[str, Any]:
     """Rebuild the model of `run` from its own configuration and score `split`."""
     from satdifuser.engine.checkpoint import load_checkpoint
+    from satdifuser.engine.known import other_data
     from satdifuser.engine.progress import say
     from satdifuser.engine.run import RunFolder, same_features
     from satdifuser.engine.trainer import make_accelerator
@@ -72,18 +82,24 @@ def run(config: Any) -> dict[str, Any]:
     trained = folder.load_config()
     if config.features is not None:
         trained.features = config.features
-    model = build_model(trained, open_split(trained, config.split))
+    data = open_split(trained, config.split)
+    model = build_model(trained, data)
     same_features(str(folder.path), folder.spec(), model.fusion.spec)
+    different = other_data(folder, data, config.split)
     accelerator = make_accelerator(trained.trainer.mixed_precision)
     try:
         model.load_trained_state(load_checkpoint(folder.best)[1])
     except ValueError as error:
         raise UserError(f"{folder.best} is of another model than these settings make: {error}") from error
     model.to(accelerator.device)
-    found = score_split(trained, model, accelerator, config.split, keep=True)
-    result = found.to_dict(model)
+    found = score_split(trained, model, accelerator, config.split, keep=True, data=data)
+    result = {**found.to_dict(model), "features": trained.features}
     if accelerator.is_main_process:
-        found.save(folder)
+        name = config.split
+        if different is not None:  # the run's own answers stay as they are
+            name = f"{name}-{Path(trained.features).stem if trained.features else 'other'}"
+            say(f"scored on other data than the run knows ({different}): the answers are in predictions-{name}.zarr")
+        found.save(folder, name)
         path = folder.write_json(f"eval-{config.split}.json", result)
         scores = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
         say(f"{config.split} ({found.evaluation.samples} samples)  {scores}")

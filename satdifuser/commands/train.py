@@ -31,36 +31,45 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
+    from satdifuser.engine.known import Known, same_data, try_sample
     from satdifuser.engine.progress import say
-    from satdifuser.engine.run import SEEN
+    from satdifuser.engine.run import SEEN, SPEC
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.optional import without
     from satdifuser.report.figures import draw_weights
 
     settings = TrainerConfig(**config.trainer)
+    run_folder.check(config)
     memory = PeakMemory()
-    whole, val = open_split(config, "train"), open_split(config, "val")
+    whole = open_split(config, "train")
+    val, test = (open_split(config, split, beside=whole) for split in ("val", "test"))
     task = build_task(config.task, whole)
     train = within_budget(whole, task, config.budget, config.data.get("seed", 0), workers=settings.workers)
     model = build_model(config, train)
     ids = [train.sample_id(index) for index in range(len(train))]
-    resuming = config.resume and run_folder.last.is_file()
-    if config.get("init") is not None and not resuming:
-        others = (data.sample_id(i) for data in (whole, val, open_split(config, "test")) for i in range(len(data)))
+    given = Known.of({"train": train, "val": val, "test": test})
+    resuming, begins = config.resume and run_folder.last.is_file(), config.get("init") is not None
+    if resuming:
+        same_data(run_folder, given, model.fusion.spec, ids, begins)
+    elif begins:
+        others = (data.sample_id(i) for data in (whole, val, test) for i in range(len(data)))
         ids = sorted({*ids, *begin_with(model, config.init, set(others) - set(ids))})
     accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
-    run_folder.begin(config, accelerator)
-    if accelerator.is_main_process:
-        run_folder.write_json("spec.json", model.fusion.spec.to_dict())
-        if not resuming:
-            run_folder.write_json(SEEN, ids)
     trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
     if resuming:
         trainer.resume()
+    for data in (train, val, test):
+        try_sample(data, task, model.check)
+    run_folder.begin(config, accelerator)
+    if accelerator.is_main_process:
+        given.write(run_folder)
+        run_folder.write_json(SPEC, model.fusion.spec.to_dict())
+        if not resuming:
+            run_folder.write_json(SEEN, ids)
     state = trainer.fit()
 
     model.load_trained_state(load_checkpoint(run_folder.best)[1])
-    found = score_split(config, model, accelerator, "test", keep=True)
+    found = score_split(config, model, accelerator, "test", keep=True, data=test)
     result = {
         "run": str(run_folder.path),
         "task": model.task.name,

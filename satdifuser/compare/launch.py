@@ -30,7 +30,7 @@ def do(
     """
     from omegaconf import OmegaConf
 
-    from satdifuser.engine.run import write_text
+    from satdifuser.engine.files import write_text
 
     runs = {run.folder: run.cell for run in planned if run.folder is not None and run.missing}
     if not runs:

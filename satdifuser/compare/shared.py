@@ -57,7 +57,7 @@ class Shared:
 
     def _read_facts(self, path: Path, cell: Cell) -> EncoderFacts | UserError:
         from satdifuser.engine.cost import parameter_count
-        from satdifuser.engine.run import write_text
+        from satdifuser.engine.files import write_text
 
         if path.is_file():
             return EncoderFacts(**json.loads(path.read_text()))
@@ -146,7 +146,7 @@ class Shared:
 
     def _extract(self, cell: Cell, path: Path, note: Path) -> None:
         from satdifuser.commands import extract
-        from satdifuser.engine.run import write_text
+        from satdifuser.engine.files import write_text
 
         begun = note.with_suffix(".seconds")
         before = float(begun.read_text()) if begun.is_file() else 0.0

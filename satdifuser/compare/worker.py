@@ -89,7 +89,7 @@ def hush() -> None:
 
 
 def _note_failure(folder: Path, error: str, trace: str) -> None:
-    from satdifuser.engine.run import write_text
+    from satdifuser.engine.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FAILED, json.dumps({"error": error, "traceback": trace}, indent=2) + "\n")

@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from satdifuser.engine.files import DamagedError, json_text, read_json, write_text
 from satdifuser.errors import UserError
+from satdifuser.yaml_file import load_yaml
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,7 +27,9 @@ PASSING = (
     *("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard"),
     *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples", "recipe.minutes"),
 )
-SEEN = "training-samples.json"
+SPEC, SEEN = "spec.json", "training-samples.json"
+ANEW = "remove that folder, and train it again"
+TRAINING = ("data", "encoder", "fusion", "decoder", "task", "trainer", "features", "select", "seed", "overwrite")
 LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"
 PACKAGES = ("satdifuser", "torch", *LIBRARIES.split())
 
@@ -59,56 +63,78 @@ class RunFolder:
 
     def open(self, *, resume: bool, overwrite: bool) -> RunFolder:
         """Make the folder, or take it up again: an earlier run in it is resumed, replaced, or an error."""
+        self._refuse(resume, overwrite)
         if self.last.is_file() and not resume:
-            if not overwrite:
-                raise UserError(
-                    f"{self.path} holds a run: add resume=true to go on, overwrite=true to start anew, or another run="
-                )
+            shutil.rmtree(self.last.parent)  # first: without it there is no run to go on with
             for part in self.path.iterdir():  # the folder itself is locked
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
+                shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         self.figures.mkdir(exist_ok=True)
         return self
 
+    def _refuse(self, resume: bool, overwrite: bool) -> None:
+        if self.last.is_file() and not resume and not overwrite:
+            raise UserError(
+                f"{self.path} holds a run: add resume=true to go on, overwrite=true to start anew, or another run="
+            )
+
+    def check(self, config: Any) -> None:
+        """Refuse to mix two runs; nothing is written. A run that is resumed goes on with the settings it began with."""
+        from omegaconf import OmegaConf
+
+        self._refuse(config.resume, config.overwrite)
+        if not config.resume or not (self.config.is_file() or self.last.is_file()):
+            return
+        if not self.config.is_file():
+            raise UserError(f"{self.path} has lost {self.config.name}, so nobody knows what it was begun with: {ANEW}")
+        begun = load_yaml(self.config, ANEW)
+        ours, theirs = (_dotted(OmegaConf.to_container(c)) for c in (config, begun))
+        changed = [key for key, value in theirs.items() if key not in PASSING and ours.get(key) != value]
+        if changed:
+            raise UserError(
+                f"{self.path} was begun with another {', '.join(changed[:4])}: resume it with the same settings, or"
+                " use another run="
+            )
+
     def begin(self, config: Any, accelerator: Accelerator) -> None:
         """Open it for a command's run, with its configuration and environment; all processes go on together."""
+        from omegaconf import OmegaConf
+
+        self.check(config)
+        accelerator.wait_for_everyone()  # nobody writes before everybody has looked
         if accelerator.is_main_process:
             self.open(resume=config.resume, overwrite=config.overwrite)
-            self._keep(config)
+            write_text(self.config, OmegaConf.to_yaml(config))
             self.write_json("environment.json", environment(accelerator.num_processes))
         accelerator.wait_for_everyone()
 
-    def _keep(self, config: Any) -> None:
-        """Write the configuration down; a run that is resumed must go on with the one that it began with."""
-        from omegaconf import OmegaConf
-
-        if config.resume and self.config.is_file():
-            ours, theirs = (_dotted(OmegaConf.to_container(c)) for c in (config, OmegaConf.load(self.config)))
-            changed = [key for key, value in theirs.items() if key not in PASSING and ours.get(key) != value]
-            if changed:
-                raise UserError(
-                    f"{self.path} was begun with another {', '.join(changed[:4])}: resume it with the same settings, or"
-                    " use another run="
-                )
-        write_text(self.config, OmegaConf.to_yaml(config))
-
     def load_config(self) -> Any:
         """The configuration that its command was run with."""
-        from omegaconf import OmegaConf
-
         if not self.config.is_file():
             raise UserError(f"no run at {self.path}: give a folder that satdifuser train wrote")
-        return OmegaConf.load(self.config)
+        config = load_yaml(self.config, ANEW)
+        lacks = [name for name in TRAINING if name not in config]
+        if lacks:
+            raise DamagedError(f"{self.config} has no {lacks[0]}: it is damaged or not of satdifuser train: {ANEW}")
+        return config
 
     def spec(self) -> BankSpec:
         """The features that its head was built for."""
-        from satdifuser.bank import BankSpec
+        from satdifuser.bank import BankError, BankSpec
 
-        return BankSpec.from_dict(json.loads(self._of_training("spec.json").read_text()))
+        path = self._of_training(SPEC)
+        values = read_json(path, dict, ANEW)
+        try:
+            return BankSpec.from_dict(values)
+        except (BankError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}): {ANEW}") from None
 
     def seen(self) -> list[str]:
         """Ids of the samples that it has learned from, and those that the run has which it began with."""
-        ids: list[str] = json.loads(self._of_training(SEEN).read_text())
+        path = self._of_training(SEEN)
+        ids: list[str] = read_json(path, list, ANEW)
+        if not all(isinstance(name, str) for name in ids):
+            raise DamagedError(f"{path} is damaged (an id that is no text): {ANEW}")
         return ids
 
     def _of_training(self, name: str) -> Path:
@@ -153,25 +179,27 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
         """The logged rows; a line that a kill cut short is left out."""
         found = []
-        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else []:
+        for line in self.metrics.read_text(errors="replace").splitlines() if self.metrics.is_file() else []:
             try:
-                found.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                found.append(row)
         return found
 
     def forget_after(self, step: int) -> None:
         """Drop rows logged after the checkpoint that a resume starts from: they will be logged again."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.metrics, "".join(json_text(row) + "\n" for row in rows))
 
     def write_json(self, name: str, values: Mapping[str, Any] | Sequence[str]) -> Path:
-        return write_text(self.path / name, json.dumps(values, indent=2) + "\n")
+        return write_text(self.path / name, json_text(values, indent=2) + "\n")
 
 
 def same_features(run: str, trained: BankSpec, given: BankSpec) -> None:
@@ -188,13 +216,6 @@ def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(values, dict) or not values:
         return {prefix.removesuffix("."): values}
     return {key: v for name, value in values.items() for key, v in _dotted(value, f"{prefix}{name}.").items()}
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write aside, then rename."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
-    partial.write_text(text, encoding="utf-8")
-    return partial.replace(path)
 
 
 def environment(processes: int = 1) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from satdifuser.engine.run import write_text
+from satdifuser.engine.files import write_text
 from satdifuser.report import charts, exports, numbers, ranking, views
 from satdifuser.report.content import Comparison, Content, Section
 from satdifuser.report.pictures import Pictures

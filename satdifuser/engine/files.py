@@ -1,0 +1,69 @@
+"""The small files of a run: written aside and renamed, JSON without NaN, and damage told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from satdifuser.errors import UserError
+
+
+class DamagedError(UserError):
+    """A file that was written by this project and cannot be read any more."""
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write aside, then rename."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
+    with gone_on_error(partial):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        return partial.replace(path)
+
+
+@contextlib.contextmanager
+def gone_on_error(partial: Path) -> Any:
+    """What could not be written whole does not stay, least of all on a disk that is full."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def json_text(values: Any, indent: int | None = None) -> str:
+    """JSON that any reader takes: NaN and infinity, which it has no words for, are null.
+
+    >>> json_text({"loss": 0.5, "norm": float("inf")})
+    '{"loss": 0.5, "norm": null}'
+    """
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_json(path: Path, kind: type, remedy: str) -> Any:
+    """What a file holds, which must be of this kind; else the error names the file and the remedy."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}): {remedy}"
+        ) from None
+    if not isinstance(found, kind):
+        raise DamagedError(f"{path} is damaged (it holds a {type(found).__name__}, not a {kind.__name__}): {remedy}")
+    return found
