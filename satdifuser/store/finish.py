@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from satdifuser.errors import UserError
 from satdifuser.store import statistics
 from satdifuser.store.journal import Journal, joined
-from satdifuser.store.layout import files_key
+from satdifuser.store.layout import WIDE, files_key
 from satdifuser.store.manifest import NAME, Manifest
 from satdifuser.store.place import LocalPlace, RemotePlace
 from satdifuser.store.plan import StorePlan
 from satdifuser.store.shards import ShardWriter, crc32c, sharded_metadata
 
-WIDE = 1024  # bytes; a label that takes more in each row is kept like a tap's maps and read row by row
 SMALL_CHUNK = 65_536  # rows of the other labels in a file
 DIMENSIONS = {"mask": ("mask_y", "mask_x"), "multilabel": ("class",), "metadata": ("number",)}
 
@@ -42,7 +41,6 @@ def finish(
         names = plan.bands or [str(number) for number in range(found[0].shape[2])]
         attributes["bands"] = statistics.described(statistics.join(found), plan.splits, names)
     group: Any = zarr.open_group(root, mode="a", zarr_format=3)
-    group.attrs.update(attributes)
     for column in plan.columns:
         _create(
             group, column.name, plan, column.shape, column.dtype, column.dimensions, plan.units.chunk(column.row_bytes)
@@ -52,10 +50,14 @@ def finish(
     ids = np.char.encode(np.array([name for _, name in plan.rows]), "utf-8")  # bytes: every reader of Zarr has them
     small(group, "id", ids.view(np.uint8).reshape(len(ids), -1), ("sample", "byte"))
     small(group, "split", np.array([split for split, _ in plan.rows], np.uint8), ("sample",))
-    checksums = np.concatenate([journal.checksums for journal in journals])
-    small(group, "checksum", checksums.astype(np.uint32), ("sample", "column"))
+    checksums = [np.concatenate([journal.checksums for journal in journals])]
     for name in _label_names(journals, plan):
-        _label(group, root, name, [journal.labels[name] for journal in journals], plan, manifest)
+        sums = _label(group, root, name, [journal.labels[name] for journal in journals], plan, manifest)
+        if sums is not None:
+            attributes["columns"].append(name)
+            checksums.append(np.array(sums, np.uint32)[:, None])
+    small(group, "checksum", np.concatenate(checksums, 1).astype(np.uint32), ("sample", "column"))
+    group.attrs.update(attributes)
     complete(root, manifest)
     place.finish(overwrite)
 
@@ -79,26 +81,31 @@ def _label_names(journals: list[Journal], plan: StorePlan) -> list[str]:
     return sorted(first)
 
 
-def _label(group: Any, root: Path, name: str, parts: list[NDArray[Any]], plan: StorePlan, manifest: Manifest) -> None:
+def _label(
+    group: Any, root: Path, name: str, parts: list[NDArray[Any]], plan: StorePlan, manifest: Manifest
+) -> list[int] | None:
+    """Write a label; the checksums of its rows where it is wide enough to be read row by row."""
     widest = np.result_type(*parts)
     shape = parts[0].shape[1:]
     row_bytes = widest.itemsize * int(np.prod(shape, dtype=int))
     dimensions = ("sample", *DIMENSIONS.get(name, ()))
     if row_bytes <= WIDE:
         small(group, name, joined(parts), dimensions)
-        return
+        return None
     chunk = plan.units.chunk(row_bytes)
     while plan.units.size % chunk:
         chunk //= 2
     _create(group, name, plan, shape, widest.name, dimensions, chunk)
+    sums: list[int] = []
     for unit, values in zip(plan.units, parts, strict=True):
         key = files_key(name, unit.number, 1 + len(shape))
         shard = ShardWriter(root / key, row_bytes, chunk, plan.units.size)
         try:
-            shard.append(values.astype(widest, copy=False))
+            sums += shard.append(values.astype(widest, copy=False))
             manifest.files[key] = shard.seal()
         finally:
             shard.close()
+    return sums
 
 
 def _create(group: Any, name: str, plan: StorePlan, shape: Any, dtype: str, dimensions: Any, chunk: int) -> None:

@@ -3,7 +3,7 @@
     zarr.json        spec, form, data, classes, band statistics, configuration: attributes of the group
     <tap>@<t>/       one array [sample, channel, y, x] for each tap (beside it <tap>@<t>.scale where it is int8)
     id, split, ...   sample ids (UTF-8 bytes), number of the split, labels
-    checksum         [sample, column] CRC-32C of each row, so that damage has a name
+    checksum         [sample, column] CRC-32C of each row of features and wide labels, so that damage has a name
     manifest.json    every file with its size and CRC-32C; it is written last
 
 Samples are cut into units. A unit has one file of every array; it is what processes share out and what is resumed.
@@ -14,12 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from satdifuser.data.base import LABELS
 from satdifuser.store.forms import Column
 
 VERSION = 2
 SHARD_BYTES = 256 * 2**20  # about the largest file; docs/store.md has the measurement behind both
 CHUNK_BYTES = 64 * 2**10  # smaller rows share a chunk, for the sake of readers that fetch chunk by chunk
 LEAST_UNITS = 8  # of a small store, so that several processes find work
+WIDE = 1024  # bytes; a label that takes more in each row is kept like a tap's maps and read row by row
+LABEL_COLUMNS = (*LABELS, "metadata")
+ID_BYTES = 4096  # of a sample's id: as long as a path can be
 
 
 def files_key(name: str, unit: int, dimensions: int) -> str:

@@ -12,11 +12,13 @@ from satdifuser.bank import BankError, BankSpec
 from satdifuser.errors import UserError
 from satdifuser.store import statistics
 from satdifuser.store.disk import disk_errors, lock
+from satdifuser.store.feature_store import FeatureStore
+from satdifuser.store.files import located
 from satdifuser.store.finish import complete, small
 from satdifuser.store.manifest import NAME, Manifest, checked
 from satdifuser.store.place import place_of
 from satdifuser.store.plan import StorePlan
-from satdifuser.store.reader import FeatureStore, StoredFeatures
+from satdifuser.store.reader import StoredFeatures
 from satdifuser.store.writer import StoreWriter
 
 MEMORY = 256 * 2**20  # that rows on their way may take
@@ -57,7 +59,7 @@ def merge(out: str | Path, paths: Sequence[str]) -> StorePlan:
     return plan
 
 
-def prune(path: str, out: Path, timesteps: Sequence[int] | None, taps: Sequence[str] | None) -> BankSpec:
+def prune(path: str, out: str | Path, timesteps: Sequence[int] | None, taps: Sequence[str] | None) -> BankSpec:
     """The same store without some taps. Files are linked where the disk can, so that it costs no space."""
     store = FeatureStore(path)
     if "://" in store.path:
@@ -66,6 +68,7 @@ def prune(path: str, out: Path, timesteps: Sequence[int] | None, taps: Sequence[
         spec = store.spec.select(timesteps=timesteps, names=taps)
     except BankError as error:
         raise UserError(f"{store.path}: {error}") from None
+    out = Path(located(out))
     if out.exists():
         raise UserError(f"{out} already exists: give another name")
     partial = out.with_name(out.name + ".partial")
@@ -76,6 +79,8 @@ def prune(path: str, out: Path, timesteps: Sequence[int] | None, taps: Sequence[
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         _prune(store, spec, root)
+        if store.files.elsewhere() or not store.same():
+            raise store.replaced()
         root.rename(out)
         held.close()
         shutil.rmtree(partial)
@@ -94,11 +99,12 @@ def _prune(store: FeatureStore, spec: BankSpec, root: Path) -> None:
             _link(checked(Path(store.path), key), root / key)
             manifest.files[key] = file
     group: Any = zarr.open_group(root, mode="a", zarr_format=3)
-    names = [column.name for column in columns]
+    listed = store.attributes["columns"]
+    places = [number for number, name in enumerate(listed) if name not in dropped]
+    names = [listed[place] for place in places]
     group.attrs.update({**store.attributes, "spec": spec.to_dict(), "columns": names})
     sums = store.column("checksum")
     assert sums is not None
-    places = [number for number, column in enumerate(store.columns) if column.name in kept]
     small(group, "checksum", sums[:, places], ("sample", "column"))
     complete(root, manifest)
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from satdifuser.errors import UserError
 from satdifuser.store.disk import check_space
-from satdifuser.store.files import remote_system
+from satdifuser.store.files import located
 from satdifuser.store.manifest import NAME
 from satdifuser.store.plan import StorePlan
+from satdifuser.store.remote import remote_system
 
 
 def place_of(path: str | Path) -> LocalPlace | RemotePlace:
-    return RemotePlace(str(path)) if "://" in str(path) else LocalPlace(Path(path))
+    text = located(path)
+    return RemotePlace(text) if "://" in text else LocalPlace(Path(text))
 
 
 class LocalPlace:

@@ -13,18 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from satdifuser.data.base import LABELS
 from satdifuser.errors import UserError
 from satdifuser.store import statistics
 from satdifuser.store.forms import Packed
 from satdifuser.store.journal import Journal, compact, joined
-from satdifuser.store.layout import Unit, files_key
+from satdifuser.store.layout import LABEL_COLUMNS, Unit, files_key
 from satdifuser.store.place import LocalPlace, RemotePlace
 from satdifuser.store.plan import StorePlan
 from satdifuser.store.shards import ShardWriter, shard_bytes
 
 SAVE_SECONDS = 20.0  # of work that a kill may cost
-LABEL_COLUMNS = (*LABELS, "metadata")
 Place = LocalPlace | RemotePlace
 
 

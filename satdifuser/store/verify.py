@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from satdifuser.errors import UserError
+from satdifuser.store.checks import PIECE, read
+from satdifuser.store.feature_store import FeatureStore
 from satdifuser.store.files import StoreFiles, misfit, open_files, read_manifest
 from satdifuser.store.manifest import Manifest
-from satdifuser.store.reader import FeatureStore
 from satdifuser.store.shards import crc32c
-
-PIECE = 16 * 2**20
 
 
 def verify(path: str, done: Callable[[int], None] = lambda count: None) -> list[str]:
@@ -41,12 +37,6 @@ def _fault(files: StoreFiles, key: str, size: int, crc: int, done: Callable[[int
     except OSError as error:
         return f"cannot be read ({error})"
     return None if found == crc else "is damaged (its checksum differs)"
-
-
-def read(files: StoreFiles, key: str, offset: int, count: int) -> NDArray[np.uint8]:
-    piece = np.empty(count, np.uint8)
-    files.read_into([(key, offset, piece.data)])
-    return piece
 
 
 def _samples(path: str, manifest: Manifest, key: str, faults: dict[str, str]) -> str:

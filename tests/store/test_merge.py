@@ -18,7 +18,7 @@ from satdifuser.bank import BankSpec
 from satdifuser.data.base import Labels
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore, Form, StorePlan, StoreWriter
-from satdifuser.store.files import LocalFiles
+from satdifuser.store.local import LocalFiles
 from satdifuser.store.merge import merge
 from satdifuser.store.verify import verify
 
@@ -268,9 +268,9 @@ def test_a_merge_holds_no_more_than_its_share_of_memory(
     paths = written(tmp_path, several)
     sample, read, most = Form("float32").bytes_per_sample(several[0].spec), LocalFiles.read_into, [0]
 
-    def watched(self: LocalFiles, pieces: Any) -> None:
+    def watched(self: LocalFiles, pieces: Any, arrived: Any = None) -> None:
         most[0] = max(most[0], sum(len(target) for _, _, target in pieces))
-        read(self, pieces)
+        read(self, pieces, arrived)
 
     monkeypatch.setattr(LocalFiles, "read_into", watched)
     monkeypatch.setattr("satdifuser.store.merge.MEMORY", 2 * sample)
