@@ -32,9 +32,9 @@ class Fitting:
                 f" ({', '.join(self.sensor.names)}): set data.sensor to the sensor of the images"
             )
         if self.fit == "none" and (height, width) != (size, size):
+            other = f", or data.size={height}" if height == width and bands * height * width <= MOST else ""
             raise BadImageError(
-                f"is {height} x {width} px, but data.size is {size}: set data.fit=crop or resize"
-                + (f", or data.size={height}" if height == width else "")
+                f"is {height} x {width} px, but data.size is {size}: set data.fit=crop or resize{other}"
             )
         if self.fit == "crop" and min(height, width) < size:
             raise BadImageError(
@@ -46,7 +46,7 @@ class Fitting:
         """Refuse an image of which so many numbers would have to be decoded at once."""
         if numbers > max(MOST, len(self.sensor) * self.size**2):
             raise BadImageError(
-                f"is {height} x {width} px, and {numbers:,} numbers of it would be read at once, more than {MOST:,}:"
+                f"is {height} x {width} px, and reading it would decode {numbers:,} numbers at once, more than {MOST:,}:"
                 " cut it into smaller images, or save it as a GeoTIFF in tiles and set data.fit=crop"
             )
 
