@@ -46,8 +46,8 @@ class Fitting:
         """Refuse an image of which so many numbers would have to be decoded at once."""
         if numbers > max(MOST, len(self.sensor) * self.size**2):
             raise BadImageError(
-                f"is {height} x {width} px, and reading it would decode {numbers:,} numbers at once, more than {MOST:,}:"
-                " cut it into smaller images, or save it as a GeoTIFF in tiles and set data.fit=crop"
+                f"is {height} x {width} px, and reading it would decode {numbers:,} numbers at once, more than"
+                f" {MOST:,}: cut it into smaller images, or save it as a GeoTIFF in tiles and set data.fit=crop"
             )
 
     def part(self, height: int, width: int) -> tuple[slice, slice]:

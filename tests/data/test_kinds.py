@@ -356,3 +356,18 @@ def png_header(path: Path, width: int, height: int, rows: bytes = b"", colour: i
 def test_a_picture_of_no_size_is_refused(tmp_path: Path, width: int, height: int) -> None:
     png_header(tmp_path / "a.png", width, height)
     refused(tmp_path, 1, "a.png")
+
+
+@pytest.mark.parametrize("fit", ["none", "crop", "resize"])
+def test_a_picture_too_large_to_be_read_is_refused_without_a_look_at_its_pixels(tmp_path: Path, fit: str) -> None:
+    png_header(tmp_path / "a.png", 13000, 13000)  # there are none
+    refused(tmp_path, 1, "13000 x 13000 px", fit=fit)
+
+
+@pytest.mark.parametrize(("fit", "words"), [("none", "data.size is 4"), ("resize", "144,000,000 numbers")])
+def test_a_raster_too_large_to_be_read_is_refused(tmp_path: Path, fit: str, words: str) -> None:
+    shape: Any = {"count": 1, "height": 12000, "width": 12000, "dtype": "uint8"}
+    with warnings.catch_warnings(action="ignore"):
+        rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", sparse_ok=True, **shape).close()
+    refused(tmp_path, 1, "12000 x 12000 px", words, fit=fit)
+    assert not read(tmp_path, 1, fit="crop").any()

@@ -17,6 +17,8 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import json, os, sys
 from pathlib import Path
@@ -154,7 +156,6 @@ def test_too_many_bands_are_said_with_those_of_the_sensor(seen: Seen) -> None:
     assert "has 10000 bands, but a sensor has 3 (B0, B1, B2): set data.sensor" in seen["bands", "none"][0]
 
 
-@pytest.mark.slow
 def test_an_image_at_the_limit_is_read_in_the_memory_that_its_numbers_take(tmp_path: Path) -> None:
     """A float32 of each number, the numbers themselves, and no more than as much again."""
     tiff(tmp_path / "raster", 8192, dtype="uint16", sparse_ok=True, **TILES)
