@@ -15,6 +15,7 @@ from satdifuser.errors import UserError
 
 log = logging.getLogger(__name__)
 SUFFIXES = (*PICTURES, *RASTERS)
+KINDS = ", ".join(SUFFIXES)
 
 
 def find_root(root: str) -> Path:
@@ -22,7 +23,7 @@ def find_root(root: str) -> Path:
     if not root:
         raise UserError("data.root is empty: give the folder that holds the class folders (. is this one)")
     try:
-        path = Path(root).expanduser()
+        path = Path(root).expanduser() if root.startswith("~") else Path(root)  # and not where it says ./~
     except RuntimeError:  # there is no such user, but perhaps such a folder
         path = Path(root)
     if name_fault(root) == "has a name that is not UTF-8":
@@ -54,9 +55,9 @@ def by_class(root: Path, classes: Sequence[str] | None) -> dict[str, list[str]]:
             " name the folders in data.classes"
         )
     if not loose and not found:
-        raise UserError(f"{where} has no images ({', '.join(SUFFIXES)}) in it or in its folders")
+        raise UserError(f"{where} has no images ({KINDS}) in it or in its folders")
     if found and empty:
-        _warn_once(f"{where} has no images in {', '.join(map(shown, empty))}, which count as no class")
+        _warn_once(f"{where} has no images in {', '.join(map(shown, empty))} ({KINDS}), which is no class then")
     return found or {"": loose}
 
 
