@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from satdifuser.engine.checkpoint import MODEL, OPTIMIZER
+from satdifuser.engine.checkpoint import MODEL, OPTIMIZER, sealed
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.pretrain.trainer import EMA, NET
@@ -117,7 +117,7 @@ def fill_out(path: Path, out: Path) -> Path:
             whole[own] = tensors[MODEL + NET + own.removeprefix(MODEL + EMA)] + value.float()
         else:
             whole[name] = value.float() if value.dtype == torch.bfloat16 else value
-    save_file(whole, out, metadata=metadata)
+    save_file(whole, out, metadata=sealed(json.loads(metadata["state"]), whole))
     return out
 
 

@@ -31,7 +31,7 @@ class Scored:
 
     def save(self, folder: RunFolder, name: str | None = None) -> None:
         """What every sample was taken for, and what the head did, beside the scores; under the name of the split."""
-        from safetensors.torch import save_file
+        from satdifuser.engine.insight import save_insight
 
         found = self.evaluation
         if found.predictions is not None:
@@ -39,9 +39,7 @@ class Scored:
         parts = {"usage": found.usage, "pixels": found.pixels}
         tensors = {f"{n}/{s}": value.contiguous() for n, part in parts.items() for s, value in part.items()}
         if tensors:
-            path = folder.insight(name or self.split)
-            save_file(tensors, path.with_suffix(".partial"))
-            path.with_suffix(".partial").replace(path)
+            save_insight(folder.insight(name or self.split), tensors)
 
     def to_dict(self, model: FeatureModel) -> dict[str, Any]:
         spec = model.fusion.spec
@@ -65,9 +63,12 @@ def score_split(
     data: LabelledDataset | None = None,
 ) -> Scored:
     from satdifuser.engine.evaluate import evaluate
+    from satdifuser.engine.log import check_scores
 
     data = open_split(config, split) if data is None else data
-    return Scored(split, evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers, keep))
+    found = evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers, keep)
+    check_scores(found.scores, model.task.monitor, f"on the split {split}")
+    return Scored(split, found)
 
 
 def run(config: Any) -> dict[str, Any]:

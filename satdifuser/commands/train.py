@@ -31,6 +31,7 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
+    from satdifuser.engine.files import writing
     from satdifuser.engine.known import Known, same_data, try_sample
     from satdifuser.engine.progress import say
     from satdifuser.engine.run import SEEN, SPEC
@@ -90,7 +91,8 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
         run_folder.write_json(run_folder.result.name, result)  # last: a run is done when it has one
         drawn = draw and not without("matplotlib", "the learned weights are not drawn")
         if drawn:
-            draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
+            with writing(run_folder.figures, "the rest of the run is written"):
+                draw_weights(model.fusion.spec, found.evaluation.weights, run_folder.figures / "weights.png")
         if not quiet:
             scores = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
             say(f"test ({found.evaluation.samples} samples)  {scores}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,47 @@ class DamagedError(UserError):
     """A file that was written by this project and cannot be read any more."""
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write aside, then rename."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
-    with gone_on_error(partial):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        return partial.replace(path)
+AGAIN = "start again: what was written before is whole"
+GOES_ON = "start again with resume=true: the last checkpoint is whole"
 
 
 @contextlib.contextmanager
-def gone_on_error(partial: Path) -> Any:
-    """What could not be written whole does not stay, least of all on a disk that is full."""
+def writing(path: str | Path, kept: str = AGAIN) -> Iterator[None]:
+    """Errors of the disk in one line, which says what is kept."""
     try:
         yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
+        if full:
+            raise UserError(f"the disk filled up while writing {path}: free space and {kept}") from error
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{path} could not be written ({reason}): mend that or give another folder, and {kept}"
+        ) from error
+
+
+@contextlib.contextmanager
+def aside(path: Path, partial: Path, kept: str = AGAIN) -> Iterator[Path]:
+    """Where to write what then takes its place at once; what was not written whole goes, least it fills a full disk."""
+    with writing(path, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write aside, then rename."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
+    with aside(path, partial), partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
 
 
 def json_text(values: Any, indent: int | None = None) -> str:

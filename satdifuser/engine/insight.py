@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from satdifuser.engine.checkpoint import sealed
+from satdifuser.engine.files import DamagedError, aside
 from satdifuser.engine.predictions import gathered
 from satdifuser.fusion.base import Fused
 
@@ -40,3 +44,33 @@ class InsightLog:
         """Stride -> [samples, timesteps, taps, height, width] of the first samples of the split."""
         parts = sorted(gathered(self._pixels, processes), key=lambda part: part[0])
         return {stride: torch.stack([maps[stride] for _, maps in parts]) for stride in parts[0][1]}
+
+
+def save_insight(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """`usage/<stride>` and `pixels/<stride>`, with a checksum, in a file that appears whole."""
+    from safetensors.torch import save
+
+    with aside(path, path.with_suffix(".partial")) as partial:
+        partial.write_bytes(save(dict(tensors), metadata=sealed({}, tensors)))
+
+
+def load_insight(path: Path) -> dict[str, dict[int, Any]]:
+    """Part -> stride -> numbers as `save_insight` wrote them; nothing where it wrote none."""
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, dict[int, Any]] = {"usage": {}, "pixels": {}}
+    if not path.is_file():
+        return found
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if metadata is not None and metadata != sealed({}, tensors):  # earlier versions wrote none
+            raise ValueError("its checksum is not that of its contents")
+        for name, value in tensors.items():
+            part, _, stride = name.partition("/")
+            found[part][int(stride)] = value.numpy()
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedError(f"{path} is damaged ({reason}): remove its run, and make it again") from None
+    return found

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from satdifuser.engine.files import GOES_ON, writing
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.optional import without
@@ -26,15 +27,35 @@ def logged(run: RunFolder, step: int, *, main: bool, tensorboard: bool) -> Itera
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1) as board:
+    folder = run.path / "tensorboard"
+    with writing(folder, GOES_ON):
+        board = SummaryWriter(str(folder), purge_step=step + 1)
 
-        def write(row: Row) -> None:
-            run.log(row)
+    def write(row: Row) -> None:
+        run.log(row)
+        with writing(folder, GOES_ON):
             for name, value in row.items():
                 if name != "step":
                     board.add_scalar(name, value, row["step"])
 
+    try:
         yield write
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong before is what is told
+            board.close()
+        raise
+    with writing(folder, GOES_ON):
+        board.close()
+
+
+def check_scores(scores: Mapping[str, float], monitor: str, where: str) -> None:
+    """The loss and the score that a run is judged by must be numbers: no checkpoint is better than NaN."""
+    for name in ("loss", monitor):
+        if not math.isfinite(scores[name]):
+            raise UserError(
+                f"{name} is {scores[name]} {where}: look at the labels of that split (all the same, or none that"
+                " count?), or lower trainer.lr"
+            )
 
 
 def check_loss(value: float, step: int, remedy: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satdifuser.errors import UserError
+from satdifuser.engine.files import DamagedError, writing
 
 ARRAYS = ("prediction", "truth", "logits")
 
@@ -32,14 +32,20 @@ class Predictions:
         import zarr
 
         partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
         arrays = {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
         checksums = {name: _checksum(values) for name, values in arrays.items()}
-        group = zarr.open_group(str(partial), mode="w", attributes={"ids": list(self.ids), "crc32": checksums})
-        for name, values in arrays.items():
-            group.create_array(name, data=values, chunks=(min(len(values), 256), *values.shape[1:]))
-        shutil.rmtree(path, ignore_errors=True)
-        return partial.rename(path)
+        about: dict[str, Any] = {"ids": list(self.ids), "ids_crc32": _checksum_of_ids(self.ids), "crc32": checksums}
+        with writing(path):
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                group = zarr.open_group(str(partial), mode="w", attributes=about)
+                for name, values in arrays.items():
+                    group.create_array(name, data=values, chunks=(min(len(values), 256), *values.shape[1:]))
+                shutil.rmtree(path, ignore_errors=True)
+                return partial.rename(path)
+            except OSError:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -51,16 +57,22 @@ class Predictions:
             checksums: Any = group.attrs["crc32"]
             arrays = {name: np.asarray(group[name]) for name in checksums}
             ids = tuple(str(name) for name in group.attrs["ids"])  # type: ignore[union-attr]
+            if group.attrs.get("ids_crc32", _checksum_of_ids(ids)) != _checksum_of_ids(ids):  # earlier ones have none
+                raise ValueError("its ids are not those that were written")
             spoilt = [name for name, values in arrays.items() if _checksum(values) != checksums[name]]
             if spoilt:  # Zarr reads a chunk that is lost as zeros
                 raise ValueError(f"the numbers of {spoilt[0]} are not those that were written")
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            fault = f"cannot be read ({type(error).__name__}: {error})"
-            raise UserError(f"{path} {fault}: remove its run, and make it again") from None
+        except Exception as error:  # a damaged array fails in Zarr in many ways
+            fault = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
+            raise DamagedError(f"{path} {fault}: remove its run, and make it again") from None
         if any(len(values) != len(ids) for values in arrays.values()):
             fault = f"does not have a row for each of its {len(ids)} ids"
-            raise UserError(f"{path} {fault}: remove its run, and make it again")
+            raise DamagedError(f"{path} {fault}: remove its run, and make it again")
         return cls(ids, **arrays)
+
+
+def _checksum_of_ids(ids: Sequence[str]) -> int:
+    return zlib.crc32("\n".join(ids).encode())
 
 
 def _checksum(values: NDArray[Any]) -> int:

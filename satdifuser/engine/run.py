@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.engine.files import DamagedError, json_text, read_json, write_text
+from satdifuser.engine.files import GOES_ON, DamagedError, json_text, read_json, write_text, writing
 from satdifuser.errors import UserError
 from satdifuser.yaml_file import load_yaml
 
@@ -48,8 +48,9 @@ class RunFolder:
         if int(os.environ.get("RANK", "0")) or os.name == "nt":  # there a folder cannot be locked
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
         try:
             if not locked(handle):
                 raise UserError(f"another process is writing {self.path}: wait for it, or use another run=")
@@ -64,12 +65,13 @@ class RunFolder:
     def open(self, *, resume: bool, overwrite: bool) -> RunFolder:
         """Make the folder, or take it up again: an earlier run in it is resumed, replaced, or an error."""
         self._refuse(resume, overwrite)
-        if self.last.is_file() and not resume:
-            shutil.rmtree(self.last.parent)  # first: without it there is no run to go on with
-            for part in self.path.iterdir():  # the folder itself is locked
-                shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
-        (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        self.figures.mkdir(exist_ok=True)
+        with writing(self.path):
+            if self.last.is_file() and not resume:
+                shutil.rmtree(self.last.parent)  # first: without it there is no run to go on with
+                for part in self.path.iterdir():  # the folder itself is locked
+                    shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
+            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self.figures.mkdir(exist_ok=True)
         return self
 
     def _refuse(self, resume: bool, overwrite: bool) -> None:
@@ -178,7 +180,7 @@ class RunFolder:
         return self.path / "figures"
 
     def log(self, row: Mapping[str, Any]) -> None:
-        with self.metrics.open("a") as file:
+        with writing(self.metrics, GOES_ON), self.metrics.open("a") as file:
             file.write(json_text(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:

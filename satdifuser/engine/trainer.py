@@ -15,7 +15,7 @@ from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
 from satdifuser.engine.config import TrainerConfig
 from satdifuser.engine.evaluate import evaluate
-from satdifuser.engine.log import check_loss, logged
+from satdifuser.engine.log import check_loss, check_scores, logged
 from satdifuser.engine.memory import keep_memory
 from satdifuser.engine.progress import TrainProgress
 from satdifuser.engine.run import RunFolder
@@ -158,6 +158,7 @@ class Trainer:
         """Score the validation split, and remember whether it got better."""
         result = evaluate(self.model, self.val, self.accelerator, self.config.batch_size, self.config.workers)
         score = result.scores[self.model.task.monitor]
+        check_scores(result.scores, self.model.task.monitor, f"on the validation split at step {self.state.step}")
         if self.state.best is None or score > self.state.best:
             self.state.best, self.state.best_step, self.state.stale = score, self.state.step, 0
         else:
