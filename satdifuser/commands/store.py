@@ -76,7 +76,8 @@ def _verify(path: str) -> int:
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from satdifuser.engine.progress import console
-    from satdifuser.store.files import open_files, read_manifest
+    from satdifuser.store.files import read_manifest
+    from satdifuser.store.opened import open_files
     from satdifuser.store.verify import verify
 
     manifest = read_manifest(open_files(path))

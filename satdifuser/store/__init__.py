@@ -1,11 +1,10 @@
 """The feature store: banks on disk, extracted once, read many times."""
 
 from satdifuser.store.background import BackgroundWriter
-from satdifuser.store.feature_store import FeatureStore
 from satdifuser.store.forms import Form
 from satdifuser.store.plan import StorePlan
 from satdifuser.store.processes import Processes
-from satdifuser.store.reader import StoredFeatures
+from satdifuser.store.reader import FeatureStore, StoredFeatures
 from satdifuser.store.writer import StoreWriter
 
 __all__ = ["BackgroundWriter", "FeatureStore", "Form", "Processes", "StorePlan", "StoreWriter", "StoredFeatures"]

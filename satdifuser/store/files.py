@@ -50,15 +50,6 @@ def located(path: object) -> str:
     return text
 
 
-def open_files(path: object) -> StoreFiles:
-    """A folder, or where the path has a protocol, a place that fsspec knows."""
-    from satdifuser.store.local import LocalFiles
-    from satdifuser.store.remote import RemoteFiles
-
-    text = located(path)
-    return RemoteFiles(text) if "://" in text else LocalFiles(text)
-
-
 def read_manifest(files: StoreFiles) -> Manifest:
     return Manifest.from_json(manifest_text(files), files.root)
 

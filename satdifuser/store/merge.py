@@ -12,13 +12,12 @@ from satdifuser.bank import BankError, BankSpec
 from satdifuser.errors import UserError
 from satdifuser.store import statistics
 from satdifuser.store.disk import disk_errors, lock
-from satdifuser.store.feature_store import FeatureStore
 from satdifuser.store.files import located
 from satdifuser.store.finish import complete, small
 from satdifuser.store.manifest import NAME, Manifest, checked
 from satdifuser.store.place import place_of
 from satdifuser.store.plan import StorePlan
-from satdifuser.store.reader import StoredFeatures
+from satdifuser.store.reader import FeatureStore, StoredFeatures
 from satdifuser.store.writer import StoreWriter
 
 MEMORY = 256 * 2**20  # that rows on their way may take

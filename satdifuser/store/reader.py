@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satdifuser.bank import BankSpec
+from satdifuser.bank import BankError, BankSpec
 from satdifuser.data.base import Batch
 from satdifuser.data.budgets import within
+from satdifuser.errors import UserError, nearest
 from satdifuser.store.checks import RowCheck, Sums
 from satdifuser.store.describe import Array
 from satdifuser.store.files import Piece
 from satdifuser.store.forms import Packed, empty_stacks
 from satdifuser.store.layout import LABEL_COLUMNS, files_key
-
-if TYPE_CHECKING:
-    from satdifuser.store.feature_store import FeatureStore
+from satdifuser.store.opened import OpenStore, ids_from_bytes
 
 IN_MEMORY_BYTES = 4 * 2**30
 
@@ -36,7 +35,7 @@ class StoredFeatures:
 
     def __init__(
         self,
-        store: FeatureStore,
+        store: OpenStore,
         split: str,
         spec: BankSpec,
         in_memory: bool = True,
@@ -155,9 +154,7 @@ class StoredFeatures:
         if not self.store.check and not self.store.same():
             raise self.store.replaced()
 
-    def _pieces(
-        self, name: str, array: Array, rows: NDArray[Any], target: memoryview
-    ) -> Iterator[tuple[Piece, slice]]:
+    def _pieces(self, name: str, array: Array, rows: NDArray[Any], target: memoryview) -> Iterator[tuple[Piece, slice]]:
         """Which bytes of which files go where, for which of the rows; neighbours in one file are read at once."""
         size, row_bytes = self.store.units.size, array.row_bytes
         breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] // size != rows[:-1] // size)) + 1
@@ -171,10 +168,29 @@ def _widen(name: str, values: Tensor) -> Tensor:
     return values.float() if name in ("multilabel", "target", "metadata") else values.long()
 
 
-def ids_from_bytes(rows: NDArray[np.uint8]) -> list[str]:
-    """The inverse of how ids are written.
+class FeatureStore(OpenStore):
+    """A store that is open, and its splits."""
 
-    >>> ids_from_bytes(np.frombuffer(b"tile-1", np.uint8).reshape(1, 6))
-    ['tile-1']
-    """
-    return [row.tobytes().rstrip(b"\x00").decode("utf-8") for row in rows]
+    def split(self, name: str, spec: BankSpec | None = None, *, in_memory: bool = True) -> StoredFeatures:
+        """One split as a data set, of all taps or of those of a smaller spec; kept in memory if it fits there."""
+        if name not in self.splits:
+            raise UserError(
+                f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}{nearest(name, self.splits)}"
+            )
+        return StoredFeatures(self, name, spec or self.spec, in_memory=in_memory)
+
+    def require(self, spec: BankSpec) -> None:
+        """Raise, saying what differs, unless the store holds what an encoder of that spec would give.
+
+        (Of a store of latents, the spec is that of the encoder's latents.)
+        """
+        asked = self.form.spec(spec)
+        try:
+            mine = self.spec.select(timesteps=asked.timesteps, names=asked.names())
+        except BankError as error:
+            raise UserError(f"{self.path}: {error}") from None
+        different = mine.differences(asked)
+        if different:
+            raise UserError(
+                f"{self.path} holds other features than asked for (store and asked): {'; '.join(different[:4])}"
+            )

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from satdifuser.errors import UserError
 from satdifuser.store.checks import PIECE, read
-from satdifuser.store.feature_store import FeatureStore
-from satdifuser.store.files import StoreFiles, misfit, open_files, read_manifest
+from satdifuser.store.files import StoreFiles, misfit, read_manifest
 from satdifuser.store.manifest import Manifest
+from satdifuser.store.opened import open_files
+from satdifuser.store.reader import FeatureStore
 from satdifuser.store.shards import crc32c
 
 

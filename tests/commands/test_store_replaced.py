@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from satdifuser.commands import extract, train
 from satdifuser.commands import eval as evaluation
+from satdifuser.commands import extract, train
 from satdifuser.config import compose
 from satdifuser.engine.trainer import Trainer
 from satdifuser.errors import UserError

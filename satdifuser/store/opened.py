@@ -1,4 +1,4 @@
-"""A feature store that is open: what it says of itself, made sure of, and its splits."""
+"""A feature store that is open: what it says of itself, made sure of."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from satdifuser.bank import BankError, BankSpec
+from satdifuser.bank import BankSpec
 from satdifuser.data.base import Labels
-from satdifuser.errors import UserError, nearest
+from satdifuser.errors import UserError
 from satdifuser.store.checks import Sums, summed
 from satdifuser.store.describe import NAME, Array, arrays_of, checked_bytes, read_description, small_array
-from satdifuser.store.files import StoreFiles, damaged, manifest_text, misfit, open_files
+from satdifuser.store.files import StoreFiles, damaged, located, manifest_text, misfit
 from satdifuser.store.forms import Form
 from satdifuser.store.layout import ID_BYTES, LABEL_COLUMNS, VERSION, WIDE, Unit, Units, files_key
+from satdifuser.store.local import LocalFiles
 from satdifuser.store.manifest import NAME as MANIFEST
 from satdifuser.store.manifest import Manifest
-from satdifuser.store.reader import StoredFeatures, ids_from_bytes
+from satdifuser.store.remote import RemoteFiles
 from satdifuser.store.shards import shard_bytes
 
 
-class FeatureStore:
+class OpenStore:
     """A store on disk or, as `s3://...`, `gs://...` and the like, anywhere that fsspec reads.
 
     It is the same store as long as it is open: what lies at its path later is never taken for it. With `check`, rows
@@ -64,7 +65,7 @@ class FeatureStore:
             self._check_complete()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return reopened, (self.path, self.check, self.fingerprint)  # opened anew in another process
+        return reopened, (type(self), self.path, self.check, self.fingerprint)  # opened anew in another process
 
     @property
     def latents(self) -> bool:
@@ -135,30 +136,6 @@ class FeatureStore:
             f"{self.path} was replaced or removed while it was read: start again, and leave it in place until the end"
         )
 
-    def split(self, name: str, spec: BankSpec | None = None, *, in_memory: bool = True) -> StoredFeatures:
-        """One split as a data set, of all taps or of those of a smaller spec; kept in memory if it fits there."""
-        if name not in self.splits:
-            raise UserError(
-                f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}{nearest(name, self.splits)}"
-            )
-        return StoredFeatures(self, name, spec or self.spec, in_memory=in_memory)
-
-    def require(self, spec: BankSpec) -> None:
-        """Raise, saying what differs, unless the store holds what an encoder of that spec would give.
-
-        (Of a store of latents, the spec is that of the encoder's latents.)
-        """
-        asked = self.form.spec(spec)
-        try:
-            mine = self.spec.select(timesteps=asked.timesteps, names=asked.names())
-        except BankError as error:
-            raise UserError(f"{self.path}: {error}") from None
-        different = mine.differences(asked)
-        if different:
-            raise UserError(
-                f"{self.path} holds other features than asked for (store and asked): {'; '.join(different[:4])}"
-            )
-
     def shard(self, name: str, unit: Unit, array: Array | None = None) -> tuple[str, int]:
         """The file of an array's unit and the size that it must have."""
         array = array or self.array(name)
@@ -213,9 +190,24 @@ class FeatureStore:
                 raise damaged(self.path, key, fault)
 
 
-def reopened(path: str, check: bool, fingerprint: str) -> FeatureStore:
+def reopened(kind: type[OpenStore], path: str, check: bool, fingerprint: str) -> OpenStore:
     """The store that another process has open; an error if another lies in its place by now."""
-    store = FeatureStore(path, complete=False, check=check)
+    store = kind(path, complete=False, check=check)
     if store.fingerprint != fingerprint:
         raise store.replaced()
     return store
+
+
+def open_files(path: object) -> StoreFiles:
+    """A folder, or where the path has a protocol, a place that fsspec knows."""
+    text = located(path)
+    return RemoteFiles(text) if "://" in text else LocalFiles(text)
+
+
+def ids_from_bytes(rows: NDArray[np.uint8]) -> list[str]:
+    """The inverse of how ids are written.
+
+    >>> ids_from_bytes(np.frombuffer(b"tile-1", np.uint8).reshape(1, 6))
+    ['tile-1']
+    """
+    return [row.tobytes().rstrip(b"\x00").decode("utf-8") for row in rows]
