@@ -47,11 +47,15 @@ class Known:
         remedy = "remove it if the features and samples are still those that the run began with"
         values = read_json(path, dict, remedy)
         try:
-            found = cls(**values)
-            if not all({"samples", "ids", "data"} <= about.keys() for about in found.splits.values()):
-                raise ValueError("a split lacks its ids")
-        except (TypeError, ValueError, AttributeError) as error:
-            raise DamagedError(f"{path} is damaged ({error}): {remedy}") from None
+            found = cls(values["form"], values["splits"])
+            whole = isinstance(found.form, dict | None) and all(
+                isinstance(about["samples"], int) and isinstance(about["ids"], str) and isinstance(about["data"], dict)
+                for about in found.splits.values()
+            )
+        except (TypeError, KeyError, AttributeError):
+            whole = False
+        if not whole:
+            raise DamagedError(f"{path} is damaged (not the samples of a run): {remedy}")
         return found
 
     @property

@@ -112,7 +112,11 @@ class RunFolder:
 
     def load_config(self) -> Any:
         """The configuration that its command was run with."""
-        if not self.config.is_file():
+        try:
+            there = self.config.is_file()
+        except OSError:  # a name that is too long
+            there = False
+        if not there:
             raise UserError(f"no run at {self.path}: give a folder that satdifuser train wrote")
         config = load_yaml(self.config, ANEW)
         lacks = [name for name in TRAINING if name not in config]
