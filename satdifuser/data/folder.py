@@ -22,7 +22,7 @@ from satdifuser.data.fitting import FITS, Fitting
 from satdifuser.data.holdout import check_split, held_out
 from satdifuser.data.names import name_bytes, name_fault, shown
 from satdifuser.data.reflectance import SKIP, read_image
-from satdifuser.data.tree import by_class, find_root
+from satdifuser.data.tree import by_class, find_root, warn_once
 from satdifuser.errors import UserError, nearest
 
 LOOKED_AT, LOOKED_AT_BYTES = 32, 2**18  # files of a split, and how much of the middle of each, by which it is known
@@ -79,6 +79,13 @@ class ImageFolder(Dataset[Sample]):
             self.files = [self.files[place * count // limit] for place in range(limit)] if limit < count else self.files
         known = tuple(names) if list(names) != [""] else ()
         self.labels = Labels(classes=known, colours=_colours(len(known)))
+        shows = {name.partition("/")[0] for name in self.files}
+        absent = [name for name in known if name not in shows]
+        if absent:
+            some = ", ".join(absent[:5]) + f" and {len(absent) - 5} more" * (len(absent) > 5)
+            warn_once(
+                f"data.root {shown(self.root)} has no images of {some} for {split}: nothing is known of them there"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def by_class(root: Path, classes: Sequence[str] | None) -> dict[str, list[str]]:
     if not loose and not found:
         raise UserError(f"{where} has no images ({KINDS}) in it or in its folders")
     if found and empty:
-        _warn_once(f"{where} has no images in {', '.join(map(shown, empty))} ({KINDS}), which is no class then")
+        warn_once(f"{where} has no images in {', '.join(map(shown, empty))} ({KINDS}), which is no class then")
     return found or {"": loose}
 
 
@@ -111,5 +111,6 @@ def _answers(question: Callable[[], bool]) -> bool:
 
 
 @functools.cache
-def _warn_once(line: str) -> None:
+def warn_once(line: str) -> None:
+    """A line for the user, once in a process: a data set is opened again for each split."""
     log.warning("%s", line)

@@ -25,9 +25,17 @@ class Task:
     name: str
     label: str  # the key of the sample that is learned
     dense: bool = False  # logits for every pixel rather than for the image
+    least_classes: int = 0  # with fewer there is nothing to learn
     monitor: str  # the metric that chooses the best checkpoint; more is better
 
     def __init__(self, labels: Labels) -> None:
+        there = labels.classes
+        if len(there) < self.least_classes:
+            raise UserError(
+                f"task={self.name} needs {self.least_classes} classes or more, but the data have {len(there)}"
+                f"{f' ({there[0]})' if there else ''}: of images in folders, give data.root a folder for each class,"
+                " and name them in data.classes or leave it out"
+            )
         self.labels = labels
 
     @property

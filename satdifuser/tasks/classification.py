@@ -17,6 +17,7 @@ from satdifuser.tasks.counts import by_class, class_counts, mean_of_seen, share
 
 class Classification(Task):
     name, label, monitor = "classification", "label", "accuracy"
+    least_classes = 2
 
     def check(self, batch: Batch) -> None:
         label = self.truth(batch)

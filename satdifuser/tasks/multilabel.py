@@ -18,6 +18,7 @@ from satdifuser.tasks.counts import by_class, share
 
 class MultiLabel(Task):
     name, label, monitor = "multilabel", "multilabel", "micro_f1"
+    least_classes = 2
 
     def check(self, batch: Batch) -> None:
         labels = self.truth(batch)

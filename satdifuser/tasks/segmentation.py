@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 class Segmentation(Task):
     name, label, dense, monitor = "segmentation", "mask", True, "miou"
+    least_classes = 2
 
     def size(self, batch: Batch) -> tuple[int, int] | None:
         mask = self.truth(batch)

@@ -451,6 +451,15 @@ def test_a_split_that_is_left_empty_is_named_with_the_shares(
     refused(tmp_path, *wanted, split=split, val=val, test=test)
 
 
+def test_a_class_of_which_a_split_has_no_image_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in [f"many/{i}.png" for i in range(9)] + [f"few{i}/0.png" for i in range(7)]:
+        picture(tmp_path / name)
+    for split in ("train", "val", "val"):
+        opened(tmp_path, split, val=0.2, test=0.2)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(f"data.root {tmp_path} has no images of few0, few1, few2, few3, few4 and 2 more for val")
+
+
 # what a store knows it by
 
 
@@ -532,6 +541,25 @@ def test_a_classifier_trains_on_a_folder(tmp_path: Path, capsys: pytest.CaptureF
     small = [*SMALL, "encoder.image_size=16", "encoder.prepare.size=16", "fusion.projection_dim=16"]
     assert main(["train", *tree, *small, *trainer, "task=classification", f"run={tmp_path / 'run'}"]) == 0
     assert "test (2 samples)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_one_class_is_one_line_that_names_it_and_the_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture, task: str
+) -> None:
+    for number in range(8):
+        picture(tmp_path / "tree" / "forest" / f"{number}.png")
+    words = ["train", "data=image_folder", f"data.root={tmp_path / 'tree'}", "data.size=8", "encoder=unet"]
+    line = said(capsys, main([*words, f"task={task}", f"run={tmp_path / 'run'}", "data.val=0.25", "data.test=0.25"]))
+    for word in (f"task={task} needs 2 classes", "the data have 1 (forest)", "data.root", "data.classes"):
+        assert word in line
+
+
+def test_validation_without_images_is_one_line_that_names_the_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture, tree: list[str]
+) -> None:
+    line = said(capsys, main(["train", *tree, "data.val=0", "encoder=unet", f"run={tmp_path / 'run'}"]))
+    assert "no images for val: of 8 images in 2 classes, data.val=0" in line
 
 
 @pytest.mark.parametrize("command", ["extract", "train"])

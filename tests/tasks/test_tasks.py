@@ -450,3 +450,17 @@ def test_regression_statistics_of_one_repeated_value_have_no_r2():
     task = Regression(LABELS)
     rows = task.statistics(np.array([0.1, 0.4, 0.3]), np.array([0.2, 0.5, 0.9]))
     assert np.isnan(task.scores(rows[[1, 1, 1]].sum(0))["r2"])
+
+
+@pytest.mark.parametrize(("kind", "least"), [(Segmentation, 2), (Classification, 2), (MultiLabel, 2), (Regression, 0)])
+def test_too_few_classes_are_one_line_that_names_the_task(kind, least):
+    for count in range(3):
+        labels = Labels(CLASSES[:count], COLOURS[:count])
+        if count >= least:
+            assert kind(labels).metrics() is not None
+            continue
+        with pytest.raises(
+            UserError, match=f"task={kind.name} needs {least} classes or more, .* have {count}"
+        ) as caught:
+            kind(labels)
+        assert all(name in str(caught.value) for name in (*labels.classes, "data.classes"))
