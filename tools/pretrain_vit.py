@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satdifuser.config import compose
+from satdifuser.engine.run import RunFolder
 from satdifuser.pretrain.draws import Draws
 from satdifuser.pretrain.export import loaded_by, machine, put_in_place
 from satdifuser.pretrain.setup import Setup, set_up
@@ -87,9 +88,9 @@ def standardised(images: Tensor) -> Tensor:
 
 
 def main(overrides: Sequence[str]) -> Path:
-    setup = set_up(compose("pretrain", [*RECIPE, *overrides]))
-    with setup.folder.alone():
-        return train(setup)
+    config = compose("pretrain", [*RECIPE, *overrides])
+    with RunFolder(config.run).alone():
+        return train(set_up(config))
 
 
 def train(setup: Setup) -> Path:

@@ -11,6 +11,7 @@ from satdifuser.errors import UserError
 def run(config: Any, quiet: bool = False) -> Path:
     """Train, keep everything in the run's folder, and give the folder of the model."""
     from satdifuser.engine.progress import say
+    from satdifuser.engine.run import RunFolder
     from satdifuser.pretrain.export import check_precision, loaded_by
     from satdifuser.pretrain.setup import set_up
     from satdifuser.pretrain.stages import pretrain
@@ -22,8 +23,8 @@ def run(config: Any, quiet: bool = False) -> Path:
             f"recipe.levels has {beyond[0]}, but schedule.num_train_timesteps is {config.schedule.num_train_timesteps}:"
             " give levels below it"
         )
-    setup = set_up(config, quiet)
-    with setup.folder.alone():
+    with RunFolder(config.run).alone():  # before it looks at all images
+        setup = set_up(config, quiet)
         model, unfinished = pretrain(setup)
     if setup.main and unfinished and not quiet:
         minutes = f"{setup.recipe.minutes:g} minutes"

@@ -17,6 +17,7 @@ from satdifuser.diffusion.encoder import PRECISIONS
 from satdifuser.diffusion.files import quiet
 from satdifuser.engine.run import environment
 from satdifuser.errors import UserError
+from satdifuser.pretrain.soundness import unsound
 
 
 def check_precision(word: str) -> None:
@@ -33,26 +34,47 @@ def export(
 ) -> Path:
     """Write models and scheduler by their names in the layout (unet, vae, scheduler), and what `finish` adds.
 
-    The folder appears whole. A model of one or three bands is a pipeline of diffusers; it has none for more bands, nor
-    for latents without a prompt.
+    The folder appears whole, or not at all where weights are no numbers in that precision. A model of one or three
+    bands is a pipeline of diffusers; it has none for more bands, nor for latents without a prompt.
     """
-    import diffusers
-
+    ready = {name: _in_precision(name, part, precision) for name, part in parts.items()}
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(partial, ready, provenance)
+        finish(partial)
+        return put_in_place(partial, folder)
+    except BaseException:  # half a model is of no use to anybody, least of all on a disk that is full
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _in_precision(name: str, part: Any, precision: str) -> Any:
+    """A network as it is shipped; a scheduler is what it is."""
+    if not isinstance(part, torch.nn.Module):
+        return part
+    with quiet():
+        part = copy.deepcopy(part).cpu().to(PRECISIONS[precision])
+    wrong = unsound(part.state_dict())
+    if wrong is not None:
+        raise UserError(
+            f"the weights of {name} are NaN or infinite in {precision} ({wrong}), so no model is written: another"
+            " export= may have room for them, or lower recipe.lr"
+        )
+    return part
+
+
+def _write(folder: Path, parts: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    import diffusers
+
     index: dict[str, Any] = {"_class_name": "DDPMPipeline", "_diffusers_version": diffusers.__version__}
     for name, part in parts.items():
         index[name] = ["diffusers", type(part).__name__]
-        if isinstance(part, torch.nn.Module):
-            with quiet():
-                part = copy.deepcopy(part).cpu().to(PRECISIONS[precision])
-        part.save_pretrained(partial / name)
+        part.save_pretrained(folder / name)
     if parts.keys() == {"unet", "scheduler"} and parts["unet"].config["in_channels"] in (1, 3):
-        (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (partial / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
-    finish(partial)
-    return put_in_place(partial, folder)
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
 
 
 def loaded_by(encoder: str, folder: Path | str, prepare: Mapping[str, Any]) -> str:
@@ -60,13 +82,26 @@ def loaded_by(encoder: str, folder: Path | str, prepare: Mapping[str, Any]) -> s
     return " ".join([f"encoder={encoder} encoder.backbone.weights={folder}", *range_overrides(prepare)])
 
 
+def exported_step(folder: Path) -> int | None:
+    """The step at which a model was exported; None where there is no whole one."""
+    try:
+        return int(json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["steps"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def put_in_place(new: Path, folder: Path) -> Path:
     """Rename a folder that is whole to where an older one may be; whenever it ends, one of the two is there."""
     old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    if folder.exists():  # else an older one may be all there is
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-    new.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     return folder
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,22 @@ import torch
 from satdifuser.diffusion.files import find_folder, find_unet, load_model, read_config
 from satdifuser.diffusion.selection import latent_factor
 from satdifuser.errors import UserError
+from satdifuser.pretrain.blocks import check_blocks, check_size, runs
+from satdifuser.pretrain.soundness import unsound
 
 
 def build_unet(blocks: Mapping[str, Any], channels: int, size: int, seed: int) -> Any:
     """An unconditional UNet of diffusers for inputs of `channels` and `size`, with weights drawn from a seed."""
     from diffusers import UNet2DModel
 
-    _check_size(blocks["block_out_channels"], size)
+    check_blocks(blocks, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _made(
+        unet = _made(
             UNet2DModel, "unet", {"sample_size": size, "in_channels": channels, "out_channels": channels, **blocks}
         )
+        runs("unet: a network of these settings", unet, channels, size)
+    return unet
 
 
 def load_unet(weights: str, channels: int, size: int) -> Any:
@@ -35,16 +40,22 @@ def load_unet(weights: str, channels: int, size: int) -> Any:
         raise UserError(
             f"the UNet in {folder} reads {config.get('in_channels')} channels, and the images give {channels}"
         )
-    _check_size(config["block_out_channels"], size)
-    unet = load_model(UNet2DModel, folder, torch_dtype=torch.float32)
+    check_size(config["block_out_channels"], size)
+    unet = _sound("init", load_model(UNet2DModel, folder, torch_dtype=torch.float32), folder)
     unet.register_to_config(sample_size=size)
+    runs(f"init: the UNet in {folder}", unet, channels, size)
     return unet
 
 
 def build_scheduler(settings: Mapping[str, Any]) -> Any:
     from diffusers import DDPMScheduler
 
-    return _made(DDPMScheduler, "schedule", settings)
+    scheduler = _made(DDPMScheduler, "schedule", settings)
+    betas = scheduler.betas
+    if not len(betas) or not bool(((betas >= 0) & (betas <= 1)).all()):  # false of NaN too
+        shown = ", ".join(f"{name}={settings[name]}" for name in settings if "beta" in name or "steps" in name)
+        raise UserError(f"schedule: {shown} gives betas that are not all from 0 to 1")
+    return scheduler
 
 
 def build_vae(settings: Mapping[str, Any], channels: int, seed: int) -> Any:
@@ -65,7 +76,9 @@ def build_vae(settings: Mapping[str, Any], channels: int, seed: int) -> Any:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _made(AutoencoderKL, "vae", blocks)
+        vae = _made(AutoencoderKL, "vae", blocks)
+        runs("vae: a network of these settings", vae, channels, 2 ** (len(widths) - 1) * 4)
+    return vae
 
 
 def load_vae(weights: str) -> Any:
@@ -79,7 +92,11 @@ def load_vae(weights: str) -> Any:
             f"vae.weights is {weights!r}: give null (pixels), small (trained first), or a folder with a VAE"
         )
     read_config(folder / "config.json", ("AutoencoderKL",), "VAE")
-    return load_model(AutoencoderKL, folder, torch_dtype=torch.float32)
+    vae = _sound("vae.weights", load_model(AutoencoderKL, folder, torch_dtype=torch.float32), folder)
+    factor = vae.config["scaling_factor"]
+    if not math.isfinite(factor) or factor <= 0:
+        raise UserError(f"vae.weights: the VAE in {folder} has a scaling_factor of {factor}: fetch the folder again")
+    return vae
 
 
 def latent_side(vae: Any, size: int) -> int:
@@ -90,15 +107,17 @@ def latent_side(vae: Any, size: int) -> int:
     return size // factor
 
 
-def _check_size(widths: Sequence[int], size: int) -> None:
-    factor = 2 ** (len(widths) - 1)
-    if size % factor:
-        raise UserError(f"the UNet halves its input {len(widths) - 1} times: {size} px is no multiple of {factor}")
+def _sound(setting: str, model: Any, folder: Path) -> Any:
+    """A model whose weights are all numbers."""
+    name = unsound(model.state_dict())
+    if name is not None:
+        raise UserError(f"{setting}: the weights in {folder} are NaN or infinite ({name}): give others")
+    return model
 
 
 def _made(cls: Any, name: str, settings: Mapping[str, Any]) -> Any:
     try:
         return cls(**settings)
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, NotImplementedError) as error:
+    except Exception as error:  # of whatever kind: diffusers looks at few settings before it uses them
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: {cls.__name__} of diffusers does not take these settings: {reason}") from error

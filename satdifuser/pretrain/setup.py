@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from satdifuser.build import build_data, make
@@ -17,6 +18,7 @@ from satdifuser.engine.skipping import list_skipped, skips, without_faults
 from satdifuser.errors import UserError
 from satdifuser.pretrain.images import Images, Kept, Source
 from satdifuser.pretrain.recipe import Recipe
+from satdifuser.pretrain.soundness import writing
 from satdifuser.pretrain.trainer import Look, Pretrainer
 
 if TYPE_CHECKING:
@@ -55,6 +57,18 @@ class Setup:
         """Of each held-out source some images and their ids, read once and kept on the host."""
         return [source.some(self.recipe.eval_images) for source in self.held_out]
 
+    def look_in(self) -> None:
+        """Read the images that are held out and a first one to train on: what cannot be used is named at the door."""
+        for source in (*self.images.sources, *([] if self.main else self.held_out)):
+            source.some(1)
+        if self.main:
+            self.unseen  # noqa: B018 (reads them)
+
+    def agreed(self, word: bool) -> bool:
+        """What the first process says: it alone writes, so another may see the folder as it was or will be."""
+        told = torch.tensor(float(word and self.main), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum") > 0)
+
     def trainer(
         self, objective: nn.Module, look: Look, *, folder: RunFolder | None = None, **changes: Any
     ) -> Pretrainer:
@@ -78,6 +92,8 @@ def set_up(config: Any, quiet: bool = False) -> Setup:
 
     from satdifuser.engine.trainer import make_accelerator
 
+    folder = RunFolder(config.run)
+    folder.check(config)
     skip = skips(config.on_error)
     recipe = make({"_target_": "satdifuser.pretrain.recipe.Recipe", **config.recipe})
     accelerator = make_accelerator(recipe.mixed_precision)
@@ -85,12 +101,13 @@ def set_up(config: Any, quiet: bool = False) -> Setup:
     held_out, unseen = _sources(config, "val", skip, recipe, accelerator)
     place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     images = Images(sources, recipe.batch_size, seed=config.seed, **place)
-    folder = RunFolder(config.run)
 
     def begin() -> None:
-        folder.begin(config, accelerator)
+        with writing(folder, folder.path):
+            folder.begin(config, accelerator)
         if accelerator.is_main_process and skip:
-            folder.write_json("skipped.json", {"skipped": skipped + unseen})
+            with writing(folder, folder.path / "skipped.json"):
+                folder.write_json("skipped.json", {"skipped": skipped + unseen})
             list_skipped(skipped + unseen, str(folder.path / "skipped.json"))
 
     plain: Any = OmegaConf.to_container(config, resolve=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from satdifuser.engine.progress import say
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.pretrain.autoencoder import Autoencoding
 from satdifuser.pretrain.card import write_card
 from satdifuser.pretrain.denoising import Denoising
-from satdifuser.pretrain.export import export, machine
+from satdifuser.pretrain.export import export, exported_step, machine
 from satdifuser.pretrain.networks import build_scheduler, build_unet, build_vae, latent_side, load_unet, load_vae
 from satdifuser.pretrain.samples import sample, save_grid
 from satdifuser.pretrain.setup import Setup
+from satdifuser.pretrain.soundness import writing
 from satdifuser.pretrain.trainer import Pretrainer
 
 MODEL, VAE = "model", "vae"
@@ -38,9 +41,11 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
     """Train what is asked for: the folder of the model, which every evaluation has written anew, and how far it is.
 
     The latter is None once all steps are done; `recipe.minutes` may end it before, even before there is a model.
+    Nothing of an earlier run is replaced before all is built and the first images are read.
     """
     vae, small = _vae(setup), setup.config["vae"]["weights"] == "small"
     objective = _denoising(setup, vae)
+    setup.look_in()
     setup.begin()
     model = setup.folder.path / MODEL
     if small:
@@ -49,11 +54,21 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
             return model, unfinished
         objective = _denoising(setup, done)
     trainer = setup.trainer(objective, lambda: _look(setup, objective, trainer, model))
+    if setup.agreed(trainer.finished and _complete(setup, model)):
+        if setup.main and not setup.quiet:
+            say(f"{setup.folder.path} was finished before, at step {trainer.state.step}: its model stays as it is")
+        return model, None
     trainer.fit()
-    if setup.main and not model.is_dir():  # taken up again after its end
+    if setup.main and trainer.finished and exported_step(model) != trainer.state.step:  # a checkpoint without its row
         _look(setup, objective, trainer, model)
     setup.accelerator.wait_for_everyone()
     return model, _unfinished(trainer, "")
+
+
+def _complete(setup: Setup, model: Path) -> bool:
+    """Whether the model of the last step is there, and its row in the log."""
+    rows = setup.folder.rows()
+    return bool(rows) and rows[-1]["step"] == exported_step(model) == setup.recipe.steps
 
 
 def _unfinished(trainer: Pretrainer, stage: str) -> str | None:
@@ -102,9 +117,13 @@ def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> str | 
         return _unfinished(trainer, " of the VAE")
     if setup.main:
         known, _ = source.some(1024)
-        objective.vae.register_to_config(scaling_factor=round(objective.unit(known, setup.batch), 5))
+        factor = objective.unit(known, setup.batch)
+        if not math.isfinite(factor):
+            raise UserError("the VAE gives all images the same latents: look at the images, or train it longer")
+        objective.vae.register_to_config(scaling_factor=round(factor, 5))
         about = {"error_on_held_out_images": round(objective.error(unseen, setup.batch), 5), "vae": settings}
-        export(model, {"vae": objective.vae}, setup.config["export"], about)
+        with writing(folder, model):
+            export(model, {"vae": objective.vae}, setup.config["export"], about)
     setup.accelerator.wait_for_everyone()
     setup.accelerator.free_memory()  # the optimiser of this stage
     return None
@@ -137,17 +156,23 @@ def _look(setup: Setup, objective: Denoising, trainer: Pretrainer, model: Path) 
         found = objective.by_level(images, ids, setup.recipe.levels, setup.batch)
         kind = "val" if number == 0 else f"val-{source.data.name}"
         losses |= {f"{kind}/{level}": value for level, value in found.items()}
+    wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if wrong:
+        raise UserError(f"at step {trainer.state.step} the loss {wrong[0]} on held-out images: lower recipe.lr")
     grid = None
     if setup.recipe.samples:
         grid = setup.folder.path / "samples" / f"step-{trainer.state.step:06d}.png"
         prepare = setup.images.sources[0].prepare
-        save_grid(prepare.undo(sample(objective, setup.recipe.samples)), grid)
+        images = prepare.undo(sample(objective, setup.recipe.samples))
+        with writing(setup.folder, grid):
+            save_grid(images, grid)
     parts = {"unet": objective.unet, "scheduler": objective.scheduler}
     if objective.vae is not None:
         parts["vae"] = objective.vae
     about = _provenance(setup, trainer, losses)
     rows = [*setup.folder.rows(), {"step": trainer.state.step, **losses}]
-    export(model, parts, setup.config["export"], about, lambda folder: write_card(folder, about, rows, grid))
+    with writing(setup.folder, model):
+        export(model, parts, setup.config["export"], about, lambda folder: write_card(folder, about, rows, grid))
     return losses
 
 

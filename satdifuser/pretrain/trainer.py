@@ -20,6 +20,7 @@ from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws, any_side_up
 from satdifuser.pretrain.images import Images
 from satdifuser.pretrain.recipe import Recipe
+from satdifuser.pretrain.soundness import unsound, writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -107,14 +108,18 @@ class Pretrainer:
         main, save_every = self.accelerator.is_main_process, recipe.save_every or recipe.eval_every
         progress = TrainProgress(total, self.state.step, quiet=self.quiet or not main)
         kept = self.state.step - (self.state.row is not None)
-        with progress, logged(self.run, kept, main=main, tensorboard=recipe.tensorboard) as write:
+        log = logged(self.run, kept, main=main, tensorboard=recipe.tensorboard)
+        with progress, contextlib.ExitStack() as stack:
+            with writing(self.run, self.run.metrics):
+                write = stack.enter_context(log)
 
             def finish(row: Mapping[str, Any]) -> None:
                 step = self.state.step
                 if step % recipe.eval_every == 0 or step == total or self._late:
                     row = {**row, **self._evaluate()}
                     progress.say(step, row)
-                write(row)
+                with writing(self.run, self.run.metrics):
+                    write(row)
 
             if self.state.row is not None:  # a kill may have come between the checkpoint and this
                 finish(self.state.row)
@@ -170,7 +175,8 @@ class Pretrainer:
         return minutes is not None and time.perf_counter() - self._began >= 60 * minutes
 
     def _save(self) -> None:
-        """Write the checkpoint that a resume goes on from."""
+        """Write the checkpoint that a resume goes on from, unless it would be worse than the one before it."""
+        self._check()
         if self.accelerator.is_main_process:
             self.state.seconds, self._since = self.elapsed, time.perf_counter()
             if self.accelerator.scaler is not None:
@@ -180,6 +186,7 @@ class Pretrainer:
 
     def _evaluate(self) -> dict[str, float]:
         """Look at the averaged weights."""
+        self._check()
         self.objective.eval()
         found: Mapping[str, float] = {}
         if self.accelerator.is_main_process:
@@ -187,6 +194,15 @@ class Pretrainer:
                 found = self.look()
         self.accelerator.wait_for_everyone()
         return dict(found)
+
+    def _check(self) -> None:
+        """Refuse weights that are no numbers: a loss that is one can come before them."""
+        name = unsound(self._tensors())
+        if name is not None:
+            raise UserError(
+                f"the weights became NaN or infinite at step {self.state.step} ({name}): lower recipe.lr, or raise"
+                " recipe.warmup"
+            )
 
     def _tensors(self) -> dict[str, Tensor]:
         held: dict[str, Tensor] = {NET + name: parameter for name, parameter in self.trained.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from satdifuser.build import build_encoder
@@ -21,6 +23,7 @@ from satdifuser.cli import main
 from satdifuser.config import compose
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
+from satdifuser.pretrain.trainer import Pretrainer
 
 UNET = [
     "unet.block_out_channels=[16,16]",
@@ -170,8 +173,6 @@ def test_a_run_is_the_same_again_and_when_it_was_interrupted(
     tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the VAE's training, then in the UNet's."""
-    from satdifuser.pretrain.trainer import Pretrainer
-
     small = ["vae.weights=small", *VAE, "vae.steps=3"]
     whole = Pretrainer._step
     for stage in ("vae", "run"):
@@ -215,15 +216,12 @@ def test_a_run_whose_time_is_over_says_so_and_goes_on_to_the_model_of_an_unbroke
     for part in sorted(path.name for path in (whole / "model").iterdir() if path.is_dir()):
         for file in (whole / "model" / part).glob("*.safetensors"):
             assert (run / "model" / part / file.name).read_bytes() == file.read_bytes()
-    losses = [[row["loss"] for row in RunFolder(folder).rows()] for folder in (whole, run)]
-    assert losses[0] == losses[1]
+    assert RunFolder(run).rows() == RunFolder(whole).rows()
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from satdifuser.pretrain.trainer import Pretrainer
-
     def die(_: Pretrainer) -> None:
         raise KeyboardInterrupt
 
@@ -233,6 +231,18 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     assert len(RunFolder(tmp_path / "run").rows()) == 1
     run = pretrain(tmp_path / "run")
     assert RunFolder(run).rows() == RunFolder(pixels).rows()
+
+
+def test_a_finished_run_that_is_resumed_says_so_and_is_left_as_it_is(tmp_path: Path, capsys: Capture) -> None:
+    run = pretrain(tmp_path / "run", "vae.weights=small", *VAE, "vae.steps=1", "recipe.steps=1")
+    files = [file for file in run.rglob("*") if file.is_file() and file.parent != run]
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+    capsys.readouterr()
+    pretrain(run, "vae.weights=small", *VAE, "vae.steps=1", "recipe.steps=1", "resume=true")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"{run} was finished before, at step 1: its model stays as it is"
+    assert "load it with" in said[1]
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in before} == before
 
 
 def test_a_finished_run_is_refused_resumed_or_begun_anew(tmp_path: Path, capsys: Capture) -> None:
@@ -260,17 +270,63 @@ def test_a_run_goes_on_with_the_settings_it_began_with_or_not_at_all(tmp_path: P
     assert (run / "config.yaml").read_text() == kept
 
 
-def test_a_look_that_fails_loses_no_step(tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: Any) -> None:
-        raise OSError("no space left on device")
+def full(*args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def full_for_safetensors(*args: Any, **kwargs: Any) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("place", "act", "wrote"),
+    [
+        ("satdifuser.pretrain.stages.save_grid", full, "samples/step-000004.png"),
+        ("diffusers.DDPMScheduler.save_pretrained", full, "model"),
+        ("diffusers.UNet2DModel.save_pretrained", full_for_safetensors, "model"),
+        ("satdifuser.pretrain.card.shutil.copyfile", full, "model"),
+        ("satdifuser.engine.run.json_text", full, "metrics.jsonl"),
+        ("safetensors.torch.save_file", full_for_safetensors, "checkpoints/last.safetensors"),
+    ],
+)
+def test_a_full_disk_loses_neither_checkpoint_nor_model_and_says_what_to_do(
+    tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, place: str, act: Any, wrote: str
+) -> None:
+    whole, done = Pretrainer._step, 0
+
+    def filling(self: Pretrainer, *args: Any) -> dict[str, Any]:
+        nonlocal done
+        done += 1
+        if done == 4:
+            patch.setattr(place, act)
+        return whole(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("satdifuser.pretrain.stages.save_grid", full)
-        pretrain(tmp_path / "run", code=1)
-    assert load_checkpoint(RunFolder(tmp_path / "run").last)[0].step == 2
-    run = pretrain(tmp_path / "run", "resume=true")
+        patch.setattr(Pretrainer, "_step", filling)
+        run = pretrain(tmp_path / "run", code=2)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert [line for line in said if line.startswith("satdifuser: ")] == said[-1:]
+    assert f"the disk filled up while writing {tmp_path / 'run' / wrote}: free space and " in said[-1]
+    assert "resume=true" in said[-1]
+    assert load_checkpoint(RunFolder(run).last)[0].step == (2 if "checkpoints" in wrote else 4)
+    kept = 4 if "metrics" in wrote else 2
+    assert json.loads((run / "model" / "provenance.json").read_text())["steps"] == kept
+    assert tensors(run).keys() == tensors(pixels).keys()
+    assert not list(run.rglob("*.partial"))
+    pretrain(run, "resume=true")
+    assert RunFolder(run).rows() == RunFolder(pixels).rows()
     for name, value in tensors(pixels).items():
         assert torch.equal(tensors(run)[name], value), name
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for run in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("long" * 100), Path("/proc/run")):
+        pretrain(run, code=2)
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("satdifuser: ")
+        assert str(run)[:80] in line
+    assert (tmp_path / "file").read_text() == "not a folder"
 
 
 def test_a_unet_that_is_there_can_be_trained_further(tmp_path: Path, pixels: Path, capsys: Capture) -> None:
@@ -287,8 +343,6 @@ def test_a_unet_that_is_there_can_be_trained_further(tmp_path: Path, pixels: Pat
 def test_a_vae_that_an_earlier_run_left_is_not_taken_for_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from satdifuser.pretrain.trainer import Pretrainer
-
     whole = Pretrainer._step
 
     def killed(self: Pretrainer, *args: Any) -> dict[str, Any]:
@@ -337,6 +391,44 @@ def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path, capsys:
     with RunFolder(tmp_path / "run").alone():
         pretrain(tmp_path / "run", "overwrite=true", code=2)
     assert f"another process is writing {tmp_path / 'run'}: wait for it" in capsys.readouterr().err
+
+
+def test_a_run_asks_for_its_folder_before_it_looks_at_an_image(tmp_path: Path, capsys: Capture) -> None:
+    data = ["data=image_folder", f"data.root={tmp_path / 'nowhere'}", "data.size=16"]
+    with RunFolder(tmp_path / "run").alone():
+        pretrain(tmp_path / "run", data=data, code=2)
+    assert "another process is writing" in capsys.readouterr().err
+    run = pretrain(tmp_path / "old", "recipe.steps=1")
+    capsys.readouterr()
+    pretrain(run, data=data, code=2)
+    assert "holds a run: add resume=true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "words", "said"),
+    [
+        ("", ["data.root=/nowhere"], "/nowhere"),
+        ("", ["data.size=15"], "is no multiple of 2"),
+        ("", ["data.size=32"], "is 16 x 16 px"),
+        ("val", [], "cannot be read as an image"),
+        ("train", [], "cannot be read as an image"),
+        ("", ["unet.attention_head_dim=17"], "unet.attention_head_dim is 17"),
+        ("", ["init=/nowhere"], "no folder /nowhere"),
+    ],
+)
+def test_a_run_that_cannot_begin_replaces_nothing(
+    tmp_path: Path, capsys: Capture, damage: str, words: list[str], said: str
+) -> None:
+    run = pretrain(tmp_path / "run", "recipe.steps=1")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    root = write_images(tmp_path / "images")
+    data = ["data=image_folder", f"data.root={root}", "data.size=16"]
+    if damage:
+        truncate(root, damage)
+    capsys.readouterr()
+    pretrain(run, *words, "overwrite=true", data=data, code=2)
+    assert said in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 def test_a_second_data_set_has_its_share_and_losses_of_its_own(tmp_path: Path) -> None:
@@ -395,8 +487,11 @@ def test_what_is_predicted_is_known_to_who_loads_the_model(tmp_path: Path) -> No
         (["schedule.beta_schedule=steep"], "schedule: DDPMScheduler of diffusers does not take these settings"),
         (["schedule.prediction_type=flow"], "schedule.prediction_type is 'flow'"),
         (["min_snr=0"], "min_snr is 0"),
-        (["unet.block_out_channels=[16,16,16]"], "unet: UNet2DModel of diffusers does not take these settings"),
-        (["unet.norm_num_groups=5"], "unet: UNet2DModel of diffusers does not take these settings"),
+        (["schedule.beta_end=2"], "beta_start=0.00085, beta_end=2 gives betas that are not all from 0 to 1"),
+        (["unet.block_out_channels=[16,16,16]"], "unet.down_block_types is ['DownBlock2D', 'AttnDownBlock2D']: give"),
+        (["unet.norm_num_groups=5"], "unet.norm_num_groups is 5: give"),
+        (["unet.attention_head_dim=32"], "unet.attention_head_dim is 32, and a block with attention is 16 wide"),
+        (["+unet.act_fn=nope"], "unet: UNet2DModel of diffusers does not take these settings"),
         (["unet.block_out_channels=[16,16,16,16,16,16]"], "16 px is no multiple of 32"),
         (["vae.weights=/nowhere"], "vae.weights is '/nowhere'"),
         (["vae.weights=small", "vae.block_out_channels=[10]"], "vae: AutoencoderKL of diffusers does not take"),
