@@ -50,7 +50,8 @@ def _numbers(picture: Image) -> np.ndarray[Any, Any]:
         numbers[numbers[..., -1] == 0] = 0
         numbers = numbers[..., :-1]
     else:
-        numbers = np.asarray(picture.convert("L" if BANDS[picture.mode] == 1 else "RGB"))
+        mode = "L" if BANDS[picture.mode] == 1 else "RGB"
+        numbers = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     turned = _upright(numbers, picture)
     return turned.transpose(2, 0, 1) if turned.ndim == 3 else turned[None]
 

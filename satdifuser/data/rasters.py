@@ -61,8 +61,9 @@ def _read(file: DatasetReader, fitting: Fitting) -> Raster:
 
 def _blank(file: DatasetReader, bands: list[int], window: Any) -> Array | None:
     """Where there is no data by a value, a mask or an alpha band; None if everywhere is some."""
-    flags = {flag.name for band in bands for flag in file.mask_flag_enums[band - 1]}
-    blank = None if flags == {"all_valid"} else file.read_masks(bands, window=window) == 0
+    flags = file.mask_flag_enums
+    plain = all(flag.name == "all_valid" for band in bands for flag in flags[band - 1])
+    blank = None if plain else file.read_masks(bands, window=window) == 0
     for band in set(file.indexes) - set(bands):  # of more than four bands GDAL makes no mask of alpha
         clear = file.read(band, window=window) == 0
         blank = np.broadcast_to(clear, (len(bands), *clear.shape)) if blank is None else blank | clear
