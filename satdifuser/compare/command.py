@@ -18,6 +18,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     from satdifuser.compare.launch import do
     from satdifuser.compare.plan import in_turn, plan, with_features
     from satdifuser.compare.shared import Shared
+    from satdifuser.compare.worker import tidy
     from satdifuser.engine.progress import say
     from satdifuser.report.html import write_report
 
@@ -28,6 +29,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     _check(config)
     compose("launch", [*launcher, "job=none"], config_dirs)  # a launcher that is not there is told before any work
     output = Path(config.output).resolve()
+    tidy(output)
     shared = Shared(output, config.store, config.share_features)
     planned = plan(expand(config, passed, config_dirs), shared)
     if config.dry_run:

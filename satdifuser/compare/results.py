@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from satdifuser.build import build_data, build_task
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.shared import Extraction
 from satdifuser.compare.worker import result
-from satdifuser.engine.insight import SHOWN
+from satdifuser.engine.files import read_json
+from satdifuser.engine.insight import SHOWN, load_insight
 from satdifuser.engine.predictions import Predictions
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
@@ -50,14 +51,7 @@ class Done:
 
     def insight(self) -> dict[str, dict[int, NDArray[Any]]]:
         """`usage` of experts and weights of `pixels` by stride, where the head has them."""
-        from safetensors.numpy import load_file
-
-        file = RunFolder(self.folder).insight(SPLIT)
-        found: dict[str, dict[int, NDArray[Any]]] = {"usage": {}, "pixels": {}}
-        for name, value in (load_file(file) if file.is_file() else {}).items():
-            part, _, stride = name.partition("/")
-            found[part][int(stride)] = value
-        return found
+        return load_insight(RunFolder(self.folder).insight(SPLIT))
 
     def cost(self) -> Cost:
         """Of the whole model, whether its encoder ran in this run or before it."""
@@ -70,7 +64,7 @@ class Done:
             trainable=self.result["trainable_parameters"],
             total=mine["parameters"] + (self.encoder_parameters if stored else 0),
             flops=flops,
-            extraction_seconds=None if made is None else made.seconds,
+            extraction_seconds=None if made is None else math.nan if made.seconds is None else made.seconds,
             training_seconds=mine["training_seconds"],
             peak_bytes=mine["peak_bytes"],
             feature_bytes=None if made is None else made.bytes,
@@ -93,6 +87,7 @@ class Results:
         for run in self.done:
             try:
                 self._statistics_of(run)
+                run.insight()
             except UserError as error:
                 bad.append((run, str(error)))
         self.done = [run for run in self.done if run not in [one for one, _ in bad]]
@@ -261,8 +256,10 @@ def environments(done: Iterable[Done]) -> list[dict[str, Any]]:
     """The distinct environments of the runs, apart from when they were begun."""
     found: list[dict[str, Any]] = []
     for run in done:
-        file = run.folder / "environment.json"
-        values = json.loads(file.read_text()) if file.is_file() else {}
+        try:
+            values = dict(read_json(run.folder / "environment.json", dict, ""))
+        except (OSError, UserError):  # the run is none the worse for it
+            continue
         values.pop("time", None)
         if values and values not in found:
             found.append(values)

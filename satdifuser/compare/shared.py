@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser import __version__
+from satdifuser.bank import BankError, BankSpec
 from satdifuser.build import build_data, build_encoder
 from satdifuser.compare.grid import SPLITS, Cell, digest
 from satdifuser.compare.worker import claimed, hush
@@ -29,9 +31,9 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What it took to make a store: seconds, bytes on disk, and operations of the encoder for one image."""
+    """What it took to make a store: seconds (None where its note was lost), bytes, and operations for one image."""
 
-    seconds: float
+    seconds: float | None
     bytes: int
     flops: int
 
@@ -59,8 +61,9 @@ class Shared:
         from satdifuser.engine.cost import parameter_count
         from satdifuser.engine.files import write_text
 
-        if path.is_file():
-            return EncoderFacts(**json.loads(path.read_text()))
+        known = _facts_in(path)
+        if known is not None:
+            return known
         hush()
         try:
             encoder = build_encoder(cell.config.encoder)
@@ -116,8 +119,7 @@ class Shared:
     def extraction(self, cell: Cell) -> Extraction | None:
         """What the cell's features took; known even where they have been removed since."""
         path = self.features(cell)
-        note = None if path is None else self._note(path)
-        return Extraction(**json.loads(note.read_text())) if note is not None and note.is_file() else None
+        return None if path is None else _extraction_in(self._note(path))
 
     def _note(self, store: Path) -> Path:
         return self.output / "extractions" / f"{store.stem}.json"
@@ -141,7 +143,7 @@ class Shared:
         for folder in (note.parent, path.parent):
             folder.mkdir(parents=True, exist_ok=True)
         with claimed(note.with_suffix(".lock"), wait=True):  # another comparison may be making them
-            if not (note.is_file() and path.is_dir()):
+            if _extraction_in(note) is None or not path.is_dir():
                 self._extract(cell, path, note)
 
     def _extract(self, cell: Cell, path: Path, note: Path) -> None:
@@ -149,16 +151,55 @@ class Shared:
         from satdifuser.engine.files import write_text
 
         begun = note.with_suffix(".seconds")
-        before = float(begun.read_text()) if begun.is_file() else 0.0
+        before = None if path.is_dir() else _seconds_in(begun)  # of a store that is there the note has been lost
         started = time.perf_counter()
         try:
             extract.run(self.extract_config(cell))
         finally:  # an interrupted extraction goes on, and its time counts (unless it was killed: nobody noted that)
-            write_text(begun, str(before + time.perf_counter() - started))
+            took = None if before is None else before + time.perf_counter() - started
+            write_text(begun, json.dumps(took))
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        made = Extraction(float(begun.read_text()), size, _encoder_flops(cell))
+        made = Extraction(took, size, _encoder_flops(cell))
         write_text(note, json.dumps(asdict(made)) + "\n")
         begun.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Any:
+    """What a small file of ours says; None where it is not there, or damaged: then it is made anew."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _facts_in(path: Path) -> EncoderFacts | None:
+    try:
+        found = EncoderFacts(**_read(path))
+        BankSpec.from_dict(found.spec)
+    except (BankError, LookupError, TypeError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found.parameters, int) and isinstance(found.trains, bool) else None
+
+
+def _extraction_in(path: Path) -> Extraction | None:
+    try:
+        found = Extraction(**_read(path))
+    except TypeError:
+        return None
+    whole = isinstance(found.bytes, int) and isinstance(found.flops, int)
+    return found if whole and (found.seconds is None or _is_seconds(found.seconds)) else None
+
+
+def _seconds_in(path: Path) -> float | None:
+    """How long an extraction that was broken off has taken so far; None where that is not known any more."""
+    if not path.is_file():
+        return 0.0
+    found = _read(path)
+    return float(found) if _is_seconds(found) else None
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 @functools.cache

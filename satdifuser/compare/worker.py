@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.compare.grid import SPLITS
+from satdifuser.engine.files import DamagedError, remove_strays, write_text, writing
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, one_line
+from satdifuser.yaml_file import load_yaml
 
 FAILED = "failed.json"
 
@@ -31,16 +33,18 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
 
     A run that was killed goes on from its last checkpoint. One that another process works on is left to it.
     """
-    from omegaconf import OmegaConf
-
     from satdifuser.engine.memory import give_back
 
     try:
-        config: Any = OmegaConf.load(file)
+        config = load_yaml(file)
+        folder = Path(config.run)
     except FileNotFoundError:  # another process has done it
         return
-    folder = Path(config.run)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    except (UserError, AttributeError, TypeError):  # it is damaged: the next turn writes it anew
+        file.unlink(missing_ok=True)
+        return
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     with claimed(folder.with_suffix(".lock")) as mine:
         if not mine or result(folder) is not None:
             return
@@ -70,7 +74,13 @@ def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
         remember = getattr(build_data(config.data, split), "remember", None)
         if remember is not None:  # what one run of a process reads for all must not be in the first one's cost
             remember()
-    train.run(config, quiet=True, draw=False)  # the report draws
+    try:
+        train.run(config, quiet=True, draw=False)  # the report draws
+    except DamagedError as error:
+        if str(folder) not in str(error):
+            raise
+        shutil.rmtree(folder)  # what it was begun with cannot be read, so it begins anew
+        train.run(config, quiet=True, draw=False)
 
 
 def _wait_for(init: str | None, folder: Path) -> None:
@@ -89,18 +99,19 @@ def hush() -> None:
 
 
 def _note_failure(folder: Path, error: str, trace: str) -> None:
-    from satdifuser.engine.files import write_text
-
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FAILED, json.dumps({"error": error, "traceback": trace}, indent=2) + "\n")
 
 
 def _forget_another(folder: Path, config: Any) -> None:
     """Begin anew where a run was begun with other settings of no consequence, such as the place of its features."""
-    from omegaconf import OmegaConf
-
     begun = folder / "config.yaml"
-    if begun.is_file() and OmegaConf.load(begun) != config:
+    try:
+        same = not begun.is_file() or load_yaml(begun) == config
+    except UserError:  # damaged
+        same = False
+    if not same:
         shutil.rmtree(folder)
 
 
@@ -110,29 +121,47 @@ def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
     from satdifuser.store.disk import locked
 
     while True:
-        with path.open("w") as file:
+        with writing(path):
+            file = path.open("w")
+        with file:
             if not locked(file, wait):
                 yield False
                 return
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield True
-                path.unlink(missing_ok=True)
+                try:
+                    yield True
+                finally:
+                    path.unlink(missing_ok=True)
                 return
         if not wait:  # who had it has just ended, and removed the file that was locked here
             yield False
             return
 
 
+def tidy(output: Path) -> None:
+    """Remove what killed processes have left in a comparison's folder: claims that nobody holds, halves of files."""
+    for path in [*output.glob("runs/*.lock"), *output.glob("extractions/*.lock")]:
+        with claimed(path):
+            pass
+    for folder in (output, *(output / name for name in ("encoders", "extractions", "jobs")), *output.glob("runs/*/")):
+        remove_strays(folder)
+
+
 def result(folder: Path) -> dict[str, Any] | None:
-    """What a finished run has found; None where it is not finished."""
+    """What a finished run has found; None where it is not finished, or where that cannot be read any more."""
     try:
-        found: dict[str, Any] = json.loads(RunFolder(folder).result.read_text())
-    except (OSError, ValueError):
+        found: dict[str, Any] = json.loads(RunFolder(folder).result.read_text(encoding="utf-8"))
+        whole = all(isinstance(found[name], dict) for name in ("test", "cost", "weights"))
+        score, seconds = found["test"][found["metric"]], found["cost"]["training_seconds"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return found
+    return found if whole and all(isinstance(number, int | float) for number in (score, seconds)) else None
 
 
 def failure(folder: Path) -> str | None:
-    """The error that a run ended in, if it did."""
-    file = folder / FAILED
-    return json.loads(file.read_text())["error"] if file.is_file() else None
+    """The error that a run ended in, if it did and the note can be read."""
+    try:
+        error = json.loads((folder / FAILED).read_text(encoding="utf-8"))["error"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return error if isinstance(error, str) else None

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class DamagedError(UserError):
 
 
 AGAIN = "start again: what was written before is whole"
+STRAY_SECONDS = 10.0  # on a disk that machines share, a process that is not one of this machine's may be writing
 GOES_ON = "start again with resume=true: the last checkpoint is whole"
 
 
@@ -89,3 +91,24 @@ def read_json(path: Path, kind: type, remedy: str) -> Any:
     if not isinstance(found, kind):
         raise DamagedError(f"{path} is damaged (it holds a {type(found).__name__}, not a {kind.__name__}): {remedy}")
     return found
+
+
+def remove_strays(folder: Path) -> None:
+    """What `write_text` leaves half written when its process is killed: files of processes that are no more."""
+    for part in folder.glob("*.partial"):
+        number = part.name.split(".")[-2]
+        with contextlib.suppress(OSError):  # another process removes it, too
+            if number.isdigit() and not _lives(int(number)) and time.time() - part.stat().st_mtime > STRAY_SECONDS:
+                part.unlink()
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.engine.files import GOES_ON, DamagedError, json_text, read_json, write_text, writing
+from satdifuser.engine.files import GOES_ON, DamagedError, json_text, read_json, remove_strays, write_text, writing
 from satdifuser.errors import UserError
 from satdifuser.yaml_file import load_yaml
 
@@ -72,6 +72,8 @@ class RunFolder:
                     shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             self.figures.mkdir(exist_ok=True)
+        for folder in (self.path, self.last.parent):
+            remove_strays(folder)
         return self
 
     def _refuse(self, resume: bool, overwrite: bool) -> None:
