@@ -88,7 +88,10 @@ def open_split(config: Any, split: str, beside: LabelledDataset | None = None) -
     spec = store.spec
     if not store.latents:  # of latents, the encoder's own settings say which features are made
         spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)
-    return store.split(split, spec)
+    found = store.split(split, spec)
+    if not len(found):
+        raise UserError(f"{store.path} has no samples in its split {split}: extract some (all may have been skipped)")
+    return found
 
 
 def _source(config: Any, data: LabelledDataset) -> tuple[nn.Module | None, Any]:

@@ -562,6 +562,21 @@ def test_validation_without_images_is_one_line_that_names_the_shares(
     assert "no images for val: of 8 images in 2 classes, data.val=0" in line
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_of_which_all_was_skipped_is_said_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture, tree: list[str], split: str
+) -> None:
+    for name in opened(tmp_path / "tree", split, val=0.25, test=0.25).files:
+        cut(tmp_path / "tree" / name)
+    store = tmp_path / "f.zarr"
+    assert main(["extract", *tree, *SMALL, f"store.path={store}", "on_error=skip"]) == 0
+    capsys.readouterr()
+    words = ["train", *tree, f"features={store}", "task=classification", f"run={tmp_path / 'run'}"]
+    line = said(capsys, main(words))
+    assert f"{store} has no samples in its split {split}" in line
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 @pytest.mark.parametrize("command", ["extract", "train"])
 def test_a_folder_that_is_not_given_is_one_line_that_asks_for_it(capsys: pytest.CaptureFixture, command: str) -> None:
     line = said(capsys, main([command, "data=image_folder"]))
