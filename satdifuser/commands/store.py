@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from satdifuser.errors import UserError, nearest
 
+OPTIONS = ("timesteps=", "taps=")
 USAGE = {
     "info": "satdifuser store info STORE",
     "verify": "satdifuser store verify STORE",
@@ -21,12 +21,13 @@ def run(words: Sequence[str]) -> int:
     name = words[0] if words else ""
     if name not in USAGE:
         raise UserError(f"satdifuser store has no {name!r}: it has {', '.join(USAGE)}{nearest(name, USAGE)}")
-    paths = [word for word in words[1:] if "=" not in word]
-    options = dict(word.split("=", 1) for word in words[1:] if "=" in word)
-    odd = sorted(options.keys() - ({"timesteps", "taps"} if name == "prune" else set()))
+    options = dict(word.split("=", 1) for word in words[1:] if word.startswith(OPTIONS))
+    paths = [word for word in words[1:] if not word.startswith(OPTIONS)]  # a path may hold = too
+    odd = options and name != "prune"
     counts = {"info": len(paths) == 1, "verify": len(paths) == 1, "merge": len(paths) >= 3, "prune": len(paths) == 2}
     if odd or not counts[name]:
-        raise UserError(f"use it as: {USAGE[name]}")
+        hint = f" (a path that begins with {min(options)}= as ./{min(options)}=...)" if odd else ""
+        raise UserError(f"use it as: {USAGE[name]}{hint}")
     commands: dict[str, Callable[[], int]] = {
         "info": lambda: _info(paths[0]),
         "verify": lambda: _verify(paths[0]),
@@ -116,7 +117,7 @@ def _prune(path: str, out: str, options: dict[str, str]) -> int:
         timesteps = [int(word) for word in _list(options["timesteps"])] if "timesteps" in options else None
     except ValueError:
         raise UserError(f"timesteps={options['timesteps']} are not whole numbers: {USAGE['prune']}") from None
-    spec = prune(path, Path(out), timesteps, _list(options["taps"]) if "taps" in options else None)
+    spec = prune(path, out, timesteps, _list(options["taps"]) if "taps" in options else None)
     store = FeatureStore(path)
     freed = store.samples * (store.form.bytes_per_sample(store.spec) - store.form.bytes_per_sample(spec))
     print(f"wrote {out}: {len(spec.taps)} of {len(store.spec.taps)} taps; removing {path} frees {bytes_text(freed)}")

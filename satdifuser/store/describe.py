@@ -71,6 +71,8 @@ def _array(name: str, values: Mapping[str, Any]) -> Array:
         raise ValueError(f"{name} has the shape {str(shape)[:60]}")
     if not _sides(rows, shape):
         raise ValueError(f"{name} has files of {str(rows)[:60]} rows and sides")
+    if values["fill_value"] != 0:  # of what is not written
+        raise ValueError(f"{name} is filled up with {str(values['fill_value'])[:60]}")
     if values["data_type"] not in TYPES or any(codec["name"] not in CODECS for codec in codecs):
         raise ValueError(f"{name} is of a type or in a code that stores do not have")
     return Array(tuple(shape), values["data_type"], rows[0], chunk, values)
@@ -116,5 +118,5 @@ def small_array(files: StoreFiles, manifest: Manifest, name: str, array: Array) 
     try:
         opened: Any = zarr.open_array(MemoryStore(found), mode="r", zarr_format=3)
         return np.asarray(opened[...])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise damaged(files.root, name, f"cannot be read ({type(error).__name__})") from None

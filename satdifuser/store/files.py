@@ -51,7 +51,16 @@ def located(path: object) -> str:
 
 
 def read_manifest(files: StoreFiles) -> Manifest:
-    return Manifest.from_json(manifest_text(files), files.root)
+    return parsed(manifest_text(files), files.root)
+
+
+def parsed(text: str, root: str) -> Manifest:
+    """A manifest that lists at least the description."""
+    manifest = Manifest.from_json(text, root)
+    if "zarr.json" not in manifest.files:
+        count = len(manifest.files)
+        raise damaged(root, NAME, f"lists {count} files, and no zarr.json" if count else "lists no file")
+    return manifest
 
 
 def manifest_text(files: StoreFiles) -> str:

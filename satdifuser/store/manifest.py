@@ -34,7 +34,7 @@ class Manifest:
         try:
             values: Mapping[str, Any] = json.loads(text)["files"]
             files = {key: (int(size), int(crc, 16)) for key, (size, crc) in values.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             files = {}
         for key in files:
             check_inside(key, store)

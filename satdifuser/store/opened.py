@@ -17,12 +17,11 @@ from satdifuser.data.base import Labels
 from satdifuser.errors import UserError
 from satdifuser.store.checks import Sums, summed
 from satdifuser.store.describe import NAME, Array, arrays_of, checked_bytes, read_description, small_array
-from satdifuser.store.files import StoreFiles, damaged, located, manifest_text, misfit
+from satdifuser.store.files import StoreFiles, damaged, located, manifest_text, misfit, parsed
 from satdifuser.store.forms import Form
 from satdifuser.store.layout import ID_BYTES, LABEL_COLUMNS, VERSION, WIDE, Unit, Units, files_key
 from satdifuser.store.local import LocalFiles
 from satdifuser.store.manifest import NAME as MANIFEST
-from satdifuser.store.manifest import Manifest
 from satdifuser.store.remote import RemoteFiles
 from satdifuser.store.shards import shard_bytes
 
@@ -44,7 +43,7 @@ class OpenStore:
         self._check_version(self.attributes.get("satdifuser_store"))
         self._mark = self.files.mark(MANIFEST)
         text = manifest_text(self.files)
-        self.manifest = Manifest.from_json(text, self.path)
+        self.manifest = parsed(text, self.path)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
         checked_bytes(self.files, self.manifest, NAME)
         try:
@@ -60,7 +59,8 @@ class OpenStore:
             self.units = Units(self.samples, int(unit["samples"]), int(unit["chunk_bytes"]))
             self._check_arrays()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise UserError(f"{self.path} has lost a part of its description ({error}): extract it again") from None
+            what = str(error)[:120]
+            raise UserError(f"{self.path} has lost a part of its description ({what}): extract it again") from None
         if complete:
             self._check_complete()
 
@@ -155,13 +155,14 @@ class OpenStore:
         """Every array is of these samples and, in its rows, what the spec says or what a label may be."""
         if self.units.size < 1 or self.units.chunk_bytes < 1:
             raise ValueError(f"units of {self.units.size} samples")
-        if not self.columns or not all(isinstance(name, str) for name in self.splits):
+        if not self.columns or not self.splits or not all(isinstance(name, str) for name in self.splits):
             raise ValueError("no taps or no splits")
         listed = self.attributes["columns"]
         names = [column.name for column in self.columns]
         wide = [name for name in LABEL_COLUMNS if self.wide(name) is not None]
-        if listed[: len(names)] != names or not set(listed[len(names) :]) <= set(wide):
-            raise ValueError("columns")
+        more = listed[len(names) :]
+        if listed[: len(names)] != names or not set(more) <= set(wide) or len(set(more)) < len(more):
+            raise ValueError(f"columns {listed}")
         small = {"id": ("uint8", ID_BYTES), "split": ("uint8", 1), "checksum": ("uint32", 4 * len(listed))}
         kept = {column.name: (column.dtype, column.shape) for column in self.columns}
         for name in (*small, *kept, *(label for label in LABEL_COLUMNS if self.has(label))):
@@ -179,6 +180,8 @@ class OpenStore:
     def _check_complete(self) -> None:
         """Zarr reads a file that is not there as zeros, so make sure that all of them are (`verify` looks inside)."""
         for name, array in self._arrays.items():
+            if f"{name}/{NAME}" not in self.manifest.files:
+                raise UserError(f"{self.path} does not list {name}/{NAME}: extract it again")
             for unit in self.units if array.chunk is not None else ():
                 key, size = self.shard(name, unit, array)
                 if self.manifest.files.get(key, (None,))[0] != size:

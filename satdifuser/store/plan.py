@@ -12,7 +12,7 @@ from satdifuser.bank import BankSpec
 from satdifuser.data.base import Labels
 from satdifuser.errors import UserError
 from satdifuser.store.forms import Column, Form, alternatives, bytes_text
-from satdifuser.store.layout import SHARD_BYTES, VERSION, Units
+from satdifuser.store.layout import ID_BYTES, SHARD_BYTES, VERSION, Units
 from satdifuser.store.shards import crc32c
 
 
@@ -35,6 +35,9 @@ class StorePlan:
         if not self.samples:
             reason = f": all {len(self.skipped)} were skipped ({self.skipped[0]['reason']})" if self.skipped else ""
             raise UserError(f"no sample is left to extract{reason}")
+        for name in (name for names in self.ids.values() for name in names):
+            if 4 * len(name) > ID_BYTES and (size := len(name.encode())) > ID_BYTES:
+                raise UserError(f"sample {name[:60]}... has an id of {size} bytes: shorten it to {ID_BYTES} at most")
         if len(self.ids) > 256:
             raise UserError(f"a store has at most 256 splits, not {len(self.ids)}")
 

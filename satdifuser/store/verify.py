@@ -15,7 +15,10 @@ from satdifuser.store.shards import crc32c
 
 
 def verify(path: str, done: Callable[[int], None] = lambda count: None) -> list[str]:
-    """One line for each file that is damaged; `done` is told of the bytes that have been read."""
+    """One line for each file that is damaged; `done` is told of the bytes that have been read.
+
+    Where all that are listed are sound, the description has the last word: what it requires must be listed.
+    """
     files = open_files(path)
     manifest = read_manifest(files)
     faults, there = {}, files.sizes(manifest.files)
@@ -23,6 +26,8 @@ def verify(path: str, done: Callable[[int], None] = lambda count: None) -> list[
         fault = misfit(size, there.get(key)) or _fault(files, key, size, crc, done)
         if fault is not None:
             faults[key] = fault
+    if not faults:
+        FeatureStore(path)
     return [f"{key} {fault}{_samples(path, manifest, key, faults)}" for key, fault in faults.items()]
 
 

@@ -17,6 +17,7 @@ import zarr
 
 from satdifuser.bank import BankSpec
 from satdifuser.errors import UserError
+from satdifuser.store.manifest import Manifest
 from satdifuser.store.verify import verify
 
 FORMS = [("float32", "maps"), ("float16", "maps"), ("bfloat16", "mean"), ("int8", "maps")]
@@ -297,4 +298,34 @@ def test_what_is_no_store_is_refused_in_one_line(tmp_path: Path, made: Any, what
         (path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"store has no manifest\.json") as caught:
         verify(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def seal(root: Path, drop: Callable[[str], bool]) -> None:
+    """List the same files without some."""
+    manifest = Manifest.from_json((root / "manifest.json").read_text(), root)
+    manifest.files = {key: file for key, file in manifest.files.items() if not drop(key)}
+    (root / "manifest.json").write_text(manifest.to_json())
+
+
+@pytest.mark.parametrize(
+    ("drop", "says"),
+    [
+        (lambda key: True, r"manifest\.json lists no file"),
+        (lambda key: key == "zarr.json", r"manifest\.json lists \d+ files, and no zarr\.json"),
+        (lambda key: key == "up.0@21/zarr.json", r"does not list up\.0@21/zarr\.json"),
+        (lambda key: key == "up.0@21/c.1.0.0.0", r"does not list up\.0@21/c\.1\.0\.0\.0"),
+        (lambda key: key == "mask/c.0.0.0", r"does not list mask/c\.0\.0\.0"),
+        (lambda key: key.startswith("checksum/"), r"does not list checksum/zarr\.json"),
+        (lambda key: key.startswith("label/"), r"does not list label/zarr\.json"),
+        (lambda key: "@161" in key, r"does not list "),
+    ],
+)
+def test_a_manifest_that_lacks_what_the_description_requires_is_refused(
+    tmp_path: Path, make: Any, drop: Callable[[str], bool], says: str
+) -> None:
+    make(mask=(40, 30)).write(tmp_path / "store")
+    seal(tmp_path / "store", drop)
+    with pytest.raises(UserError, match=says) as caught:
+        verify(str(tmp_path / "store"))
     assert "\n" not in str(caught.value)
