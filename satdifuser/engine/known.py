@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.engine.files import DamagedError, read_json
+from satdifuser.engine.files import DamagedError, json_text, read_json
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
@@ -137,7 +137,7 @@ def try_sample(data: LabelledDataset, task: Task, check: Check | None) -> None:
 def _about(data: LabelledDataset) -> dict[str, Any]:
     ids = [data.sample_id(index) for index in range(len(data))]
     identity = {key: value for key, value in data.identity.items() if key != "store"}
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    plain: dict[str, Any] = json.loads(json_text(json.loads(json.dumps(identity, default=str))))
     return {"samples": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16], "data": plain}
 
 

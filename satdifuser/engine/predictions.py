@@ -31,7 +31,7 @@ class Predictions:
         """A Zarr group of compressed arrays, with the ids as an attribute; it appears whole."""
         import zarr
 
-        partial = path.with_name(path.name + ".partial")
+        partial, old = (path.with_name(path.name + end) for end in (".partial", ".old"))
         arrays = {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
         checksums = {name: _checksum(values) for name, values in arrays.items()}
         about: dict[str, Any] = {"ids": list(self.ids), "ids_crc32": _checksum_of_ids(self.ids), "crc32": checksums}
@@ -41,11 +41,15 @@ class Predictions:
                 group = zarr.open_group(str(partial), mode="w", attributes=about)
                 for name, values in arrays.items():
                     group.create_array(name, data=values, chunks=(min(len(values), 256), *values.shape[1:]))
-                shutil.rmtree(path, ignore_errors=True)
-                return partial.rename(path)
+                shutil.rmtree(old, ignore_errors=True)
+                if path.is_dir():  # removing it takes longer than a kill needs
+                    path.rename(old)
+                partial.rename(path)
+                shutil.rmtree(old, ignore_errors=True)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
+        return path
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
