@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,10 @@ from satdifuser.pretrain.trainer import Look, Pretrainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+MODEL, VAE = "model", "vae"  # what a run makes, and the folder of its first stage
+STAGES = (VAE, MODEL, "samples")
 
 
 @dataclass
@@ -104,6 +109,8 @@ def set_up(config: Any, quiet: bool = False) -> Setup:
 
     def begin() -> None:
         with writing(folder, folder.path):
+            if accelerator.is_main_process and config.overwrite and not config.resume:
+                _forget(folder)
             folder.begin(config, accelerator)
         if accelerator.is_main_process and skip:
             with writing(folder, folder.path / "skipped.json"):
@@ -112,6 +119,17 @@ def set_up(config: Any, quiet: bool = False) -> Setup:
 
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return Setup(plain, recipe, folder, images, held_out, accelerator, begin, quiet)
+
+
+def _forget(folder: RunFolder) -> None:
+    """Remove of an earlier run what a later one could take for its own, before the checkpoint that says it is there.
+
+    A kill meanwhile leaves a run that is to be replaced still, and that nobody can resume.
+    """
+    if folder.last.is_file():
+        folder.config.unlink(missing_ok=True)
+        for name in STAGES:
+            shutil.rmtree(folder.path / name, ignore_errors=True)
 
 
 def _sources(

@@ -17,11 +17,10 @@ from satdifuser.pretrain.denoising import Denoising
 from satdifuser.pretrain.export import export, exported_step, machine
 from satdifuser.pretrain.networks import build_scheduler, build_unet, build_vae, latent_side, load_unet, load_vae
 from satdifuser.pretrain.samples import sample, save_grid
-from satdifuser.pretrain.setup import Setup
+from satdifuser.pretrain.setup import MODEL, VAE, Setup
 from satdifuser.pretrain.soundness import writing
 from satdifuser.pretrain.trainer import Pretrainer
 
-MODEL, VAE = "model", "vae"
 KEPT = (
     "seed",
     "mix_share",
