@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from satdifuser.build import build_encoder
 from satdifuser.cli import main
 from satdifuser.config import compose
+from satdifuser.data.synthetic import SyntheticScenes
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.pretrain.trainer import Pretrainer
@@ -455,6 +456,61 @@ def test_a_truncated_image_stops_a_run_or_is_skipped_and_named(tmp_path: Path, c
     assert len(RunFolder(run).rows()) == 4
     provenance = json.loads((run / "model" / "provenance.json").read_text())
     assert [provenance[key][0]["left_out"] for key in ("data", "held_out")] == [split == "train", split == "val"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(float("nan"), "has NaN or infinite values in 1 pixels"), (1e9, "has values from")]
+)
+def test_an_image_with_a_wrong_value_in_the_middle_of_a_run_is_named_and_the_run_can_go_on_once_it_is_mended(
+    tmp_path: Path, pixels: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, value: float, said: str
+) -> None:
+    whole, done = Pretrainer._step, 0
+
+    def spoiling(self: Pretrainer, *args: Any) -> dict[str, Any]:
+        nonlocal done
+        done += 1
+        if done == 3:
+            patch.setattr(SyntheticScenes, "__getitem__", spoiled)
+        return whole(self, *args)
+
+    read = SyntheticScenes.__getitem__
+
+    def spoiled(self: SyntheticScenes, index: int) -> Any:
+        sample = read(self, index)
+        sample["image"][0, 3, 4] = value
+        return sample
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "_step", spoiling)
+        run = pretrain(tmp_path / "run", code=2)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("satdifuser: sample ")
+    assert said in line
+    assert json.loads((run / "model" / "provenance.json").read_text())["steps"] == 2
+    pretrain(run, "resume=true")
+    assert RunFolder(run).rows() == RunFolder(pixels).rows()
+    for name, tensor in tensors(pixels).items():
+        assert torch.equal(tensors(run)[name], tensor), name
+
+
+def test_images_without_any_data_train_to_a_model_of_numbers(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "images")
+    for file in root.iterdir():
+        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file)
+    run = pretrain(tmp_path / "run", data=["data=image_folder", f"data.root={root}", "data.size=16"])
+    assert all(bool(value.isfinite().all()) for value in tensors(run).values())
+
+
+def test_a_loss_on_held_out_images_that_is_no_number_exports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from satdifuser.pretrain.denoising import Denoising
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Denoising, "by_level", lambda *args: {"21": 0.5, "801": float("nan")})
+        run = pretrain(tmp_path / "run", code=2)
+    assert "at step 2 the loss val/801 is nan on held-out images" in capsys.readouterr().err
+    assert not (run / "model").exists()
 
 
 def test_float32_and_no_average_export_the_last_weights_as_they_are(tmp_path: Path) -> None:
