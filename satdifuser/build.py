@@ -84,7 +84,8 @@ def open_split(config: Any, split: str, beside: LabelledDataset | None = None) -
         return build_data(config.data, split)
     from satdifuser.store import FeatureStore, StoredFeatures
 
-    store = beside.store if isinstance(beside, StoredFeatures) else FeatureStore(config.features)
+    check = config.get("check_features", True)  # runs of earlier versions have no such setting
+    store = beside.store if isinstance(beside, StoredFeatures) else FeatureStore(config.features, check=check)
     spec = store.spec
     if not store.latents:  # of latents, the encoder's own settings say which features are made
         spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)

@@ -31,6 +31,7 @@ from satdifuser.data.batches import OrderedBatches, loader, to_device
 from satdifuser.data.prefetch import prefetched
 from satdifuser.diffusion.loading import stable_diffusion
 from satdifuser.diffusion.selection import choose_taps
+from satdifuser.engine.memory import keep_memory
 from satdifuser.store import BackgroundWriter, FeatureStore, Form, StoredFeatures, StorePlan, StoreWriter
 from satdifuser.store import layout as store_layout
 
@@ -132,13 +133,16 @@ def disk(args: argparse.Namespace, results: Results, spec: BankSpec, folder: Pat
         note("disk, write", write_plain(plain, size))
         note("store, write", write_store(path, plan, bank))
         note("disk, write", write_plain(plain, size))
-        data = FeatureStore(path).split("train", in_memory=False)
+        data, unchecked = (FeatureStore(path, check=check).split("train", in_memory=False) for check in (True, False))
         for word, order in (("in order", np.arange(len(data))), ("at random", random.permutation(len(data)))):
             for threads in args.threads:
                 forget(plain)
                 note("disk, read", read_plain(plain))
                 forget(path)
                 note(f"store, {word}, {threads} threads", read_batches(data, cut(order, args.batch), threads))
+                forget(path)
+                name = f"store, {word}, {threads} threads, no checksums"
+                note(name, read_batches(unchecked, cut(order, args.batch), threads))
         for threads in args.threads:
             forget(plain)
             note("disk, read", read_plain(plain))
@@ -217,6 +221,7 @@ def main() -> None:
     parser.add_argument("--layouts", action="store_true", help="compare chunk and shard sizes instead")
     parser.add_argument("--json", type=Path, help="where the tables are kept")
     args = parser.parse_args()
+    keep_memory()  # as extract and train do
     spec = sd_spec(args.size)
     results = Results(args.json)
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-store-") as folder:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Settings that say where and how fast, and not what comes out.
 PASSING = (
-    *("run", "resume", "overwrite", "features", "trainer.workers", "trainer.tensorboard"),
+    *("run", "resume", "overwrite", "features", "check_features", "trainer.workers", "trainer.tensorboard"),
     *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples", "recipe.minutes"),
 )
 SPEC, SEEN = "spec.json", "training-samples.json"

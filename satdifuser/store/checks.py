@@ -24,9 +24,9 @@ class RowCheck:
         self.path = path
         self._wanted: list[tuple[Piece, list[int], Sequence[str]]] = []
 
-    def add(self, piece: Piece, sums: Sums, ids: Sequence[str]) -> None:
+    def add(self, piece: Piece, sums: list[int], ids: Sequence[str]) -> None:
         """The next piece to be read holds rows of these sums, of the samples of these ids."""
-        self._wanted.append((piece, sums.tolist(), ids))
+        self._wanted.append((piece, sums, ids))
 
     def __call__(self, number: int) -> None:
         (key, _, data), sums, ids = self._wanted[number]

@@ -35,7 +35,7 @@ class StoredFeatures:
 
     def __init__(
         self,
-        store: OpenStore,
+        store: FeatureStore,
         split: str,
         spec: BankSpec,
         in_memory: bool = True,
@@ -145,10 +145,11 @@ class StoredFeatures:
         wanted: list[Piece] = []
         for name, values in arrays:
             target = memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            sums = self._sums[name][where].tolist() if self.store.check else []
             for piece, part in self._pieces(name, self.store.array(name), rows, target):
                 wanted.append(piece)
                 if self.store.check:
-                    checks.add(piece, self._sums[name][where[part]], ids[part])
+                    checks.add(piece, sums[part], ids[part])
         with self.store.reading():
             self.store.files.read_into(wanted, checks if self.store.check else None)
         if not self.store.check and not self.store.same():

@@ -61,6 +61,22 @@ def test_a_run_whose_store_is_replaced_is_tested_on_its_own_store_or_ends_with_a
         assert not (tmp_path / "two" / "result.json").exists()
 
 
+def test_a_flipped_bit_ends_a_run_unless_checks_are_switched_off(
+    tmp_path: Path, tiny: list[str], stored: Callable[..., Path]
+) -> None:
+    path = stored("f.zarr")
+    file = next((path / "mid_block@21").glob("c.0.*"))
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1  # of a mantissa: a number that nobody would take for wrong
+    file.write_bytes(data)
+    words = [*tiny, *ENCODER, "task=classification", f"features={path}", f"run={tmp_path / 'run'}"]
+    with pytest.raises(UserError, match=r"mid_block@21/c\.0\.0\.0\.0 is damaged \(mid_block@21 of sample "):
+        train.run(compose("train", words), quiet=True, draw=False)
+    assert not (tmp_path / "run" / "result.json").exists()
+    train.run(compose("train", [*words, "check_features=false"]), quiet=True, draw=False)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
 def test_eval_reads_one_store_from_beginning_to_end(
     tmp_path: Path, tiny: list[str], stored: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
