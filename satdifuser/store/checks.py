@@ -20,20 +20,31 @@ Sums = NDArray[np.uint32]
 class RowCheck:
     """What the pieces of a read must be: given to `read_into`, it looks at each as it arrives, while it is at hand."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._wanted: list[tuple[Piece, list[int], Sequence[str]]] = []
+    def __init__(self, path: str, ids: Sequence[str]) -> None:
+        """The samples of these ids are read, of one array after the other."""
+        self.path, self.ids = path, ids
+        self.pieces: list[Piece] = []
+        self._sums: list[int] = []  # flat: thousands of small lists would keep the garbage collector busy
+        self._first = [0]
 
-    def add(self, piece: Piece, sums: list[int], ids: Sequence[str]) -> None:
-        """The next piece to be read holds rows of these sums, of the samples of these ids."""
-        self._wanted.append((piece, sums, ids))
+    def expect(self, sums: Sums) -> None:
+        """The checksums of all samples in the next array."""
+        self._sums += sums.tolist()
+
+    def add(self, piece: Piece, rows: int) -> None:
+        """The next piece to be read, which holds the next so many rows."""
+        self.pieces.append(piece)
+        self._first.append(self._first[-1] + rows)
 
     def __call__(self, number: int) -> None:
-        (key, _, data), sums, ids = self._wanted[number]
-        found = row_sums(np.frombuffer(data, np.uint8).reshape(len(sums), -1))
+        key, _, data = self.pieces[number]
+        first, stop = self._first[number : number + 2]
+        sums = self._sums[first:stop]
+        found = row_sums(np.frombuffer(data, np.uint8).reshape(stop - first, -1))
         if found == sums:
             return
-        name = next(name for name, one, other in zip(ids, found, sums, strict=True) if one != other)
+        hit = first + next(row for row, pair in enumerate(zip(found, sums, strict=True)) if pair[0] != pair[1])
+        name = self.ids[hit % len(self.ids)]
         what = key.rpartition("/")[0].removesuffix(".scale")
         raise UserError(
             f"{self.path}: {key} is damaged ({what} of sample {name} has another checksum): satdifuser store verify"

@@ -141,28 +141,26 @@ class StoredFeatures:
         """Read these samples of stored arrays into arrays in memory, all at once, and make sure of every row."""
         if not len(where):
             return
-        rows, ids, checks = self._rows[where], [self._ids[i] for i in where], RowCheck(self.store.path)
-        wanted: list[Piece] = []
+        rows, check = self._rows[where], RowCheck(self.store.path, [self._ids[i] for i in where])
         for name, values in arrays:
             target = memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-            sums = self._sums[name][where].tolist() if self.store.check else []
-            for piece, part in self._pieces(name, self.store.array(name), rows, target):
-                wanted.append(piece)
-                if self.store.check:
-                    checks.add(piece, sums[part], ids[part])
+            for piece, count in self._pieces(name, self.store.array(name), rows, target):
+                check.add(piece, count)
+            if self.store.check:
+                check.expect(self._sums[name][where])
         with self.store.reading():
-            self.store.files.read_into(wanted, checks if self.store.check else None)
+            self.store.files.read_into(check.pieces, check if self.store.check else None)
         if not self.store.check and not self.store.same():
             raise self.store.replaced()
 
-    def _pieces(self, name: str, array: Array, rows: NDArray[Any], target: memoryview) -> Iterator[tuple[Piece, slice]]:
-        """Which bytes of which files go where, for which of the rows; neighbours in one file are read at once."""
+    def _pieces(self, name: str, array: Array, rows: NDArray[Any], target: memoryview) -> Iterator[tuple[Piece, int]]:
+        """Which bytes of which files go where, and how many rows they are; neighbours in one file are read at once."""
         size, row_bytes = self.store.units.size, array.row_bytes
         breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] // size != rows[:-1] // size)) + 1
         for first, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
             unit, offset = divmod(int(rows[first]), size)
             piece = target[first * row_bytes : stop * row_bytes]
-            yield (files_key(name, unit, len(array.shape)), offset * row_bytes, piece), slice(first, stop)
+            yield (files_key(name, unit, len(array.shape)), offset * row_bytes, piece), stop - first
 
 
 def _widen(name: str, values: Tensor) -> Tensor:
