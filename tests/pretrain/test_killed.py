@@ -309,15 +309,25 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "match", ["after _save", "before _evaluate", "after _evaluate", r"^os\.rename .*/model\.partial "]
+    ("match", "victim"),
+    [("after _save", 0), ("before _evaluate", 0), ("after _evaluate", 1), (r"^os\.rename .*/model\.partial ", 0)],
 )
 def test_two_processes_of_which_one_is_killed_go_on_to_what_they_would_have_made(
-    tmp_path: Path, driver: Driver, unbroken: Callable[..., Path], match: str
+    tmp_path: Path, driver: Driver, unbroken: Callable[..., Path], match: str, victim: int
 ) -> None:
-    victim = int(match == "after _evaluate")
-    assert not driver.run(COMMANDS["pixels"], tmp_path / "run", match=match, at=3, world=2, victim=victim)
-    assert driver.run(COMMANDS["pixels"], tmp_path / "run", "resume=true", world=2)
-    assert differences(tmp_path / "run", unbroken("pixels", 2)) == []
+    """Up to rounding, which is promised of one process alone; the losses tell a step's model from another's."""
+    run, whole = tmp_path / "run", unbroken("pixels", 2)
+    assert not driver.run(COMMANDS["pixels"], run, match=match, at=3, world=2, victim=victim)
+    assert driver.run(COMMANDS["pixels"], run, "resume=true", world=2)
+    found, expected = outcome(run), outcome(whole)
+    assert found.keys() == expected.keys()
+    assert len(found["rows"]) == 6
+    for row, other in zip(found["rows"], expected["rows"], strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    ours, theirs = (made["model/provenance.json"] for made in (found, expected))
+    assert ours["steps"] == theirs["steps"] == 6
+    assert ours["loss_on_held_out_images"] == pytest.approx(theirs["loss_on_held_out_images"], abs=2e-5)
+    assert found["rows"][-1]["val/2"] != pytest.approx(found["rows"][3]["val/2"], rel=1e-3)
 
 
 @pytest.mark.slow
