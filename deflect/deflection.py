@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from satdifuser.bank import BankError
+from satdifuser.kinds import Count, Positive, checked
 
-NORMS = ("preserve", "bound", "none")
+Norm = Literal["preserve", "bound", "none"]
+NORMS = get_args(Norm)
 SMALLEST = 1e-12
 
 
@@ -24,9 +24,9 @@ class Deflection(nn.Module):
     |g| <= epsilon |delta_p|, `none` adds g as it is. Lengths are those of each token.
     """
 
-    def __init__(self, width: int, rank: int, norm: str = "preserve", epsilon: float = 0.1) -> None:
+    @checked("encoder.adapter")
+    def __init__(self, width: int, rank: Count, norm: Norm = "preserve", epsilon: Positive = 0.1) -> None:
         super().__init__()
-        check_settings(rank, norm, epsilon)
         self.norm, self.epsilon = norm, epsilon
         self.down = nn.Linear(width, rank, bias=False)  # D
         self.up = nn.Linear(rank, width, bias=False)  # U
@@ -78,13 +78,6 @@ class Turn(torch.autograd.Function):
 def _sum(displacement: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
     """`delta_p + U h`, a tensor of its own."""
     return (hidden @ up.T.to(hidden.dtype)).to(displacement.dtype).add_(displacement)
-
-
-def check_settings(rank: int, norm: str, epsilon: float) -> None:
-    if norm not in NORMS:
-        raise BankError(f"norm is {norm!r}: it can be {', '.join(NORMS)}")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(epsilon, (int, float)) or not 0 < epsilon < math.inf:
-        raise BankError(f"rank is {rank!r} and epsilon {epsilon!r}: both must be above 0, rank a whole number")
 
 
 def _length(x: Tensor) -> Tensor:

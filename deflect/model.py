@@ -8,19 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 
 from deflect.bands import Band, as_bands
 from deflect.blocks import Streams, prefix_tokens, sites
-from deflect.deflection import Deflection, check_settings
+from deflect.deflection import Deflection, Norm
 from deflect.embedding import UntangledPatchEmbedding
 from deflect.indices import SpectralIndices
 from satdifuser.bank import BankError
+from satdifuser.kinds import Count, Positive, Whole, check_fields
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+Limits = Annotated[Sequence[float], Len(2, 2)]  # the least and the greatest
 
 
 @dataclass(frozen=True)
@@ -32,29 +37,23 @@ class DeflectConfig:
     """
 
     bands: tuple[Band, ...]
-    indices: tuple[str, ...] | None = None
-    index_limits: tuple[float, float] = (-2.0, 2.0)
-    rank: int = 4
-    hidden: int = 32
-    norm: str = "preserve"
-    epsilon: float = 0.1
+    indices: Sequence[str] | None = None
+    index_limits: Limits = (-2.0, 2.0)
+    rank: Count = 4
+    hidden: Count = 32
+    norm: Norm = "preserve"
+    epsilon: Positive = 0.1
     mlp_on_auxiliary: bool = False
-    blocks: tuple[int, ...] | None = None
-    patch_size: int | None = None
+    blocks: Sequence[Whole] | None = None
+    patch_size: Count | None = None
     peft_type: str = field(default="DEFLECT", init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", as_bands(self.bands))
+        check_fields(self, "encoder.adapter")
         for name in ("indices", "index_limits", "blocks"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, str) or not isinstance(value, Sequence)):
-                raise BankError(f"{name} is {value!r}: give a list")
             object.__setattr__(self, name, None if value is None else tuple(value))
-        if self.index_limits is None or len(self.index_limits) != 2:
-            raise BankError(f"index_limits is {self.index_limits!r}: give two numbers, the least and the greatest")
-        if not isinstance(self.hidden, int) or self.hidden < 1:
-            raise BankError(f"hidden is {self.hidden!r}: it must be a number above 0")
-        check_settings(self.rank, self.norm, self.epsilon)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,7 +89,7 @@ class DeflectModel(nn.Module):
             raise BankError(f"blocks {list(chosen)}: give distinct numbers from 0 to {len(found) - 1}")
         self.config = config
         patch = config.patch_size if config.patch_size is not None else _patch_size(model)
-        indices = SpectralIndices(config.bands, config.indices, config.index_limits)
+        indices = SpectralIndices(config.bands, config.indices, (config.index_limits[0], config.index_limits[1]))
         width = found[0].width
         upe = UntangledPatchEmbedding(indices, len(config.bands), config.hidden, width, patch)
         like = next(model.parameters())

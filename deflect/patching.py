@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,11 @@ from deflect.bands import Band
 from satdifuser.bank import BankError
 
 log = logging.getLogger(__name__)
-WAYS = ("repeat", "random", "scratch")
+Way = Literal["repeat", "random", "scratch"]
 RGB = ("red", "green", "blue")
 
 
-def check_way(way: str) -> None:
-    if way not in WAYS:
-        raise BankError(f"patch_embedding is {way!r}: it can be {', '.join(WAYS)}")
-
-
-def adapt_patches(backbone: Backbone, bands: Sequence[Band], way: str) -> None:
+def adapt_patches(backbone: Backbone, bands: Sequence[Band], way: Way) -> None:
     """Give the patch embedding an input for each band.
 
     `repeat`: the pretrained filters again and again, scaled so that the sum keeps its size; they train only where

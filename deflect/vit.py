@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Len
 from torch import Tensor, nn
 
 from deflect.adapters import Adapter, Frozen, parameter_counts
 from deflect.backbones import Backbone
 from deflect.bands import as_bands
-from deflect.patching import adapt_patches, check_way
+from deflect.patching import Way, adapt_patches
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
+from satdifuser.kinds import Seed, checked
+
+Blocks = Literal["all", "four", "last"] | Annotated[Sequence[int], Len(1)]
 
 
 class ViTEncoder(nn.Module):
@@ -26,17 +30,18 @@ class ViTEncoder(nn.Module):
     `patch_embedding` says how more bands than the model was made for enter it.
     """
 
+    @checked("encoder")
     def __init__(
         self,
         backbone: Backbone,
         *,
         prepare: Any,
         adapter: Adapter | None = None,
-        patch_embedding: str = "repeat",
-        blocks: str | Sequence[int] = "all",
+        patch_embedding: Way = "repeat",
+        blocks: Blocks = "all",
         norm: bool = False,
         class_token: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         facts = backbone.facts
@@ -62,7 +67,6 @@ class ViTEncoder(nn.Module):
             settings["wavelengths"] = ",".join(f"{band.wavelength:g}/{band.bandwidth:g}" for band in backbone.bands)
         with torch.random.fork_rng(devices=[]):  # an adapter's first weights depend on the seed alone
             torch.manual_seed(seed)
-            check_way(patch_embedding)
             others = facts.channels is not None and facts.channels != len(backbone.bands)
             if others or patch_embedding == "scratch":
                 self._refuse_own_bands(backbone)
@@ -131,13 +135,11 @@ class ViTEncoder(nn.Module):
         return [patches, tokens[:, 0, :, None, None]] if self._class_token else [patches]
 
 
-def _chosen(blocks: Any, depth: int, name: str) -> list[int]:
+def _chosen(blocks: Blocks, depth: int, name: str) -> list[int]:
     evenly = sorted({max(depth * part // 4, 1) - 1 for part in (1, 2, 3, 4)})
     named = {"all": list(range(depth)), "four": evenly, "last": [depth - 1]}
-    if isinstance(blocks, str) and blocks in named:
+    if isinstance(blocks, str):
         return named[blocks]
-    if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not all(isinstance(b, int) for b in blocks):
-        raise BankError(f"blocks is {blocks!r}: it can be {', '.join(named)}, or a list of numbers")
     chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
     if not blocks or len(chosen) != len(blocks):
         raise BankError(f"blocks {list(blocks)} of {name}: give distinct numbers from {-depth} to {depth - 1}")

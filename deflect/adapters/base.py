@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from deflect.backbones.base import Backbone
 from deflect.bands import Band
+from satdifuser.kinds import check_fields
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Adapter:
     name: ClassVar[str] = ""
     spectra: ClassVar[bool] = False
     vit_only: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "encoder.adapter")
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
         """Make what trains trainable; `bands` are those of the images before the input is prepared."""

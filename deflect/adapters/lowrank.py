@@ -14,6 +14,7 @@ from deflect.adapters.base import Adapter
 from deflect.backbones.base import Backbone
 from deflect.bands import Band
 from satdifuser.bank import BankError
+from satdifuser.kinds import Count, Positive, Rate
 
 QKV = r".*\.(qkv|to_qkv|to_q|to_k|to_v)"  # of timm and torchgeo, and of diffusers
 
@@ -39,9 +40,9 @@ class Lora(Adapter):
     """Low-rank updates of the projections to queries, keys and values (Hu et al. 2021), by peft."""
 
     name = "lora"
-    r: int = 16
-    alpha: float = 16.0
-    dropout: float = 0.0
+    r: Count = 16
+    alpha: Positive = 16.0
+    dropout: Rate = 0.0
     targets: str = QKV
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
@@ -83,11 +84,9 @@ class ScaledLowRank(Adapter):
 
     name = "slr"
     vit_only = True
-    rank: int = 8
+    rank: Count = 8
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise BankError(f"adapter.rank is {self.rank!r}: it must be a whole number above 0")
         blocks = backbone.blocks
         for name, layer in list(blocks.named_modules()):
             if isinstance(layer, nn.Linear):

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from deflect.adapters.base import Adapter
 from deflect.backbones.base import Backbone
 from deflect.bands import Band
-from deflect.model import DeflectConfig, adapt
+from deflect.deflection import Norm
+from deflect.model import DeflectConfig, Limits, adapt
+from satdifuser.kinds import Count, Positive, Whole
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,13 @@ class Deflect(Adapter):
     vit_only = True
     spectra = True
     indices: Sequence[str] | None = None
-    index_limits: Sequence[float] = (-2.0, 2.0)
-    rank: int = 4
-    hidden: int = 32
-    norm: str = "preserve"
-    epsilon: float = 0.1
+    index_limits: Limits = (-2.0, 2.0)
+    rank: Count = 4
+    hidden: Count = 32
+    norm: Norm = "preserve"
+    epsilon: Positive = 0.1
     mlp_on_auxiliary: bool = False
-    blocks: Sequence[int] | None = None
+    blocks: Sequence[Whole] | None = None
 
     def attach(self, backbone: Backbone, bands: Sequence[Band]) -> None:
         config = DeflectConfig(bands=tuple(bands), patch_size=backbone.facts.patch, **asdict(self))

@@ -16,19 +16,21 @@ from deflect.backbones import families
 from deflect.backbones.base import Backbone, Facts
 from deflect.backbones.weights import fingerprint, load_weights
 from satdifuser.bank import BankError
+from satdifuser.kinds import Count, Seed, Side
 
 SMALL = Path(__file__).resolve().parent.parent / "weights" / "small"
 NONE = "none"
+LOADING = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights"}
 
 
 def timm_vit(
     model: str,
     weights: str = NONE,
     *,
-    image_size: int,
-    patch_size: int | None = None,
-    channels: int = 3,
-    seed: int = 0,
+    image_size: Side,
+    patch_size: Side | None = None,
+    channels: Count = 3,
+    seed: Seed = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Any ViT of timm. `weights`: `none` (random from `seed`), `pretrained` (timm's, from the hub), or a file."""
@@ -37,7 +39,7 @@ def timm_vit(
     if not timm.is_model(model):
         near = ", ".join(difflib.get_close_matches(model, timm.list_models(), n=3))
         raise BankError(f"timm has no model {model!r}{'; it has ' + near + ', ...' if near else ''}")
-    given = {**(options or {}), "img_size": image_size, "in_chans": channels, "num_classes": 0}
+    given = {**_shaping(options), "img_size": image_size, "in_chans": channels, "num_classes": 0}
     if patch_size is not None:
         given["patch_size"] = patch_size
 
@@ -57,9 +59,9 @@ def torchgeo_vit(
     model: str,
     weights: str = NONE,
     *,
-    image_size: int,
-    channels: int | None = None,
-    seed: int = 0,
+    image_size: Side,
+    channels: Count | None = None,
+    seed: Seed = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """A ViT of torchgeo, by the name of its function (`scalemae_large_patch16`) or class (`ScaleMAE`).
@@ -70,7 +72,8 @@ def torchgeo_vit(
     import torchgeo.models
 
     make = getattr(torchgeo.models, model, None)
-    if make is None:
+    listed = set(torchgeo.models.list_models())
+    if make is None or (model not in listed and not (isinstance(make, type) and issubclass(make, nn.Module))):
         known = [name for name in dir(torchgeo.models) if not name.startswith("_")]
         near = ", ".join(difflib.get_close_matches(model, known, n=3, cutoff=0.4))
         raise BankError(
@@ -78,7 +81,7 @@ def torchgeo_vit(
             " need a newer torchgeo (and Python 3.12)"
         )
     entry = _enum(weights)
-    given = dict(options or {})
+    given = _shaping(options)
     family = _family(model)
     plain = family is families.TimmFamily
     if plain:
@@ -99,7 +102,7 @@ def torchgeo_vit(
     return _backbone(family, vit, model, weights, seed, image_size, takes, normed, options)
 
 
-def small_vit(weights: str = "small", *, image_size: int = 64, seed: int = 0) -> Backbone:
+def small_vit(weights: str = "small", *, image_size: Side = 64, seed: Seed = 0) -> Backbone:
     """The shipped ViT (RGB, masked autoencoding); `random`: the same architecture untrained.
 
     `weights` can also be a file of that architecture, or a folder with a config.json of its own and model.safetensors.
@@ -116,6 +119,14 @@ def small_vit(weights: str = "small", *, image_size: int = 64, seed: int = 0) ->
     return timm_vit(
         known["model"], file, image_size=image_size, patch_size=known["patch_size"], seed=seed, options=known["options"]
     )
+
+
+def _shaping(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of a model's shape; a file that the library would load by itself is none of them."""
+    loads = sorted(LOADING.intersection(options or ()))
+    if loads:
+        raise BankError(f"encoder.backbone.options cannot have {loads[0]}: give the file as encoder.backbone.weights")
+    return dict(options or {})
 
 
 def _built(make: Callable[[], nn.Module], seed: int, what: str) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.inputs import ImageInput
 from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import Seed, Side, checked
 
 
 class CNNEncoder(nn.Module):
@@ -20,14 +21,15 @@ class CNNEncoder(nn.Module):
     normalisation is the model's own: where that is over batches (BatchNorm), so is what it learns.
     """
 
+    @checked("encoder")
     def __init__(
         self,
         *,
         prepare: ImageInput,
         model: str = "resnet10t",
-        image_size: int = 64,
+        image_size: Side = 64,
         stages: Sequence[int] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.prepare = prepare

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.inputs import ImageInput
+from satdifuser.kinds import Side, checked
 
 DECILES = tuple(number / 10 for number in range(1, 10))
 
@@ -20,7 +21,8 @@ class ColourStatistics(nn.Module):
     then the correlation of each two bands: 42 numbers of three bands.
     """
 
-    def __init__(self, *, prepare: ImageInput, image_size: int = 64) -> None:
+    @checked("encoder")
+    def __init__(self, *, prepare: ImageInput, image_size: Side = 64) -> None:
         super().__init__()
         self.prepare = prepare
         bands = prepare.channels

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le, MultipleOf
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.inputs import ImageInput
 from satdifuser.errors import UserError
+from satdifuser.kinds import Seed, Side, checked
+
+GROUPS = 8  # of a normalisation
+Width = Annotated[int, Ge(GROUPS), MultipleOf(GROUPS)]
+Levels = Annotated[int, Ge(1), Le(10)]
 
 
 class Stage(nn.Sequential):
@@ -20,15 +27,16 @@ class Stage(nn.Sequential):
     def __init__(self, inputs: int, outputs: int) -> None:
         layers: list[nn.Module] = []
         for source in (inputs, outputs):
-            layers += [nn.Conv2d(source, outputs, 3, padding=1, bias=False), nn.GroupNorm(8, outputs), nn.ReLU()]
+            layers += [nn.Conv2d(source, outputs, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, outputs), nn.ReLU()]
         super().__init__(*layers)
 
 
 class UNetEncoder(nn.Module):
     """Ronneberger's U-Net with `width * 2**level` channels, trained with the head and decoder that follow it."""
 
+    @checked("encoder")
     def __init__(
-        self, *, prepare: ImageInput, image_size: int = 64, width: int = 32, levels: int = 4, seed: int = 0
+        self, *, prepare: ImageInput, image_size: Side = 64, width: Width = 32, levels: Levels = 4, seed: Seed = 0
     ) -> None:
         super().__init__()
         self.prepare = prepare

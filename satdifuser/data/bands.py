@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import Word
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ SENTINEL2 = Sensor(
 
 SENTINEL2_RGB = Sensor("Sentinel-2 RGB", tuple(SENTINEL2.bands[i] for i in SENTINEL2.index(["B04", "B03", "B02"])))
 """What pictures made of Sentinel-2 have: red, green and blue."""
+
+
+SensorName = Annotated[Sensor | str, Word("the dotted path of a sensor")]
 
 
 def find_sensor(sensor: Sensor | str) -> Sensor:

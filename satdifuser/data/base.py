@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
@@ -39,6 +40,14 @@ class Labels:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Labels:
         return cls(tuple(values["classes"]), tuple(values["colours"]), int(values["ignore_index"]))
+
+
+class MapStyle(ABC):  # noqa: B024 (it is there to be asked)
+    """Any class of samples by number, whatever else its objects have: what can stand as `data`."""
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        return hasattr(other, "__len__") and hasattr(other, "__getitem__")
 
 
 class LabelledDataset(Protocol):

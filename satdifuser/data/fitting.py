@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from satdifuser.data.bands import Sensor
 
-FITS = ("none", "crop", "resize")
+Fit = Literal["none", "crop", "resize"]
 MOST = 2**26
 """How many numbers (pixels times bands) are read at once; a larger image is refused before any is."""
 
@@ -21,7 +22,7 @@ class Fitting:
 
     sensor: Sensor
     size: int
-    fit: str
+    fit: Fit
 
     def check(self, bands: int, height: int, width: int) -> None:
         """Refuse an image that cannot be used, by what its header says."""

@@ -9,22 +9,24 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Len
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from satdifuser.data.bands import Sensor, find_sensor
+from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
 from satdifuser.data.budgets import Within
-from satdifuser.data.fitting import FITS, Fitting
+from satdifuser.data.fitting import Fit, Fitting
 from satdifuser.data.holdout import check_split, held_out
 from satdifuser.data.names import name_bytes, name_fault, shown
 from satdifuser.data.reflectance import SKIP, read_image
 from satdifuser.data.tree import by_class, find_root, warn_once
-from satdifuser.errors import UserError, nearest
+from satdifuser.errors import UserError
+from satdifuser.kinds import Count, Positive, Rate, Side, checked
 
 LOOKED_AT, LOOKED_AT_BYTES = 32, 2**18  # files of a split, and how much of the middle of each, by which it is known
 
@@ -43,26 +45,23 @@ class ImageFolder(Dataset[Sample]):
     name = "image_folder"
     places = ("root",)  # settings that say where the samples lie; which they are is in `identity`
 
+    @checked("data")
     def __init__(
         self,
         root: str,
         split: str = "train",
         *,
-        sensor: Sensor | str,
-        size: int = 64,
-        fit: str = "none",
-        val: float = 0.1,
-        test: float = 0.1,
-        white: float = 0.275,
-        digital: float = 10000.0,
-        classes: list[str] | None = None,
-        limit: int | None = None,
+        sensor: SensorName,
+        size: Side = 64,
+        fit: Fit = "none",
+        val: Rate = 0.1,
+        test: Rate = 0.1,
+        white: Positive = 0.275,
+        digital: Positive = 10000.0,
+        classes: Annotated[list[str | int], Len(1)] | None = None,
+        limit: Count | None = None,
     ) -> None:
         check_split(split)
-        if fit not in FITS:
-            raise UserError(f"data.fit is {fit!r}: it can be {', '.join(FITS)}{nearest(fit, FITS)}")
-        if white <= 0 or digital <= 0:
-            raise UserError(f"data.white is {white} and data.digital is {digital}: both must be above 0")
         self.root, self.split, self.size, self.fit = find_root(root), split, size, fit
         self.sensor, self.white, self.digital = find_sensor(sensor), float(white), float(digital)
         self.fitting = Fitting(self.sensor, size, fit)
@@ -74,8 +73,6 @@ class ImageFolder(Dataset[Sample]):
                 f" data.test={test} of each class leave none; set other shares, or add images"
             )
         if limit is not None:
-            if limit < 1:
-                raise UserError(f"data.limit is {limit} for {split}: it must be 1 or more, or null for all")
             count = len(self.files)  # in the order of their classes
             self.files = [self.files[place * count // limit] for place in range(limit)] if limit < count else self.files
         known = tuple(names) if list(names) != [""] else ()

@@ -8,15 +8,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Len
 from torch import Tensor, nn
 
-from satdifuser.data.bands import SENTINEL2, Sensor, find_sensor
+from satdifuser.data.bands import SENTINEL2, Sensor, SensorName, find_sensor
 from satdifuser.errors import UserError
+from satdifuser.kinds import Positive, Side, checked
 
 log = logging.getLogger(__name__)
 RGB = ("B04", "B03", "B02")
@@ -35,16 +37,17 @@ class ImageInput(nn.Module):
     [0.0]
     """
 
+    @checked("encoder.prepare")
     def __init__(
         self,
-        bands: Sequence[str] | None = None,
+        bands: Annotated[Sequence[str], Len(1)] | None = None,
         *,
         low: float = 0.0,
         high: float = 0.3,
-        size: int | None = None,
-        sensor: Sensor | str = SENTINEL2,
+        size: Side | None = None,
+        sensor: SensorName = SENTINEL2,
         mean: float | Sequence[float] = 0.5,
-        std: float | Sequence[float] = 0.5,
+        std: Positive | Sequence[Positive] = 0.5,
     ) -> None:
         super().__init__()
         if not high > low:
@@ -53,8 +56,6 @@ class ImageInput(nn.Module):
         self.bands = tuple(bands) if bands is not None else self.sensor.names
         self._index = list(self.sensor.index(self.bands))
         self.mean, self.std = self._each("mean", mean), self._each("std", std)
-        if min(self.std) <= 0:
-            raise UserError(f"input range: std ({std}) must be above 0")
         for name, numbers in (("_means", self.mean), ("_stds", self.std)):
             self.register_buffer(name, torch.tensor(numbers).view(-1, 1, 1), persistent=False)
 

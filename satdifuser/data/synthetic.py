@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Le
 from torch.utils.data import Dataset
 
 from satdifuser.data.bands import SENTINEL2, Sensor
@@ -10,9 +13,14 @@ from satdifuser.data.base import Labels, Sample
 from satdifuser.data.scenes import CLOUD_RATE, NODATA_RATE, SCALE, Scene, render
 from satdifuser.data.spectra import CLASSES, COLOURS, IGNORE
 from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import Seed, Share, Unit, checked
 
 # Splits are ranges of scene numbers, so that any length can be asked for and no split runs into another.
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000, "pretrain": 3_000_000}
+
+
+Length = Annotated[int, Ge(1), Le(1_000_000)]
+SceneSide = Annotated[int, Ge(16), Unit("px")]
 
 
 class Remembered:
@@ -44,24 +52,21 @@ class SyntheticScenes(Dataset[Sample]):
     sensor: Sensor = SENTINEL2
     labels = Labels(classes=CLASSES, colours=COLOURS, ignore_index=IGNORE)
 
+    @checked("data")
     def __init__(
         self,
         split: str = "train",
-        length: int = 1024,
+        length: Length = 1024,
         *,
-        size: int = 64,
-        seed: int = 0,
-        nodata: float = NODATA_RATE,
-        cloud: float = CLOUD_RATE,
+        size: SceneSide = 64,
+        seed: Seed = 0,
+        nodata: Share = NODATA_RATE,
+        cloud: Share = CLOUD_RATE,
     ) -> None:
         if split not in FIRST:
             raise UserError(
                 f"the built-in data has no split {split!r}: it has {', '.join(FIRST)}{nearest(split, FIRST)}"
             )
-        if not 0 < length <= 1_000_000:
-            raise UserError(f"data.length for {split} is {length}: ask for 1 to 1000000 scenes")
-        if size < 16:
-            raise UserError(f"data.size is {size}: a scene is at least 16 pixels wide")
         self.split, self.length, self.size, self.seed = split, length, size, seed
         self.nodata, self.cloud = nodata, cloud
 

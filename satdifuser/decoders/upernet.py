@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Len
 from torch import Tensor, nn
 
 from satdifuser.decoders.base import Decoder, resize
 from satdifuser.decoders.neck import SimpleFeaturePyramid
 from satdifuser.errors import UserError
 from satdifuser.fusion.base import PyramidSpec, group_norm
+from satdifuser.kinds import Count, Rate, checked
 
 
 def conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
@@ -27,14 +30,15 @@ class UPerNet(Decoder):
     `neck` makes a pyramid of a single scale, as a ViT's, before anything else; None is where there is a single one.
     """
 
+    @checked("decoder")
     def __init__(
         self,
         pyramid: PyramidSpec,
         outputs: int,
         dense: bool,
-        channels: int = 512,
-        pool_scales: Sequence[int] = (1, 2, 3, 6),
-        dropout: float = 0.1,
+        channels: Count = 512,
+        pool_scales: Annotated[Sequence[Count], Len(1)] = (1, 2, 3, 6),
+        dropout: Rate = 0.1,
         neck: bool | None = None,
     ) -> None:
         if not dense:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from satdifuser.errors import UserError
+from satdifuser.kinds import checked
 
 log = logging.getLogger(__name__)
-ATTENTIONS = ("sdpa", "xformers")
+Attention = Literal["sdpa", "xformers"]
 
 
-def use_attention(model: Any, attention: str, device: torch.device) -> str:
+@checked("encoder")
+def use_attention(model: Any, attention: Attention, device: torch.device) -> str:
     """Set a diffusers model's attention; gives the one that is used, which is SDPA where xformers does not run."""
-    if attention not in ATTENTIONS:
-        raise UserError(f"encoder.attention is {attention!r}: it can be {' or '.join(ATTENTIONS)}")
     if attention == "xformers":
         problem = xformers_problem(device)
         if problem is None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.inputs import ImageInput, SampleCheck, warn_of_other_range
 from satdifuser.diffusion import modes
 from satdifuser.diffusion.adapting import Adapter, adapt, hold_unread
-from satdifuser.diffusion.attention import use_attention
-from satdifuser.diffusion.latents import LatentEncoder
+from satdifuser.diffusion.attention import Attention, use_attention
+from satdifuser.diffusion.latents import LatentEncoder, Posterior
 from satdifuser.diffusion.loading import Backbone, cast
+from satdifuser.diffusion.modes import Mode
 from satdifuser.diffusion.network import TappedUNet
 from satdifuser.diffusion.satunet import METADATA, normalise_metadata
 from satdifuser.diffusion.schedule import NoiseSchedule
 from satdifuser.diffusion.selection import Wanted, check_size, choose_taps, latent_factor
-from satdifuser.errors import UserError, nearest
+from satdifuser.errors import UserError
+from satdifuser.kinds import Count, Seed, Side, Whole, checked
 
+Numbers = Literal["float32", "bfloat16", "float16", "auto"]  # auto: bfloat16 where there is a GPU
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -40,6 +44,7 @@ class DiffusionEncoder(nn.Module):
     with the head.
     """
 
+    @checked("encoder")
     def __init__(
         self,
         backbone: Backbone,
@@ -47,39 +52,36 @@ class DiffusionEncoder(nn.Module):
         prepare: ImageInput,
         taps: Wanted,
         timesteps: Sequence[int],
-        image_size: int = 64,
-        seed: int = 0,
-        mode: str = "noise",
-        steps: int = 50,
-        save_steps: Sequence[int] | None = None,
-        noise_draws: int = 1,
-        metadata: str | Sequence[float] = "none",
-        posterior: str = "mean",
-        precision: str = "float32",
-        vae_precision: str | None = None,
-        output_precision: str | None = None,
+        image_size: Side = 64,
+        seed: Seed = 0,
+        mode: Mode = "noise",
+        steps: Count = 50,
+        save_steps: Annotated[Sequence[Whole], Len(1)] | None = None,
+        noise_draws: Count = 1,
+        metadata: Literal["none", "samples"] | Sequence[float] = "none",
+        posterior: Posterior = "mean",
+        precision: Numbers = "float32",
+        vae_precision: Numbers | None = None,
+        output_precision: Numbers | None = None,
         channels_last: bool = False,
-        attention: str = "sdpa",
+        attention: Attention = "sdpa",
         compile: bool = False,
-        batch: int | None = None,
+        batch: Count | None = None,
         adapter: Adapter | None = None,
     ) -> None:
         super().__init__()
         self.constant_metadata: Tensor | None
-        _check_choice("mode", mode, modes.MODES)
-        if noise_draws < 1 or (noise_draws > 1 and mode != "noise"):
-            raise UserError(f"encoder.noise_draws is {noise_draws}: give 1 or more, and more than 1 in mode noise only")
+        if noise_draws > 1 and mode != "noise":
+            raise UserError(f"encoder.noise_draws is {noise_draws}: more than 1 is for encoder.mode=noise alone")
         schedule = NoiseSchedule(backbone.scheduler)
         wanted = schedule.resolve(timesteps, save_steps, steps)
         _check_image(backbone, prepare, image_size)
         if backbone.folder is not None:
             warn_of_other_range(prepare, backbone.folder)
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where it will be moved to
-        unet_dtype = _precision("precision", precision, target)
-        vae_dtype = _precision("vae_precision", vae_precision or _safe(unet_dtype), target)
-        output_dtype = (
-            unet_dtype if output_precision is None else _precision("output_precision", output_precision, target)
-        )
+        unet_dtype = _precision(precision, target)
+        vae_dtype = _precision(vae_precision or _safe(unet_dtype), target)
+        output_dtype = unet_dtype if output_precision is None else _precision(output_precision, target)
         chosen = choose_taps(backbone, taps, image_size)
 
         self.prepare, self.mode = prepare, mode
@@ -245,11 +247,6 @@ class DiffusionEncoder(nn.Module):
         return found
 
 
-def _check_choice(setting: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        raise UserError(f"encoder.{setting} is {value!r}: it can be {', '.join(known)}{nearest(value, known)}")
-
-
 def _check_image(backbone: Backbone, prepare: ImageInput, image_size: int) -> None:
     reader = backbone.unet if backbone.vae is None else backbone.vae
     channels = reader.config["in_channels"]
@@ -263,10 +260,9 @@ def _check_image(backbone: Backbone, prepare: ImageInput, image_size: int) -> No
     check_size(backbone, image_size)
 
 
-def _precision(setting: str, word: str, device: torch.device) -> torch.dtype:
+def _precision(word: str, device: torch.device) -> torch.dtype:
     if word == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    _check_choice(setting, word, [*PRECISIONS, "auto"])
     return PRECISIONS[word]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from satdifuser.diffusion.loading import cast
 from satdifuser.diffusion.memory import MemoryBound
 from satdifuser.diffusion.noise import batch_noise
-from satdifuser.errors import UserError
+from satdifuser.kinds import checked
 
-POSTERIORS = ("mean", "sample")
+Posterior = Literal["mean", "sample"]
 POSTERIOR_DRAW = -1  # the posterior's noise, among the timesteps that key all noise
 
 
@@ -23,12 +23,11 @@ class LatentEncoder(nn.Module):
     The posterior's mean by default; `posterior="sample"` draws from it by (seed, sample id).
     """
 
+    @checked("encoder")
     def __init__(
-        self, vae: Any, *, dtype: torch.dtype, posterior: str = "mean", seed: int = 0, batch: int | None = None
+        self, vae: Any, *, dtype: torch.dtype, posterior: Posterior = "mean", seed: int = 0, batch: int | None = None
     ) -> None:
         super().__init__()
-        if posterior not in POSTERIORS:
-            raise UserError(f"encoder.posterior is {posterior!r}: it can be {' or '.join(POSTERIORS)}")
         self.vae = cast(vae, dtype).eval().requires_grad_(False)
         self.dtype, self.posterior, self.seed = dtype, posterior, seed
         self.memory = MemoryBound("encoder.batch", batch)

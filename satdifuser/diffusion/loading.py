@@ -17,6 +17,7 @@ from satdifuser.diffusion import architectures
 from satdifuser.diffusion.files import explained, find_folder, find_unet, load_model, load_scheduler, quiet, read_config
 from satdifuser.diffusion.prompts import DEFAULT, embed_prompt
 from satdifuser.errors import UserError
+from satdifuser.kinds import Seed
 
 SMALL = Path(__file__).parent / "weights" / "small"
 SOURCES = {
@@ -55,7 +56,7 @@ class Backbone:
 
 
 def unconditional(
-    weights: str = "small", *, name: str | None = None, seed: int = 0, blueprint: bool = False
+    weights: str = "small", *, name: str | None = None, seed: Seed = 0, blueprint: bool = False
 ) -> Backbone:
     """An unconditional `UNet2DModel` in diffusers' layout (`unet/`, `scheduler/`), of latents if it has a `vae/`.
 
@@ -93,7 +94,7 @@ def stable_diffusion(
     prompt: str = DEFAULT,
     architecture: str = "sd21",
     name: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     blueprint: bool = False,
 ) -> Backbone:
     """Any text-to-image latent diffusion in the layout of Stable Diffusion 1.5 and 2.1.
@@ -112,7 +113,7 @@ def diffusionsat(
     prompt: str = DEFAULT,
     architecture: str = "diffusionsat",
     name: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     blueprint: bool = False,
 ) -> Backbone:
     """DiffusionSat: its published layout (`checkpoint-<steps>/unet`) or diffusers' own, with metadata or without."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -82,4 +83,5 @@ def walk(
             latent = levels.schedule.move(latent, network.predict(latent, at, metadata), level, target)
 
 
+Mode = Literal["noise", "inversion", "generation"]
 MODES = {"noise": noise, "inversion": inversion, "generation": generation}

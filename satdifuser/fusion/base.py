@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from satdifuser.bank import BankError, BankSpec, FeatureBank
-from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import check, checked
 
 
 @dataclass
@@ -65,6 +67,10 @@ def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+Norm = Literal["group", "batch"]
+Width = Annotated[int, Ge(8)]  # of the maps that a head gives
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Over the batch. A lone value, which deviates from nothing, is seen as in evaluation."""
 
@@ -77,9 +83,7 @@ class BatchNorm(nn.BatchNorm2d):
 def normalisation(name: str) -> Callable[[int], nn.Module]:
     """The layer of that name for a number of channels."""
     layers: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": BatchNorm}
-    if name not in layers:
-        raise UserError(f"fusion.norm is {name!r}: choose {' or '.join(layers)}{nearest(name, layers)}")
-    return layers[name]
+    return layers[check(name, Norm, "fusion.norm")]
 
 
 class FusionHead(nn.Module):
@@ -87,14 +91,13 @@ class FusionHead(nn.Module):
 
     sparse = False
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384) -> None:
+    @checked("fusion")
+    def __init__(self, spec: BankSpec, projection_dim: Width = 384) -> None:
         super().__init__()
         if not spec.is_grid():
             raise BankError(
                 f"{type(self).__name__} needs every tap at every timestep: {', '.join(map(str, spec.taps))}"
             )
-        if projection_dim < 8:
-            raise UserError(f"fusion.projection_dim is {projection_dim}: use 8 or more")
         self.spec = spec
         self.names = {stride: spec.names(stride) for stride in spec.strides}
         self.pyramid = PyramidSpec(spec.strides, projection_dim, spec.image_size)
@@ -113,7 +116,7 @@ class FusionHead(nn.Module):
 class ProjectingHead(FusionHead):
     """A head that first brings every tap to one width with a bottleneck of its own, shared over the timesteps."""
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group") -> None:
+    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group") -> None:
         super().__init__(spec, projection_dim)
         self.project = nn.ModuleDict(
             {key(name): Bottleneck(spec.channels(name), projection_dim, norm) for name in spec.names()}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.fusion.base import BatchNorm, Fused, FusionHead, normalisation
+from satdifuser.fusion.base import BatchNorm, Fused, FusionHead, Norm, Width, normalisation
 
 
 class Concatenated(FusionHead):
@@ -18,7 +18,7 @@ class Concatenated(FusionHead):
     a (timestep, tap) is that map's share of the squared filters, over all strides.
     """
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group") -> None:
+    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group") -> None:
         super().__init__(spec, projection_dim)
         normalisation(norm)  # the names are the same
         self.over_batch = norm == "batch"

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.fusion.base import Fused, ProjectingHead
+from satdifuser.fusion.base import Fused, Norm, ProjectingHead, Width
 
 
 class GlobalWeighted(ProjectingHead):
     """Per stride, the sum over its taps and timesteps of w[t, l] * B_l(f[t, l]), with w = softmax over every (t, l)."""
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group") -> None:
+    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group") -> None:
         super().__init__(spec, projection_dim, norm)
         self.logits = nn.Parameter(torch.zeros(len(spec.timesteps), len(spec.names())))
 

@@ -6,17 +6,16 @@ import torch
 from torch import nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.errors import UserError
-from satdifuser.fusion.base import Fused, ProjectingHead, key
+from satdifuser.fusion.base import Fused, Norm, ProjectingHead, Width, key
+from satdifuser.kinds import Positive, checked
 
 
 class LocalizedWeighted(ProjectingHead):
     """Per stride, a 1x1 convolution on the mean map gives a logit for each (t, l) and pixel; softmax(logits / tau)."""
 
-    def __init__(self, spec: BankSpec, projection_dim: int = 384, norm: str = "group", tau: float = 1.0) -> None:
+    @checked("fusion")
+    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group", tau: Positive = 1.0) -> None:
         super().__init__(spec, projection_dim, norm)
-        if tau <= 0:
-            raise UserError(f"fusion.tau is {tau}: the temperature must be above 0")
         self.tau = tau
         steps = len(spec.timesteps)
         self.score = nn.ModuleDict(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.errors import UserError
-from satdifuser.fusion.base import Bottleneck, Fused, FusionHead, key
+from satdifuser.fusion.base import Bottleneck, Fused, FusionHead, Norm, Width, key
+from satdifuser.kinds import Count, NotNegative, Whole, checked
 
 
 class Gate(nn.Module):
@@ -42,18 +43,19 @@ class MixtureOfExperts(FusionHead):
     sparse = True
     steps: Tensor
 
+    @checked("fusion")
     def __init__(
         self,
         spec: BankSpec,
-        projection_dim: int = 384,
-        norm: str = "group",
-        experts: int = 8,
-        top_k: int = 2,
-        warmup_steps: int = 500,
-        balance: float = 0.01,
+        projection_dim: Width = 384,
+        norm: Norm = "group",
+        experts: Count = 8,
+        top_k: Count = 2,
+        warmup_steps: Whole = 500,
+        balance: NotNegative = 0.01,
     ) -> None:
         super().__init__(spec, projection_dim)
-        if not 1 <= top_k <= experts:
+        if top_k > experts:
             raise UserError(f"fusion.top_k is {top_k}: it must lie between 1 and fusion.experts ({experts})")
         self.experts_count, self.top_k, self.warmup_steps, self.balance = experts, top_k, warmup_steps, balance
         channels = {stride: sum(spec.channels(name) for name in names) for stride, names in self.names.items()}

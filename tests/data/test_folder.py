@@ -425,7 +425,7 @@ def test_a_class_that_is_missing_or_without_images_is_named(tmp_path: Path) -> N
     ("options", "words"),
     [
         ({"split": "tets"}, ["no split 'tets'", "train, val, test, all", "did you mean test"]),
-        ({"fit": "corp"}, ["data.fit is 'corp'", "none, crop, resize", "did you mean crop"]),
+        ({"fit": "corp"}, ["data.fit is 'corp'", "none, crop or resize", "did you mean crop"]),
         ({"white": 0}, ["data.white is 0", "above 0"]),
         ({"white": -0.3}, ["data.white is -0.3", "above 0"]),
         ({"digital": 0.0}, ["data.digital is 0.0", "above 0"]),

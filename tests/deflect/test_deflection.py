@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deflect.deflection import NORMS, Deflection
-from satdifuser.bank import BankError
+from satdifuser.errors import UserError
 
 
 def random_deflection(
@@ -139,13 +139,13 @@ def test_lengths_are_measured_in_single_precision_where_the_displacement_has_hal
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"norm": "keep"}, "norm is 'keep': it can be preserve, bound, none"),
+        ({"norm": "keep"}, "norm is 'keep': it can be preserve, bound or none"),
         ({"rank": 0}, "rank is 0"),
-        ({"epsilon": 0.0}, "epsilon 0.0: both must be above 0"),
-        ({"epsilon": -1.0}, "both must be above 0"),
-        ({"epsilon": float("nan")}, "both must be above 0"),
+        ({"epsilon": 0.0}, "epsilon is 0.0: it must be a number above 0"),
+        ({"epsilon": -1.0}, "must be a number above 0"),
+        ({"epsilon": float("nan")}, "epsilon is nan"),
     ],
 )
 def test_bad_settings_are_errors(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(BankError, match=message):
+    with pytest.raises(UserError, match=message):
         Deflection(**{"width": 12, "rank": 3, **settings})  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from deflect.vit import ViTEncoder
 from satdifuser.bank import BankError
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.inputs import ImageInput
+from satdifuser.errors import UserError
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 PROJ = {"backbone.model.patch_embed.proj.weight", "backbone.model.patch_embed.proj.bias"}
@@ -131,7 +132,7 @@ def test_bands_as_many_as_the_models_are_left_alone_unless_it_is_to_begin_from_s
         )
     assert trained(encoder("repeat", None, backbone(channels=13))) == set()
     assert trained(encoder("scratch", None, backbone(channels=13))) != set()
-    with pytest.raises(BankError, match="patch_embedding is 'scrach': it can be repeat, random, scratch"):
+    with pytest.raises(UserError, match="patch_embedding is 'scrach': it can be repeat, random or scratch"):
         encoder("scrach", ["B04", "B03", "B02"])
 
 
@@ -164,7 +165,7 @@ def test_random_needs_weights_of_three_bands() -> None:
 
 
 def test_an_unknown_way_lists_those_there_are() -> None:
-    with pytest.raises(BankError, match=r"patch_embedding is 'mean': it can be repeat, random, scratch"):
+    with pytest.raises(UserError, match=r"patch_embedding is 'mean': it can be repeat, random or scratch"):
         encoder("mean")
 
 

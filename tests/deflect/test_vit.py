@@ -17,6 +17,7 @@ from deflect.vit import ViTEncoder
 from satdifuser.bank import BankError, BankSpec
 from satdifuser.data.bands import SENTINEL2, Band, Sensor
 from satdifuser.data.inputs import RGB, ImageInput
+from satdifuser.errors import UserError
 from satdifuser.fusion import GlobalWeighted
 
 TINY = {"embed_dim": 32, "depth": 3, "num_heads": 2}
@@ -229,12 +230,12 @@ def test_blocks_are_chosen_by_word_or_by_number_from_either_end(depth: int, bloc
         ([0, 3], "distinct numbers from -3 to 2"),
         ([-4], "distinct numbers from -3 to 2"),
         ([2, -1], "distinct numbers"),
-        ([], "distinct numbers"),
-        ("some", "blocks is 'some': it can be all, four, last, or a list of numbers"),
+        ([], "a list of 1 or more"),
+        ("some", "blocks is 'some': it must be all, four or last, or a list"),
     ],
 )
 def test_wrong_blocks_are_named(blocks: Any, message: str) -> None:
-    with pytest.raises(BankError, match=message):
+    with pytest.raises((BankError, UserError), match=message):
         encoder(blocks=blocks)
 
 
@@ -394,5 +395,7 @@ def test_a_sensor_of_the_same_name_with_other_wavelengths_is_another_input_for_a
 @pytest.mark.parametrize("wrong", [5, None, ["a"], [1.5], "first"])
 def test_blocks_that_are_no_choice_and_no_list_of_numbers_are_refused(wrong: Any) -> None:
     backbone = timm_vit("vit_tiny_patch16_224", image_size=32, patch_size=8, options={"embed_dim": 24, "depth": 2})
-    with pytest.raises(BankError, match=r"blocks is .*: it can be all, four, last, or a list of numbers"):
+    with pytest.raises(
+        UserError, match=r"blocks is .*: it must be all, four or last, or a list of 1 or more, each a whole"
+    ):
         ViTEncoder(backbone, prepare=ImageInput(RGB), blocks=wrong)

@@ -334,5 +334,5 @@ def test_moe_once_warm_the_task_reaches_the_gate_and_the_chosen_experts_only(toy
 
 @pytest.mark.parametrize("top_k", [0, 5, -1])
 def test_moe_refuses_a_top_k_outside_the_number_of_experts(toy_spec, top_k):
-    with pytest.raises(UserError, match=rf"fusion\.top_k is {top_k}: .* between 1 and fusion\.experts \(4\)"):
+    with pytest.raises(UserError, match=rf"fusion\.top_k is {top_k}: .*(fusion\.experts \(4\)|1 or more)"):
         MixtureOfExperts(toy_spec(), 8, experts=4, top_k=top_k)

@@ -113,5 +113,5 @@ def test_concatenated_channels_are_standardised_over_the_batch(toy_spec, toy_ban
 
 
 def test_an_unknown_norm_is_refused_with_those_there_are(toy_spec, make):
-    with pytest.raises(UserError, match=r"fusion\.norm is 'bach': choose group or batch; did you mean batch\?"):
+    with pytest.raises(UserError, match=r"fusion\.norm is 'bach': it can be group or batch; did you mean batch\?"):
         make(toy_spec(), 16, norm="bach")
