@@ -1,110 +1,74 @@
-"""From configuration to objects: data, encoder, fusion, decoder, task. Each `_target_` is an ordinary class."""
+"""From settings to objects: data, encoder, fusion, decoder, task. Each part's `_target_` is an ordinary class."""
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.bank import BankError
 from satdifuser.data.base import LabelledDataset
-from satdifuser.errors import UserError, nearest
+from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from satdifuser.model import FeatureModel
+    from satdifuser.settings.commands import TrainSettings
+    from satdifuser.settings.part import DataPart, Part
     from satdifuser.tasks.base import Task
 
 
-def make(node: Any, **kwargs: Any) -> Any:
-    """Hydra's `instantiate`, with errors that a user can make passed on in their own words.
-
-    What is not configuration (specs, labels) goes to the class as it is, not through the configuration.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        return instantiate(node, _partial_=True, _convert_="all")(**kwargs)
-    except BankError as error:  # bank.py and deflect stand alone and have an error of their own
-        raise UserError(str(error)) from error
-    except (TypeError, ValueError) as error:
-        target = str(node["_target_"]).rpartition(".")[2]
-        raise UserError(f"{target} does not take these settings: {' '.join(str(error).split())}") from error
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, (UserError, BankError)):
-                raise UserError(str(cause)) from error
-            cause = cause.__cause__
-        raise UserError(" ".join(str(error).split())) from error
+def build_data(data: DataPart, split: str) -> LabelledDataset:
+    made: LabelledDataset = data.split(split)
+    return made
 
 
-def build_data(config: Any, split: str, name: str = "data") -> LabelledDataset:
-    """One split of a configured data set: its own arguments are those of `data` and of `data.splits.<split>`.
-
-    `name` is what the configuration calls it, for errors.
-    """
-    from hydra.utils import get_class
-    from omegaconf import OmegaConf
-
-    missing = [key.removeprefix(f"{name}.") for key in sorted(OmegaConf.missing_keys(config))]
-    if missing:
-        raise UserError(f"{name}.{missing[0]} is not set: give it, as {name}.{missing[0]}=...")
-    if split not in config.splits:
-        raise UserError(
-            f"data has no split {split!r}: it has {', '.join(config.splits)}{nearest(split, config.splits)}"
-        )
-    common = {key: value for key, value in config.items() if key != "splits"}
-    if "sensor" not in inspect.signature(get_class(config._target_)).parameters:
-        common.pop("sensor", None)  # it is the encoder's to know
-    data: LabelledDataset = make({**common, **config.splits[split]})
-    return data
-
-
-def build_encoder(config: Any) -> nn.Module:
-    from hydra.utils import get_class
-
-    if "adapter" in config and "adapter" not in inspect.signature(get_class(config._target_)).parameters:
-        name = config._target_.rpartition(".")[2]
-        raise UserError(
-            f"adapter= is for vision transformers (encoder=small_vit, scalemae, vit, ...) and diffusion UNets: {name}"
-            " takes none"
-        )
-    encoder: nn.Module = make(config)
-    return encoder
-
-
-def open_split(config: Any, split: str, beside: LabelledDataset | None = None) -> LabelledDataset:
+def open_split(settings: TrainSettings, split: str, beside: LabelledDataset | None = None) -> LabelledDataset:
     """A split of the store where `features` names one, else of the images.
 
     `beside` is a split that is open: the other one is of the very same store, whatever lies at its path by now.
     """
-    if config.features is None:
-        return build_data(config.data, split)
+    if settings.features is None:
+        return build_data(settings.data, split)
     from satdifuser.store import FeatureStore, StoredFeatures
 
-    check = config.get("check_features", True)  # runs of earlier versions have no such setting
-    store = beside.store if isinstance(beside, StoredFeatures) else FeatureStore(config.features, check=check)
+    check = settings.check_features
+    store = beside.store if isinstance(beside, StoredFeatures) else FeatureStore(settings.features, check=check)
     spec = store.spec
     if not store.latents:  # of latents, the encoder's own settings say which features are made
-        spec = spec.select(timesteps=config.select.timesteps, names=config.select.taps)
+        spec = spec.select(timesteps=settings.select.timesteps, names=settings.select.taps)
     found = store.split(split, spec)
     if not len(found):
         raise UserError(f"{store.path} has no samples in its split {split}: extract some (all may have been skipped)")
     return found
 
 
-def _source(config: Any, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
+def build_encoder(encoder: Part) -> nn.Module:
+    made: nn.Module = encoder.build()
+    return made
+
+
+def build_task(task: Part, data: LabelledDataset) -> Task:
+    made: Task = task.build(labels=data.labels)
+    return made
+
+
+def build_model(settings: TrainSettings, data: LabelledDataset) -> FeatureModel:
+    """The whole path for a data set of images, or of features."""
+    encoder, spec = _source(settings.encoder, data)
+    return assemble(settings, encoder, spec, build_task(settings.task, data))
+
+
+def _source(part: Part, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
     """The encoder, unless the data are features, and the spec of what the fusion head gets."""
     from satdifuser.store import StoredFeatures
 
     if isinstance(data, StoredFeatures) and not data.store.latents:
-        if config.encoder.get("adapter") is not None and not config.encoder.adapter._target_.endswith(".Frozen"):
-            name = config.encoder.adapter._target_.rpartition(".")[2]
-            raise UserError(f"an adapter ({name}) trains on images, not on stored features: leave features out")
+        adapter = part.get("adapter")
+        if adapter is not None and adapter.label != "Frozen":
+            raise UserError(
+                f"an adapter ({adapter.label}) trains on images, not on stored features: leave features out"
+            )
         return None, data.spec
-    encoder = build_encoder(config.encoder)
+    encoder = build_encoder(part)
     if isinstance(data, StoredFeatures):
         if not hasattr(encoder, "latent_spec"):
             raise UserError(f"{data.store.path} holds latents, which only the encoder that made them can read")
@@ -112,26 +76,15 @@ def _source(config: Any, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
     return encoder, encoder.spec
 
 
-def build_task(config: Any, data: LabelledDataset) -> Task:
-    task: Task = make(config, labels=data.labels)
-    return task
-
-
-def build_model(config: Any, data: LabelledDataset) -> FeatureModel:
-    """The whole path for a data set of images, or of features."""
-    encoder, spec = _source(config, data)
-    return assemble(config, encoder, spec, build_task(config.task, data))
-
-
-def assemble(config: Any, encoder: nn.Module | None, spec: Any, task: Task) -> FeatureModel:
+def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task: Task) -> FeatureModel:
     """Head and decoder for a spec, pooled where `pool` says so, with the encoder that gives such banks, or none."""
     import torch
 
     from satdifuser.model import FeatureModel
     from satdifuser.pooling import pooling_for
 
-    pooling = pooling_for(spec, config.get("pool"))  # runs of earlier versions have no such setting
-    torch.manual_seed(config.seed)  # the heads' weights depend on the seed, not on what was built before them
-    fusion = make(config.fusion, spec=spec if pooling is None else pooling.spec(spec))
-    decoder = make(config.decoder, pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
+    pooling = pooling_for(spec, settings.pool)
+    torch.manual_seed(settings.seed)  # the heads' weights depend on the seed, not on what was built before them
+    fusion = settings.fusion.build(spec=spec if pooling is None else pooling.spec(spec))
+    decoder = settings.decoder.build(pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
     return FeatureModel(encoder, fusion, decoder, task, pooling)

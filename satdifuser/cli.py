@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from satdifuser.errors import UserError, expected, nearest, one_line
 
@@ -132,41 +132,56 @@ def _dispatch(words: list[str]) -> int:
         raise UserError(f"no command {name!r}: there is {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     command = COMMANDS[name]
     if "-h" in rest or "--help" in rest:
-        print(_help(name, command))
+        print(_help(name, command, [word for word in rest if word not in ("-h", "--help")]))
         return 0
     if command.words:
         code: int = importlib.import_module(command.module).run(rest)
         return code
-    config_dirs, overrides = _options(name, rest)
-    if not command.configured and overrides:
-        raise UserError(f"satdifuser {name} takes no overrides, but got {overrides[0]!r}")
+    given = _options(name, rest)
+    if not command.configured and given.overrides:
+        raise UserError(f"satdifuser {name} takes no overrides, but got {given.overrides[0]!r}")
     run = importlib.import_module(command.module).run
     if not command.configured:
         return int(run())
-    if command.composes:
-        run(overrides, config_dirs)
-        return 0
     from satdifuser.config import compose
+    from satdifuser.settings.trust import named_in, trusting
 
-    run(compose(name, overrides, config_dirs))
+    with trusting({*given.trust, *named_in(given.config_dirs, given.overrides)}):
+        if command.composes:
+            run(given.overrides, given.config_dirs)
+        else:
+            run(compose(name, given.overrides, given.config_dirs))
     return 0
 
 
-def _options(name: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """Split `--config-dir DIR` from the overrides; any other option is an error."""
-    folders, overrides = [], []
-    rest = iter(words)
+@dataclass
+class Given:
+    """What stands behind a command: its overrides, the user's own folders of groups, the packages that he trusts."""
+
+    overrides: list[str] = field(default_factory=list)
+    config_dirs: list[str] = field(default_factory=list)
+    trust: list[str] = field(default_factory=list)
+
+
+def _options(name: str, words: list[str]) -> Given:
+    """Split `--config-dir DIR` and `--trust PACKAGE` from the overrides; any other option is an error."""
+    given, rest = Given(), iter(words)
+    options = {"--config-dir": (given.config_dirs, "a folder"), "--trust": (given.trust, "the name of a package")}
     for word in rest:
-        if word == "--config-dir" or word.startswith("--config-dir="):
-            value = word.partition("=")[2] or next(rest, None)
-            if value is None:
-                raise UserError("--config-dir needs a folder")
-            folders.append(value)
+        option, _, value = word.partition("=")
+        if option in options:
+            found, what = options[option]
+            value = value or next(rest, "")
+            if not value:
+                raise UserError(f"{option} needs {what}")
+            found.append(value)
         elif word.startswith("-"):
-            raise UserError(f"satdifuser {name} has no option {word!r}: it has --help, --config-dir and --debug")
+            raise UserError(
+                f"satdifuser {name} has no option {word!r}: it has --help, {', '.join(options)} and --debug"
+            )
         else:
-            overrides.append(word)
-    return folders, overrides
+            given.overrides.append(word)
+    return given
 
 
 def _overview() -> str:
@@ -174,7 +189,7 @@ def _overview() -> str:
     lines = [
         "satdifuser: features of generative geospatial diffusion models, compared fairly with discriminative ones",
         "",
-        "usage: satdifuser COMMAND [name=value ...] [--config-dir DIR] [--debug]",
+        "usage: satdifuser COMMAND [name=value ...] [--config-dir DIR] [--trust PACKAGE] [--debug]",
         "",
         *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
         "",
@@ -183,7 +198,12 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(name: str, command: Command) -> str:
+def _help(name: str, command: Command, chosen: Sequence[str] = ()) -> str:
+    """What a command does; with choices of groups behind it, what every setting can then be."""
+    if chosen and command.configured and not command.composes:
+        from satdifuser.settings.describe import lines as described
+
+        return "\n".join([f"satdifuser {name} {' '.join(chosen)}", *described(name, chosen)])
     lines = [f"satdifuser {name}: {command.summary}", "", "examples:", *(f"  {line}" for line in command.examples)]
     if command.configured:
         from satdifuser.config import config_root, groups
@@ -194,7 +214,10 @@ def _help(name: str, command: Command) -> str:
         lines += ["", "groups (choose with group=name):"] if used else []
         lines += [f"  {group:<9} {', '.join(names)}" for group, names in used.items()]
         lines += ["", f"settings (configs/{file}):", *(f"  {line}" for line in top.splitlines())]
+        if not command.composes and used:
+            group = "fusion=moe" if "fusion" in used else next(f"{g}={n[0]}" for g, n in used.items())
+            lines += ["", f"satdifuser {name} --help {group} shows what every setting can be"]
         if command.composes:
             lines += ["", "every other override goes to each satdifuser train; a,b makes one run with each"]
-    lines += ["", "--config-dir DIR adds your own groups; --debug shows tracebacks"]
+    lines += ["", "--config-dir DIR adds your own groups, --trust PACKAGE your own classes; --debug shows tracebacks"]
     return "\n".join(lines)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from satdifuser.errors import UserError, nearest
+from satdifuser.settings.commands import COMMANDS
+from satdifuser.settings.trust import named_in, trusting
+from satdifuser.yaml_file import load_yaml
 
 
 def config_root() -> Path:
@@ -30,20 +34,44 @@ def groups() -> dict[str, list[str]]:
     }
 
 
-def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), resolve: bool = True) -> Any:
-    """The configuration of a command, as an OmegaConf DictConfig; resolved unless something is to be set in it yet."""
+def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequence[str] = ()) -> Any:
+    """The settings of a command, typed and checked; `trust` names packages whose classes they may ask for."""
+    config = composed(command, overrides, config_dirs)
+    with trusting({*trust, *named_in(config_dirs, overrides)}):
+        return settings_of(command, config)
+
+
+def settings_of(command: str, config: Any) -> Any:
+    """The settings that a composed configuration, or a file with one, says."""
     from omegaconf import OmegaConf
 
-    for override in overrides:
-        if "=" not in override and not override.startswith("~"):
-            raise UserError(
-                f"{override!r} is not an override: write name=value (satdifuser {command} --help shows them)"
-            )
-    with explained(command, overrides):
-        config = _composed(command, [*search_path(config_dirs), *overrides])
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(plain, dict):
+        raise UserError(f"the settings of satdifuser {command} are no names with values")
+    return COMMANDS[command](**{str(name): value for name, value in plain.items()})
+
+
+def composed(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), resolve: bool = True) -> Any:
+    """A command's configuration as an OmegaConf DictConfig, resolved unless something is to be set in it yet."""
+    from omegaconf import OmegaConf
+
+    words = readable(command, overrides)
+    _check_own(config_dirs, words)
+    with explained(command, words):
+        config = _composed(command, [*search_path(config_dirs), *words])
         if resolve:
             OmegaConf.resolve(config)
     return config
+
+
+def _check_own(config_dirs: Sequence[str], overrides: Sequence[str]) -> None:
+    """The user's own files that are chosen, each by its name if it is not what it should be."""
+    for override in overrides:
+        group, _, names = override.lstrip("+").partition("=")
+        for folder, name in itertools.product(config_dirs, names.split(",")):
+            file = Path(folder) / group.partition("@")[0] / f"{name}.yaml"
+            if len(name) < 100 and file.is_file() and file.stat().st_size:
+                load_yaml(file)
 
 
 def _composed(command: str, overrides: Sequence[str]) -> Any:
@@ -52,6 +80,42 @@ def _composed(command: str, overrides: Sequence[str]) -> Any:
 
     with initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
         return hydra_compose(command, overrides=list(overrides))
+
+
+def readable(command: str, overrides: Sequence[str]) -> list[str]:
+    """Overrides in Hydra's grammar; a value that is none of it, as a path with `=` or brackets may be, is quoted.
+
+    >>> readable("train", ["seed=1", "data.root=/data/a=b (c)"])
+    ['seed=1', "data.root='/data/a=b (c)'"]
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, found = OverridesParser.create(), []
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals and not override.startswith("~"):
+            raise UserError(
+                f"{override!r} is not an override: write name=value (satdifuser {command} --help shows them)"
+            )
+        try:
+            parser.parse_override(override)
+        except HydraException:
+            override = f"{name}={quoted(value)}"
+        found.append(override)
+    return found
+
+
+def quoted(text: object) -> str:
+    """A value in Hydra's grammar, whatever it is called.
+
+    >>> print(quoted("it's"))
+    'it\\'s'
+    """
+    # a backslash counts only before a quote, and at the end
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(text))
+    tail = re.search(r"\\*$", escaped)
+    return f"'{escaped}{tail.group() if tail else ''}'"
 
 
 def search_path(config_dirs: Sequence[str]) -> list[str]:
@@ -69,11 +133,18 @@ def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
     """What Hydra complains of, in one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError, YAMLError
 
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(str(error), command, overrides)) from error
+    except MarkedYAMLError as error:
+        where = error.problem_mark or error.context_mark
+        place = f"{where.name}, line {where.line + 1}" if where is not None else "a configuration"
+        raise UserError(f"{place}, is not YAML: {error.problem}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"a configuration is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _explain(message: str, command: str, overrides: Sequence[str]) -> str:

@@ -13,15 +13,13 @@ MOST_NODES = 50_000  # with what its aliases repeat
 MOST_LEVELS = 40
 
 
-def load_yaml(path: str | Path, remedy: str = "mend it, or write it anew") -> Any:
-    """The settings in a file, as OmegaConf holds them.
+def load_yaml(path: str | Path, remedy: str = "mend it, or write it anew") -> dict[str, Any]:
+    """The settings in a file, as plain values.
 
     Aliases are allowed, but count as what they stand for: a small file can stand for more than a machine holds.
     """
     import yaml
-    from omegaconf import OmegaConf
     from omegaconf._utils import get_yaml_loader  # numbers such as 1e-3 are numbers there, and a key stands once
-    from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
     try:
@@ -34,14 +32,14 @@ def load_yaml(path: str | Path, remedy: str = "mend it, or write it anew") -> An
         values = yaml.load(text, Loader=get_yaml_loader())
         if not isinstance(values, dict):
             raise _OddError("holds no settings")
-        return OmegaConf.create(values)
+        return {str(name): value for name, value in values.items()}
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
     except _OddError as error:
         raise UserError(f"{path} {error}: {remedy}") from None
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged ({type(error).__name__}: {reason}): {remedy}") from None
 

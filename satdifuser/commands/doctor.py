@@ -146,7 +146,7 @@ def _folders() -> list[Finding]:
 
     found = []
     for name in ("diffusionsat", "stable_diffusion", "unconditional"):
-        weights = str(compose("extract", [f"encoder={name}"]).encoder.backbone.weights)
+        weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
         there = Path(weights).expanduser().is_dir()
         setting = f"encoder={name}"
         detail = f"weights in {weights}" if there else f"no weights in {weights}: set encoder.backbone.weights"
@@ -173,7 +173,7 @@ def _vits() -> list[Finding]:
     from torchgeo.models import get_weight
 
     for name in ("scalemae", "ssl4eo", "dofa", "croma", "copernicusfm", "panopticon"):
-        weights = str(compose("extract", [f"encoder={name}"]).encoder.backbone.weights)
+        weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
         file = Path(get_dir()) / "checkpoints" / get_weight(weights).url.rpartition("/")[2]
         there = f"{weights} in {file}" if file.is_file() else f"{weights} will be downloaded to {file}"
         found.append(Finding("ok" if file.is_file() else "note", f"encoder={name}", there))

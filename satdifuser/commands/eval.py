@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from satdifuser.engine.evaluate import Evaluation
     from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
+    from satdifuser.settings.commands import EvalSettings
+    from satdifuser.settings.trainer import TrainerConfig
 
 
 @dataclass
@@ -55,23 +57,18 @@ class Scored:
 
 
 def score_split(
-    config: Any,
-    model: FeatureModel,
-    accelerator: Accelerator,
-    split: str,
-    keep: bool = False,
-    data: LabelledDataset | None = None,
+    model: FeatureModel, data: LabelledDataset, accelerator: Accelerator, trainer: TrainerConfig, split: str
 ) -> Scored:
+    """With what the model answers for every sample, in batches of the trainer's size."""
     from satdifuser.engine.evaluate import evaluate
     from satdifuser.engine.log import check_scores
 
-    data = open_split(config, split) if data is None else data
-    found = evaluate(model, data, accelerator, config.trainer.batch_size, config.trainer.workers, keep)
+    found = evaluate(model, data, accelerator, trainer.batch_size, trainer.workers, keep=True)
     check_scores(found.scores, model.task.monitor, f"on the split {split}")
     return Scored(split, found)
 
 
-def run(config: Any) -> dict[str, Any]:
+def run(settings: EvalSettings) -> dict[str, Any]:
     """Rebuild the model of `run` from its own configuration and score `split`."""
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.known import other_data
@@ -79,30 +76,30 @@ def run(config: Any) -> dict[str, Any]:
     from satdifuser.engine.run import RunFolder, same_features
     from satdifuser.engine.trainer import make_accelerator
 
-    folder = RunFolder(config.run)
-    trained = folder.load_config()
-    if config.features is not None:
-        trained.features = config.features
-    data = open_split(trained, config.split)
+    folder, split = RunFolder(settings.run), settings.split
+    trained = folder.settings()
+    if settings.features is not None:
+        trained = trained.but(features=settings.features)
+    data = open_split(trained, split)
     model = build_model(trained, data)
     same_features(str(folder.path), folder.spec(), model.fusion.spec)
-    different = other_data(folder, data, config.split)
+    different = other_data(folder, data, split)
     accelerator = make_accelerator(trained.trainer.mixed_precision)
     try:
         model.load_trained_state(load_checkpoint(folder.best)[1])
     except ValueError as error:
         raise UserError(f"{folder.best} is of another model than these settings make: {error}") from error
     model.to(accelerator.device)
-    found = score_split(trained, model, accelerator, config.split, keep=True, data=data)
+    found = score_split(model, data, accelerator, trained.trainer, split)
     result = {**found.to_dict(model), "features": trained.features}
     if accelerator.is_main_process:
-        name = config.split
+        name = split
         if different is not None:  # the run's own answers stay as they are
             name = f"{name}-{Path(trained.features).stem if trained.features else 'other'}"
             say(f"scored on other data than the run knows ({different}): the answers are in predictions-{name}.zarr")
         found.save(folder, name)
-        path = folder.write_json(f"eval-{config.split}.json", result)
+        path = folder.write_json(f"eval-{split}.json", result)
         scores = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
-        say(f"{config.split} ({found.evaluation.samples} samples)  {scores}")
+        say(f"{split} ({found.evaluation.samples} samples)  {scores}")
         say(f"wrote {path}")
     return result

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_data, build_encoder
-from satdifuser.engine.skipping import list_skipped, skips, without_faults
+from satdifuser.engine.skipping import list_skipped, without_faults
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from satdifuser.data.joined import JoinedSplits
+    from satdifuser.settings.commands import ExtractSettings, StoreSettings
+    from satdifuser.settings.part import DataPart
     from satdifuser.store import FeatureStore, Form, Processes, StorePlan
 
 # What says where and how fast, and not which features: it may change between a run and the one that goes on with it.
 PASSING = ("path", "batch_size", "workers", "reuse", "overwrite")
 
 
-def run(config: Any) -> str:
+def run(settings: ExtractSettings) -> str:
     """Extract every split of `store.splits` (all of the data by default) and give the path of the store."""
     from satdifuser.data.inputs import sample_check
     from satdifuser.engine.memory import keep_memory
@@ -32,40 +34,39 @@ def run(config: Any) -> str:
     from satdifuser.store.place import place_of
 
     keep_memory()
-    skip = skips(config.on_error)
-    path, form = str(config.store.path), Form(config.store.dtype, config.store.keep)
+    store, path, form = settings.store, settings.store.path, Form(settings.store.dtype, settings.store.keep)
     processes = Processes.launched()
-    names = list(config.store.splits or config.data.splits)
-    encoder = build_encoder(config.encoder)
+    names = list(store.splits or settings.data.splits)
+    encoder = build_encoder(settings.encoder)
     adapter: Any = getattr(encoder, "adapter", None)
     if adapter is not None and any(p.requires_grad for p in encoder.parameters()):
         raise UserError(
             f"adapter={adapter.name} would be stored untrained: extract with adapter=frozen (and"
             " patch_embedding=repeat), or train on the images"
         )
-    if config.store.reuse and place_of(path).exists():
-        _same(FeatureStore(path), _kept_spec(encoder, form), form, config, names)
+    if store.reuse and place_of(path).exists():
+        _same(FeatureStore(path), _kept_spec(encoder, form), form, settings.data, names)
         if processes.main:
             say(f"{path} already holds these features")
         return path
     from satdifuser.data.joined import JoinedSplits
 
-    data = JoinedSplits({name: build_data(config.data, name) for name in names})
+    data = JoinedSplits({name: build_data(settings.data, name) for name in names})
     device = _device(processes)
     encoder = encoder.to(device).eval()
-    workers = _workers(config.store.workers, device, processes)
+    workers = _workers(store.workers, device, processes)
     skipped: list[dict[str, str]] = []
-    if skip:
+    if settings.on_error == "skip":
         data, skipped = without_faults(data, sample_check(encoder), workers, processes)
-    plan = _plan(config, encoder, form, data, skipped)
-    if config.dry_run:
+    plan = _plan(settings, encoder, form, data, skipped)
+    if settings.dry_run:
         from satdifuser.commands.dry_run import show
 
         if processes.main:
-            show(plan, encoder, data, path, config.store.batch_size, workers, device)
+            show(plan, encoder, data, path, store.batch_size, workers, device)
         return path
     try:
-        _extract(config, path, plan, encoder, data, workers, device, processes)
+        _extract(store, plan, encoder, data, workers, device, processes)
     except KeyboardInterrupt:
         say(f"what is written stays in {place_of(path).partial}: the same command goes on from there")
         raise
@@ -77,8 +78,7 @@ def run(config: Any) -> str:
 
 
 def _extract(
-    config: Any,
-    path: str,
+    settings: StoreSettings,
     plan: StorePlan,
     encoder: nn.Module,
     data: JoinedSplits,
@@ -95,15 +95,15 @@ def _extract(
     from satdifuser.engine.progress import ExtractProgress, say
     from satdifuser.store import BackgroundWriter, StoreWriter
 
-    with _interruptible(), StoreWriter(path, plan, processes, overwrite=config.store.overwrite) as store:
+    with _interruptible(), StoreWriter(settings.path, plan, processes, overwrite=settings.overwrite) as store:
         if store.rows_done and processes.main:
             there = f"{store.rows_done} of {plan.samples} samples are there"
-            say(f"going on with {path}: {there}")
+            say(f"going on with {settings.path}: {there}")
         mine = sum(len(rows) for rows in store.todo)
         alone = processes.world == 1
         total, done = (plan.samples, store.rows_done) if alone else (mine, 0)
         share = "" if alone else f" (process {processes.rank + 1} of {processes.world})"
-        batches = RangeBatches(store.todo, config.store.batch_size)
+        batches = RangeBatches(store.todo, settings.batch_size)
         sample_bytes = plan.form.bytes_per_sample(plan.spec)
         progress = ExtractProgress(total, done, sample_bytes, store.place.partial, share if processes.main else None)
         with torch.inference_mode(), progress, BackgroundWriter(store) as background:
@@ -113,15 +113,13 @@ def _extract(
 
 
 def _plan(
-    config: Any, encoder: nn.Module, form: Form, data: JoinedSplits, skipped: Sequence[dict[str, str]]
+    settings: ExtractSettings, encoder: nn.Module, form: Form, data: JoinedSplits, skipped: Sequence[dict[str, str]]
 ) -> StorePlan:
-    from omegaconf import OmegaConf
-
     from satdifuser.store import StorePlan
 
-    settings: Any = OmegaConf.to_container(config, resolve=True)
-    settings["store"] = {key: value for key, value in settings["store"].items() if key not in PASSING}
-    del settings["dry_run"]
+    kept = settings.plain()
+    kept["store"] = {key: value for key, value in kept["store"].items() if key not in PASSING}
+    del kept["dry_run"]
     sensor = getattr(next(iter(data.splits.values())), "sensor", None)
     return StorePlan(
         form.spec(_kept_spec(encoder, form)),
@@ -129,11 +127,11 @@ def _plan(
         ids=data.ids(),
         labels=data.labels,
         identity=data.identity,
-        config=settings,
+        config=kept,
         skipped=skipped,
         bands=() if sensor is None else sensor.names,
         latents=getattr(encoder, "latent_spec", None),
-        shard_bytes=round(config.store.shard_mb * 2**20),
+        shard_bytes=round(settings.store.shard_mb * 2**20),
     )
 
 
@@ -163,14 +161,14 @@ def _workers(wanted: int | None, device: torch.device, processes: Processes) -> 
     return min(8, max(1, (os.cpu_count() or 1) // processes.world)) if device.type == "cuda" else 0
 
 
-def _same(store: FeatureStore, spec: Any, form: Form, config: Any, names: Sequence[str]) -> None:
+def _same(store: FeatureStore, spec: Any, form: Form, data: DataPart, names: Sequence[str]) -> None:
     """Raise unless a store holds just what would be extracted."""
     remedy = "use another store.path, or store.overwrite=true"
     if store.form != form:
         raise UserError(f"{store.path} holds {store.form.words}, and asked for is {form.words}: {remedy}")
     store.require(spec)
     for name in names:
-        wanted = build_data(config.data, name).identity
+        wanted = build_data(data, name).identity
         if store.data.get(name) != wanted:
             raise UserError(
                 f"{store.path} holds other data for {name} ({store.data.get(name)}) than asked for ({wanted}): {remedy}"

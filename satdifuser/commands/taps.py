@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from satdifuser.build import make
 from satdifuser.errors import UserError
 
+if TYPE_CHECKING:
+    from satdifuser.settings.commands import TapsSettings
 
-def run(config: Any) -> None:
+
+def run(settings: TapsSettings) -> None:
     """Print the taps in the order of computation, with those that the configuration chooses marked."""
     from rich.console import Console
     from rich.table import Table
 
-    if config.encoder.get("backbone") is None or config.encoder.get("timesteps") is None:
+    encoder = settings.encoder
+    if encoder.get("backbone") is None or encoder.get("timesteps") is None:
         raise UserError("satdifuser taps lists the taps of a diffusion backbone: encoder=small, diffusionsat, ...")
     from satdifuser.diffusion.schedule import NoiseSchedule
     from satdifuser.diffusion.selection import choose_taps, kind_of, list_taps
 
-    backbone = make(config.encoder.backbone, blueprint=True)
-    size = int(config.encoder.image_size)
-    wanted = config.encoder.taps
-    chosen = choose_taps(backbone, _plain(wanted), size)
-    timesteps = NoiseSchedule(backbone.scheduler).resolve(
-        _plain(config.encoder.timesteps), _plain(config.encoder.save_steps), config.encoder.steps
-    )
+    backbone = encoder["backbone"].build(blueprint=True)
+    size = int(encoder["image_size"])
+    chosen = choose_taps(backbone, encoder["taps"], size)
+    timesteps = NoiseSchedule(backbone.scheduler).resolve(encoder["timesteps"], encoder["save_steps"], encoder["steps"])
     names = {tap.name for tap in chosen}
     table = Table("", "tap", "kind", "channels", "stride", f"map at {size} px", box=None, header_style="bold")
-    for tap in list_taps(backbone, size, every=bool(config.all)):
+    for tap in list_taps(backbone, size, every=settings.all):
         side = size // tap.stride
         mark = "*" if tap.name in names else ""
         table.add_row(mark, tap.name, kind_of(tap.name), str(tap.channels), str(tap.stride), f"{side} x {side}")
     console = Console(width=None if Console().is_terminal else 120)
-    weights = str(config.encoder.backbone.weights)
+    weights = str(encoder["backbone"]["weights"])
     if weights not in ("small", "random") and not Path(weights).expanduser().is_dir():
-        architecture = config.encoder.backbone.get("architecture")
+        architecture = encoder["backbone"].get("architecture")
         console.print(f"no folder {weights}: these are the taps of the architecture {architecture}\n", highlight=False)
     console.print(table)
     numbers = len(timesteps) * sum(tap.channels * (size // tap.stride) ** 2 for tap in chosen)
@@ -45,9 +45,3 @@ def run(config: Any) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _plain(value: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

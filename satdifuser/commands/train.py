@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
+    from satdifuser.settings.commands import TrainSettings
 
 
-def run(config: Any, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
+def run(settings: TrainSettings, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
     """Train, test the best checkpoint, write the run's folder, and give its result."""
     from satdifuser.engine.run import RunFolder
 
-    run_folder = RunFolder(config.run)
+    run_folder = RunFolder(settings.run)
     with run_folder.alone():
-        return _train(config, run_folder, quiet, draw)
+        return _train(settings, run_folder, quiet, draw)
 
 
-def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
+def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
     from satdifuser.commands.eval import score_split
     from satdifuser.data.budgets import within_budget
     from satdifuser.engine.begin import begin_with
     from satdifuser.engine.checkpoint import load_checkpoint
-    from satdifuser.engine.config import TrainerConfig
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.files import writing
     from satdifuser.engine.known import Known, same_data, try_sample
@@ -39,29 +39,29 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     from satdifuser.optional import without
     from satdifuser.report.figures import draw_weights
 
-    settings = TrainerConfig(**config.trainer)
-    run_folder.check(config)
+    run_folder.check(settings)
     memory = PeakMemory()
-    whole = open_split(config, "train")
-    val, test = (open_split(config, split, beside=whole) for split in ("val", "test"))
-    task = build_task(config.task, whole)
-    train = within_budget(whole, task, config.budget, config.data.get("seed", 0), workers=settings.workers)
-    model = build_model(config, train)
+    whole = open_split(settings, "train")
+    val, test = (open_split(settings, split, beside=whole) for split in ("val", "test"))
+    task = build_task(settings.task, whole)
+    drawn_by, workers = settings.data.get("seed", 0), settings.trainer.workers
+    train = within_budget(whole, task, settings.budget, drawn_by, workers=workers)
+    model = build_model(settings, train)
     ids = [train.sample_id(index) for index in range(len(train))]
     given = Known.of({"train": train, "val": val, "test": test})
-    resuming, begins = config.resume and run_folder.last.is_file(), config.get("init") is not None
+    resuming, begins = settings.resume and run_folder.last.is_file(), settings.init is not None
     if resuming:
         same_data(run_folder, given, model.fusion.spec, ids, begins)
-    elif begins:
+    elif settings.init is not None:
         others = (data.sample_id(i) for data in (whole, val, test) for i in range(len(data)))
-        ids = sorted({*ids, *begin_with(model, config.init, set(others) - set(ids))})
-    accelerator = make_accelerator(settings.mixed_precision, sparse=model.fusion.sparse)
-    trainer = Trainer(model, train, val, settings, run_folder, accelerator, seed=config.seed, quiet=quiet)
+        ids = sorted({*ids, *begin_with(model, settings.init, set(others) - set(ids))})
+    accelerator = make_accelerator(settings.trainer.mixed_precision, sparse=model.fusion.sparse)
+    trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet)
     if resuming:
         trainer.resume()
     for data in (train, val, test):
         try_sample(data, task, model.check)
-    run_folder.begin(config, accelerator)
+    run_folder.begin(settings, accelerator)
     if accelerator.is_main_process:
         given.write(run_folder)
         run_folder.write_json(SPEC, model.fusion.spec.to_dict())
@@ -70,12 +70,12 @@ def _train(config: Any, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[
     state = trainer.fit()
 
     model.load_trained_state(load_checkpoint(run_folder.best)[1])
-    found = score_split(config, model, accelerator, "test", keep=True, data=test)
+    found = score_split(model, test, accelerator, settings.trainer, "test")
     result = {
         "run": str(run_folder.path),
         "task": model.task.name,
-        "seed": config.seed,
-        "budget": config.budget,
+        "seed": settings.seed,
+        "budget": settings.budget,
         "training_samples": len(train),
         "steps": state.step,
         "best_step": state.best_step,

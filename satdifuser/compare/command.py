@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from satdifuser.config import compose
+from satdifuser.config import compose, composed, readable
 from satdifuser.errors import UserError
+from satdifuser.settings.commands import CompareSettings
 
 
 def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]:
@@ -24,10 +24,10 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
-    mine, passed, launcher = split_overrides(overrides, config_dirs)
-    config = compose("compare", mine, config_dirs)
+    mine, passed, launcher = split_overrides(readable("compare", overrides), config_dirs)
+    config: CompareSettings = compose("compare", mine, config_dirs)
     _check(config)
-    compose("launch", [*launcher, "job=none"], config_dirs)  # a launcher that is not there is told before any work
+    composed("launch", [*launcher, "job=none"], config_dirs)  # a launcher that is not there is told before any work
     output = Path(config.output).resolve()
     tidy(output)
     shared = Shared(output, config.store, config.share_features)
@@ -63,13 +63,10 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     return paths
 
 
-def _check(config: Any) -> None:
+def _check(config: CompareSettings) -> None:
     """What would else be found wrong after hours."""
     from satdifuser.store import Form
 
-    for name, least in (("resamples", 1), ("shown", 0)):
-        if not isinstance(config[name], int) or config[name] < least:
-            raise UserError(f"{name} is {config[name]!r}: give a whole number, {least} or more")
     Form(config.store.dtype, config.store.keep)  # refuses what cannot be kept
     try:
         Path(config.output).mkdir(parents=True, exist_ok=True)
@@ -85,7 +82,7 @@ def split_overrides(
     What the experiment calls by a name of its own, such as `steps: 120`, is a setting of compare.
     """
     experiment = [override for override in overrides if _top(override) == "experiment"]
-    own = {*compose("compare", experiment, config_dirs), "experiment"} - {*compose("train", [])}
+    own = {*composed("compare", experiment, config_dirs), "experiment"} - {*composed("train", [])}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for override in overrides:
         top = _top(override)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned
@@ -12,12 +11,13 @@ from satdifuser.compare.results import Done, Results, environments
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.worker import failure, result
 from satdifuser.report.content import Content, Failure
+from satdifuser.settings.commands import CompareSettings
 
 
-def content_of(config: Any, planned: Sequence[Planned], shared: Shared, overrides: Sequence[str]) -> Content:
+def content_of(
+    config: CompareSettings, planned: Sequence[Planned], shared: Shared, overrides: Sequence[str]
+) -> Content:
     """Everything that the report shows of the runs that are done, and the errors of those that failed."""
-    from omegaconf import OmegaConf
-
     done = [
         Done(run.cell, run.folder, shared.extraction(run.cell), shared.facts(run.cell).parameters)
         for run in planned
@@ -31,8 +31,7 @@ def content_of(config: Any, planned: Sequence[Planned], shared: Shared, override
     done = list(results.done)
     configurations: dict[tuple[str, str], str] = {}
     for one in done:
-        configurations.setdefault((one.cell.model, one.cell.task), OmegaConf.to_yaml(one.cell.config))
-    settings: Any = OmegaConf.to_container(config, resolve=True)
+        configurations.setdefault((one.cell.model, one.cell.task), one.cell.config.yaml())
     return Content(
         title=config.title or "Comparison",
         command=shlex.join(["satdifuser", "compare", *overrides]),
@@ -43,7 +42,7 @@ def content_of(config: Any, planned: Sequence[Planned], shared: Shared, override
         missing=len(planned) - len(done) - len(failures),
         environments=environments(done),
         configurations=configurations,
-        settings=settings,
+        settings=config.plain(),
     )
 
 

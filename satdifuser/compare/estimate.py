@@ -172,9 +172,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 def seconds_of(cell: Cell, pace: Pace, lengths: Mapping[str, int]) -> float:
     """Of a whole run, if it does not stop early: its steps, its evaluations on the way, and its test."""
-    from satdifuser.engine.config import TrainerConfig
-
-    settings = TrainerConfig(**cell.config.trainer)
+    settings = cell.config.trainer
     samples = budget_size(lengths["train"], cell.budget)
     steps = settings.total_steps(samples // min(settings.batch_size, samples))
     evaluations = -(-steps // settings.eval_every)

@@ -11,11 +11,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from satdifuser.config import compose, groups
+from satdifuser.config import composed, groups, settings_of
 from satdifuser.data.budgets import check_percent
 from satdifuser.engine.run import PASSING
 from satdifuser.errors import UserError
 from satdifuser.pooling import is_pooling
+from satdifuser.settings.commands import CompareSettings, TrainSettings
+from satdifuser.settings.part import DataPart
+from satdifuser.settings.trust import named_in, trusting
 
 SPLITS = ("train", "val", "test")  # that every run reads
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
@@ -32,7 +35,7 @@ class Cell:
     task: str
     budget: float
     seed: int
-    config: Any
+    config: TrainSettings
 
     def __str__(self) -> str:
         return f"{self.model}, {self.task}, {self.budget:g} % of the labels, seed {self.seed}"
@@ -43,10 +46,8 @@ class Cell:
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        from omegaconf import OmegaConf
-
-        values: Any = OmegaConf.to_container(self.config, resolve=True)
-        for name in (*PASSING, "init", *_places(values["data"])):
+        values = self.config.plain()
+        for name in (*PASSING, "init", *_places(self.config.data)):
             *path, last = name.split(".")
             node = values
             for step in path:
@@ -55,7 +56,7 @@ class Cell:
         return dict(with_digests(values))
 
 
-def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> list[Cell]:
+def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> list[Cell]:
     """Every run of the grid that `config` and the overrides passed on to `satdifuser train` describe, in its order."""
     axes = _Axes(passed)
     models = _named(config.models, axes.models, "model")
@@ -67,18 +68,31 @@ def expand(config: Any, passed: Sequence[str] = (), config_dirs: Sequence[str] =
     for percent in budgets:
         check_percent(percent)
     recipe = [*_as_stored(config.store.keep), *_strings("recipe", config.recipe)]
-    cells = []
-    for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
-        overrides = merged(recipe, of_task, of_model, axes.common)
-        for key in map(_key, overrides):
-            if key in GRID:
-                raise UserError(f"{model}, {task}: {key} is set, but the grid says it: give {GRID[key]}=... instead")
-        try:
-            base = compose("train", overrides, config_dirs, resolve=False)
-        except UserError as error:
-            raise UserError(f"{model}, {task}: {error}") from None
-        cells += [_cell(model, task, budget, seed, base) for budget in budgets for seed in seeds]
+    cells: list[Cell] = []
+    with trusting(named_in(config_dirs, passed)):
+        for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
+            overrides = merged(recipe, of_task, of_model, axes.common)
+            cells += _cells(model, task, overrides, config_dirs, budgets, seeds)
     return cells
+
+
+def _cells(
+    model: str,
+    task: str,
+    overrides: Sequence[str],
+    config_dirs: Sequence[str],
+    budgets: Sequence[float],
+    seeds: Sequence[int],
+) -> list[Cell]:
+    """The runs of a model on a task."""
+    for key in map(_key, overrides):
+        if key in GRID:
+            raise UserError(f"{model}, {task}: {key} is set, but the grid says it: give {GRID[key]}=... instead")
+    try:
+        base = composed("train", overrides, config_dirs, resolve=False)
+        return [_cell(model, task, budget, seed, base) for budget in budgets for seed in seeds]
+    except UserError as error:
+        raise UserError(f"{model}, {task}: {error}") from None
 
 
 def _as_stored(keep: str) -> list[str]:
@@ -86,21 +100,16 @@ def _as_stored(keep: str) -> list[str]:
     return [f"pool={keep}"] if is_pooling(keep) else []
 
 
-def _places(data: Mapping[str, Any]) -> list[str]:
+def _places(data: DataPart) -> list[str]:
     """The settings of a data set that say where it lies and not what it is."""
-    from hydra.utils import get_class
-
-    parts = ["data", *(f"data.splits.{split}" for split in data["splits"])]
-    return [f"{part}.{name}" for part in parts for name in getattr(get_class(data["_target_"]), "places", ())]
+    parts = ["data", *(f"data.splits.{split}" for split in data.splits)]
+    return [f"{part}.{name}" for part in parts for name in getattr(data.target, "places", ())]
 
 
 def _cell(model: str, task: str, budget: float, seed: int, base: Any) -> Cell:
-    from omegaconf import OmegaConf
-
     config = base.copy()
     config.budget, config.seed = budget, seed
-    OmegaConf.resolve(config)
-    return Cell(model, task, budget, seed, config)
+    return Cell(model, task, budget, seed, settings_of("train", config))
 
 
 def merged(*parts: Iterable[str]) -> list[str]:

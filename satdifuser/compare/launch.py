@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.worker import FAILED, failure, job, result
-from satdifuser.config import config_root, explained, search_path
+from satdifuser.config import config_root, explained, quoted, search_path
 from satdifuser.engine.progress import Shown, bar, say
 from satdifuser.errors import UserError, one_line
+from satdifuser.settings.trust import trusted
 
 LOOK_SECONDS = 0.5
 
@@ -28,8 +29,6 @@ def do(
 
     Gives the error that the launcher itself ended in, if it did (a worker that was killed, a job that ran out of time).
     """
-    from omegaconf import OmegaConf
-
     from satdifuser.engine.files import write_text
 
     runs = {run.folder: run.cell for run in planned if run.folder is not None and run.missing}
@@ -39,10 +38,11 @@ def do(
     files = []
     for folder, cell in runs.items():
         (folder / FAILED).unlink(missing_ok=True)  # what failed is tried again
-        files.append(write_text(jobs / f"{folder.name}.yaml", OmegaConf.to_yaml(cell.config)))
+        files.append(write_text(jobs / f"{folder.name}.yaml", cell.config.yaml()))
     with Watch({folder: str(cell) for folder, cell in runs.items()}):
         try:
-            launch(files, [*launcher, f"threads={'null' if threads is None else threads}"], config_dirs, jobs)
+            known = [f"threads={'null' if threads is None else threads}", f"trust=[{','.join(trusted())}]"]
+            launch(files, [*launcher, *known], config_dirs, jobs)
         except UserError:
             raise
         except Exception as error:
@@ -69,16 +69,6 @@ def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequenc
             ended = launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
         for one in ended:
             _ = one.return_value  # raises what a job could not note itself
-
-
-def quoted(path: Path) -> str:
-    """A path as a value in Hydra's grammar, whatever it is called.
-
-    >>> print(quoted(Path("it's")))
-    'it\\'s'
-    """
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
 
 
 class Watch(Shown):

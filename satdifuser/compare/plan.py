@@ -39,10 +39,12 @@ def plan(cells: Sequence[Cell], shared: Shared) -> list[Planned]:
         except Exception as error:  # of whatever kind, it is this run's and no other's
             planned.append(Planned(cell, None, one_line(error)))
             continue
-        config = cell.config.copy()
-        config.run, config.resume = str(folder), True
-        config.features = None if features is None else str(features)
-        config.init = None if init is None else str(init)
+        config = cell.config.but(
+            run=str(folder),
+            resume=True,
+            features=None if features is None else str(features),
+            init=None if init is None else str(init),
+        )
         planned.append(Planned(replace(cell, config=config), folder))
     return planned
 
@@ -69,8 +71,10 @@ class _Names:
         Where a sweep on the command line made several of each model, that of the same choice.
         """
         init, rest = cell.config.init, (cell.task, cell.budget, cell.seed)
-        if init is None or (init, *rest) in self.cells:
-            return self.cells.get((init, *rest))
+        if init is None:
+            return None
+        if (init, *rest) in self.cells:
+            return self.cells[(init, *rest)]
         for model in (model for model, *others in self.cells if tuple(others) == rest):
             choice = model.removeprefix(init)
             if model.startswith(init) and choice.startswith(" ") and cell.model.endswith(choice):
@@ -124,7 +128,7 @@ def with_features(planned: Sequence[Planned], shared: Shared) -> list[Planned]:
             failed[str(path)] = one_line(error)
             say(f"FAILED: {failed[str(path)]}")
     for run in itertools.chain.from_iterable(in_turn(planned)):
-        cause = failed.get(run.cell.config.features) or failed.get(run.cell.config.init)
+        cause = failed.get(str(run.cell.config.features)) or failed.get(str(run.cell.config.init))
         if cause is not None:
             failed[str(run.folder)] = cause
     return [replace(r, folder=None, error=failed[str(r.folder)]) if str(r.folder) in failed else r for r in planned]

@@ -18,6 +18,7 @@ from satdifuser.build import build_data, build_encoder
 from satdifuser.compare.grid import SPLITS, Cell, digest
 from satdifuser.compare.worker import claimed, hush
 from satdifuser.errors import UserError, one_line
+from satdifuser.settings.commands import ExtractSettings, StoreSettings
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Extraction:
 class Shared:
     """The folders `encoders/`, `features/` and `extractions/` (what the features took) of a comparison."""
 
-    def __init__(self, output: Path, store: Any, share_features: bool = True) -> None:
+    def __init__(self, output: Path, store: StoreSettings, share_features: bool = True) -> None:
         self.output, self.store, self.share_features = output, store, share_features
         self._facts: dict[str, EncoderFacts | UserError] = {}
         self._data: dict[str, tuple[str, dict[str, int]]] = {}
@@ -84,9 +85,7 @@ class Shared:
         return self._known_data(cell)[1]
 
     def _known_data(self, cell: Cell) -> tuple[str, dict[str, int]]:
-        from omegaconf import OmegaConf
-
-        settings = digest(OmegaConf.to_container(cell.config.data))
+        settings = digest(cell.config.data.plain())
         if settings not in self._data:
             splits = {split: build_data(cell.config.data, split) for split in SPLITS}
             found = digest([[s.identity, [s.sample_id(i) for i in range(len(s))]] for s in splits.values()])
@@ -124,16 +123,12 @@ class Shared:
     def _note(self, store: Path) -> Path:
         return self.output / "extractions" / f"{store.stem}.json"
 
-    def extract_config(self, cell: Cell) -> Any:
-        """The configuration of `satdifuser extract` for the cell's features."""
-        from omegaconf import OmegaConf
-
+    def extract_settings(self, cell: Cell) -> ExtractSettings:
+        """The settings of `satdifuser extract` for the cell's features."""
         config = cell.config
         path = self.features(cell)
-        store = {**OmegaConf.to_container(self.store, resolve=True), "path": str(path), "reuse": True}  # type: ignore[dict-item]
-        values = {"encoder": config.encoder, "data": config.data, "seed": config.seed}
-        splits = {"splits": list(SPLITS)}
-        return OmegaConf.create({**values, "store": {**store, **splits}, "on_error": "stop", "dry_run": False})
+        store = self.store.but(path=str(path), reuse=True, splits=list(SPLITS))
+        return ExtractSettings(encoder=config.encoder, data=config.data, store=store, seed=config.seed)
 
     def extract(self, cell: Cell) -> None:
         """Make the cell's features unless they are there, and note what that took."""
@@ -154,7 +149,7 @@ class Shared:
         before = None if path.is_dir() else _seconds_in(begun)  # of a store that is there the note has been lost
         started = time.perf_counter()
         try:
-            extract.run(self.extract_config(cell))
+            extract.run(self.extract_settings(cell))
         finally:  # an interrupted extraction goes on, and its time counts (unless it was killed: nobody noted that)
             took = None if before is None else before + time.perf_counter() - started
             write_text(begun, json.dumps(took))

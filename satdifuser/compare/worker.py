@@ -16,6 +16,8 @@ from satdifuser.compare.grid import SPLITS
 from satdifuser.engine.files import DamagedError, remove_strays, write_text, writing
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, one_line
+from satdifuser.settings.commands import TrainSettings
+from satdifuser.settings.trust import trusting
 from satdifuser.yaml_file import load_yaml
 
 FAILED = "failed.json"
@@ -25,7 +27,8 @@ def job(config: Any) -> None:
     """What Hydra's launchers call: do the run whose configuration lies in the file `config.job`."""
     from hydra.core.hydra_config import HydraConfig
 
-    perform(Path(config.job), config.threads, HydraConfig.get().job.num)
+    with trusting(config.trust):
+        perform(Path(config.job), config.threads, HydraConfig.get().job.num)
 
 
 def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
@@ -36,11 +39,11 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
     from satdifuser.engine.memory import give_back
 
     try:
-        config = load_yaml(file)
-        folder = Path(config.run)
+        values = load_yaml(file)
+        folder = Path(values["run"])
     except FileNotFoundError:  # another process has done it
         return
-    except (UserError, AttributeError, TypeError):  # it is damaged: the next turn writes it anew
+    except (UserError, KeyError, TypeError):  # it is damaged: the next turn writes it anew
         file.unlink(missing_ok=True)
         return
     with writing(folder):
@@ -49,14 +52,14 @@ def perform(file: Path, threads: int | None = None, number: int = 0) -> None:
         if not mine or result(folder) is not None:
             return
         try:
-            _train(config, folder, threads, number)
+            _train(TrainSettings(**values), folder, threads, number)
         except Exception as error:
             _note_failure(folder, one_line(error), traceback.format_exc())
         file.unlink(missing_ok=True)
         give_back()
 
 
-def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
+def _train(settings: TrainSettings, folder: Path, threads: int | None, number: int) -> None:
     import torch
 
     from satdifuser.build import build_data
@@ -67,20 +70,20 @@ def _train(config: Any, folder: Path, threads: int | None, number: int) -> None:
         torch.set_num_threads(threads)
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(number % torch.cuda.device_count())
-    _forget_another(folder, config)
-    _wait_for(config.get("init"), folder)
+    _forget_another(folder, settings)
+    _wait_for(settings.init, folder)
     (folder / FAILED).unlink(missing_ok=True)
-    for split in SPLITS if config.features is None else ():
-        remember = getattr(build_data(config.data, split), "remember", None)
+    for split in SPLITS if settings.features is None else ():
+        remember = getattr(build_data(settings.data, split), "remember", None)
         if remember is not None:  # what one run of a process reads for all must not be in the first one's cost
             remember()
     try:
-        train.run(config, quiet=True, draw=False)  # the report draws
+        train.run(settings, quiet=True, draw=False)  # the report draws
     except DamagedError as error:
         if str(folder) not in str(error):
             raise
         shutil.rmtree(folder)  # what it was begun with cannot be read, so it begins anew
-        train.run(config, quiet=True, draw=False)
+        train.run(settings, quiet=True, draw=False)
 
 
 def _wait_for(init: str | None, folder: Path) -> None:
@@ -104,11 +107,11 @@ def _note_failure(folder: Path, error: str, trace: str) -> None:
     write_text(folder / FAILED, json.dumps({"error": error, "traceback": trace}, indent=2) + "\n")
 
 
-def _forget_another(folder: Path, config: Any) -> None:
+def _forget_another(folder: Path, settings: TrainSettings) -> None:
     """Begin anew where a run was begun with other settings of no consequence, such as the place of its features."""
     begun = folder / "config.yaml"
     try:
-        same = not begun.is_file() or load_yaml(begun) == config
+        same = not begun.is_file() or load_yaml(begun) == settings.plain()
     except UserError:  # damaged
         same = False
     if not same:

@@ -19,7 +19,7 @@ def begin_with(model: FeatureModel, init: str, kept_from: Iterable[str]) -> list
     run. Gives those that it has seen.
     """
     folder = RunFolder(init)
-    folder.load_config()  # says it where there is no run at all
+    folder.settings()  # says it where there is no run at all
     if not folder.result.is_file():
         raise UserError(f"init={folder.path} is not finished: it has no {folder.result.name}")
     if not folder.best.is_file():

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from satdifuser.bank import BankSpec
+    from satdifuser.settings.base import RunSettings
+    from satdifuser.settings.commands import TrainSettings
 
 # Settings that say where and how fast, and not what comes out.
 PASSING = (
@@ -38,7 +40,7 @@ class RunFolder:
     """One training run on disk. `open` refuses to mix two runs in one folder."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -67,7 +69,9 @@ class RunFolder:
         self._refuse(resume, overwrite)
         with writing(self.path):
             if self.last.is_file() and not resume:
-                shutil.rmtree(self.last.parent)  # first: without it there is no run to go on with
+                for file in (self.result, self.config):  # first: a kill must leave no result of a run that is gone
+                    file.unlink(missing_ok=True)
+                shutil.rmtree(self.last.parent)  # without it there is no run to go on with
                 for part in self.path.iterdir():  # the folder itself is locked
                     shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -82,17 +86,15 @@ class RunFolder:
                 f"{self.path} holds a run: add resume=true to go on, overwrite=true to start anew, or another run="
             )
 
-    def check(self, config: Any) -> None:
+    def check(self, settings: RunSettings) -> None:
         """Refuse to mix two runs; nothing is written. A run that is resumed goes on with the settings it began with."""
-        from omegaconf import OmegaConf
-
-        self._refuse(config.resume, config.overwrite)
-        if not config.resume or not (self.config.is_file() or self.last.is_file()):
+        self._refuse(settings.resume, settings.overwrite)
+        if not settings.resume or not (self.config.is_file() or self.last.is_file()):
             return
         if not self.config.is_file():
             raise UserError(f"{self.path} has lost {self.config.name}, so nobody knows what it was begun with: {ANEW}")
         begun = load_yaml(self.config, ANEW)
-        ours, theirs = (_dotted(OmegaConf.to_container(c)) for c in (config, begun))
+        ours, theirs = _dotted(settings.plain()), _dotted(begun)
         changed = [key for key, value in theirs.items() if key not in PASSING and ours.get(key) != value]
         if changed:
             raise UserError(
@@ -100,20 +102,21 @@ class RunFolder:
                 " use another run="
             )
 
-    def begin(self, config: Any, accelerator: Accelerator) -> None:
+    def begin(self, settings: RunSettings, accelerator: Accelerator) -> None:
         """Open it for a command's run, with its configuration and environment; all processes go on together."""
-        from omegaconf import OmegaConf
-
-        self.check(config)
+        self.check(settings)
         accelerator.wait_for_everyone()  # nobody writes before everybody has looked
         if accelerator.is_main_process:
-            self.open(resume=config.resume, overwrite=config.overwrite)
-            write_text(self.config, OmegaConf.to_yaml(config))
+            self.open(resume=settings.resume, overwrite=settings.overwrite)
+            write_text(self.config, settings.yaml())
             self.write_json("environment.json", environment(accelerator.num_processes))
         accelerator.wait_for_everyone()
 
-    def load_config(self) -> Any:
-        """The configuration that its command was run with."""
+    def settings(self) -> TrainSettings:
+        """Those that `satdifuser train` was run with; they name no class that the user does not trust."""
+        from satdifuser.settings.commands import TrainSettings
+        from satdifuser.settings.trust import UntrustedError
+
         try:
             there = self.config.is_file()
         except OSError:  # a name that is too long
@@ -124,7 +127,12 @@ class RunFolder:
         lacks = [name for name in TRAINING if name not in config]
         if lacks:
             raise DamagedError(f"{self.config} has no {lacks[0]}: it is damaged or not of satdifuser train: {ANEW}")
-        return config
+        try:
+            return TrainSettings(**config)
+        except UntrustedError as error:
+            raise UserError(f"{self.config}: {error}") from error
+        except UserError as error:
+            raise DamagedError(f"{self.config}: {error}: mend it, or {ANEW}") from error
 
     def spec(self) -> BankSpec:
         """The features that its head was built for."""

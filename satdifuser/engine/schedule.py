@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from satdifuser.errors import UserError, nearest
-
 if TYPE_CHECKING:
-    from satdifuser.engine.config import TrainerConfig
+    from satdifuser.settings.trainer import TrainerConfig
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -33,11 +31,6 @@ def build_optimizer(
     encoder: Iterable[nn.Parameter], heads: Iterable[nn.Parameter], config: TrainerConfig
 ) -> torch.optim.Optimizer:
     """Over what trains of the encoder (at a rate of its own) and of all that follows it, in this order."""
-    if config.optimizer not in OPTIMIZERS:
-        raise UserError(
-            f"trainer.optimizer is {config.optimizer!r}: it can be {', '.join(OPTIMIZERS)}"
-            f"{nearest(config.optimizer, OPTIMIZERS)}"
-        )
     groups = [
         {"params": list(encoder), "scale": config.encoder_lr_scale},
         {"params": list(heads), "scale": 1.0},

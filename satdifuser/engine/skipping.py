@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.errors import UserError
-
 if TYPE_CHECKING:
     from satdifuser.data.joined import JoinedSplits
     from satdifuser.store import Processes
-
-
-def skips(word: str) -> bool:
-    """Whether bad samples are skipped."""
-    if word not in ("stop", "skip"):
-        raise UserError(f"on_error is {word!r}: it can be stop or skip")
-    return word == "skip"
 
 
 def without_faults(

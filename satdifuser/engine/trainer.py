@@ -13,7 +13,6 @@ import torch
 from satdifuser.data.base import Batch, LabelledDataset
 from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
-from satdifuser.engine.config import TrainerConfig
 from satdifuser.engine.evaluate import evaluate
 from satdifuser.engine.log import check_loss, check_scores, logged
 from satdifuser.engine.memory import keep_memory
@@ -22,6 +21,7 @@ from satdifuser.engine.run import RunFolder
 from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
+from satdifuser.settings.trainer import TrainerConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,6 +38,8 @@ def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=sparse)
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     cpu = launched and not torch.cuda.is_available()  # else each process takes itself to be alone
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("mixed_precision=fp16 needs a GPU, and this machine has none: set it to bf16, or to no")
     try:
         return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[kwargs])
     except ValueError as error:  # fp16 without a GPU

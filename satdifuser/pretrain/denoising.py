@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from satdifuser.diffusion.latents import scaled
 from satdifuser.diffusion.noise import batch_noise
-from satdifuser.diffusion.schedule import PREDICTIONS
-from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws
 
 
@@ -32,10 +30,6 @@ class Denoising(nn.Module):
         self.unet, self.scheduler, self.seed = unet, scheduler, seed
         self.vae = None if vae is None else vae.eval().requires_grad_(False)
         self.prediction = scheduler.config.prediction_type
-        if self.prediction not in PREDICTIONS:
-            raise UserError(f"schedule.prediction_type is {self.prediction!r}: it can be {', '.join(PREDICTIONS)}")
-        if gamma is not None and gamma <= 0:
-            raise UserError(f"min_snr is {gamma}: give null, or a ratio above 0")
         kept = scheduler.alphas_cumprod.double()
         self.register_buffer("signal", kept.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - kept).sqrt().float(), persistent=False)

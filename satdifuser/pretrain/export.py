@@ -20,11 +20,6 @@ from satdifuser.errors import UserError
 from satdifuser.pretrain.soundness import unsound
 
 
-def check_precision(word: str) -> None:
-    if word not in PRECISIONS:
-        raise UserError(f"export is {word!r}: it can be {', '.join(PRECISIONS)}")
-
-
 def export(
     folder: Path,
     parts: Mapping[str, Any],

@@ -14,6 +14,7 @@ from satdifuser.diffusion.selection import latent_factor
 from satdifuser.errors import UserError
 from satdifuser.pretrain.blocks import check_blocks, check_size, runs
 from satdifuser.pretrain.soundness import unsound
+from satdifuser.settings.pretraining import Autoencoder
 
 
 def build_unet(blocks: Mapping[str, Any], channels: int, size: int, seed: int) -> Any:
@@ -58,15 +59,15 @@ def build_scheduler(settings: Mapping[str, Any]) -> Any:
     return scheduler
 
 
-def build_vae(settings: Mapping[str, Any], channels: int, seed: int) -> Any:
+def build_vae(settings: Autoencoder, channels: int, seed: int) -> Any:
     """A VAE of diffusers with as many halvings as it has widths, less one."""
     from diffusers import AutoencoderKL
 
-    widths = list(settings["block_out_channels"])
+    widths = list(settings.block_out_channels)
     blocks = {
         "in_channels": channels,
         "out_channels": channels,
-        "latent_channels": settings["latent_channels"],
+        "latent_channels": settings.latent_channels,
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),
         "up_block_types": ["UpDecoderBlock2D"] * len(widths),

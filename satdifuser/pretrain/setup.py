@@ -5,25 +5,26 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from satdifuser.build import build_data, make
+from satdifuser.build import build_data
 from satdifuser.data.joined import JoinedSplits
 from satdifuser.engine.run import RunFolder
-from satdifuser.engine.skipping import list_skipped, skips, without_faults
+from satdifuser.engine.skipping import list_skipped, without_faults
 from satdifuser.errors import UserError
 from satdifuser.pretrain.images import Images, Kept, Source
-from satdifuser.pretrain.recipe import Recipe
 from satdifuser.pretrain.soundness import writing
 from satdifuser.pretrain.trainer import Look, Pretrainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from satdifuser.settings.pretraining import PretrainSettings, Recipe
 
 
 MODEL, VAE = "model", "vae"  # what a run makes, and the folder of its first stage
@@ -32,13 +33,12 @@ STAGES = (VAE, MODEL, "samples")
 
 @dataclass
 class Setup:
-    """`config` is the command's, as plain values; `held_out` are the sources whose images no stage trains on.
+    """`held_out` are the sources whose images no stage trains on.
 
     `begin` opens the run's folder, which may replace an earlier run: once everything is built that can be refused.
     """
 
-    config: dict[str, Any]
-    recipe: Recipe
+    settings: PretrainSettings
     folder: RunFolder
     images: Images
     held_out: list[Source]
@@ -46,6 +46,10 @@ class Setup:
     begin: Callable[[], None]
     quiet: bool = False
     began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.settings.recipe
 
     @property
     def main(self) -> bool:
@@ -82,43 +86,38 @@ class Setup:
         A stage may have a folder of its own, and changes to the recipe.
         """
         folder = folder or self.folder
-        recipe = replace(self.recipe, **changes)
+        recipe, seed = self.recipe.but(**changes), self.settings.seed
         trainer = Pretrainer(
-            objective, self.images, recipe, folder, self.accelerator, self.config["seed"], self.quiet, look, self.began
+            objective, self.images, recipe, folder, self.accelerator, seed, self.quiet, look, self.began
         )
-        if self.config["resume"] and folder.last.is_file():
+        if self.settings.resume and folder.last.is_file():
             trainer.resume()
         return trainer
 
 
-def set_up(config: Any, quiet: bool = False) -> Setup:
-    """Read the configuration; nothing is written until `begin` is called."""
-    from omegaconf import OmegaConf
-
+def set_up(settings: PretrainSettings, quiet: bool = False) -> Setup:
+    """Find the images; nothing is written until `begin` is called."""
     from satdifuser.engine.trainer import make_accelerator
 
-    folder = RunFolder(config.run)
-    folder.check(config)
-    skip = skips(config.on_error)
-    recipe = make({"_target_": "satdifuser.pretrain.recipe.Recipe", **config.recipe})
-    accelerator = make_accelerator(recipe.mixed_precision)
-    sources, skipped = _sources(config, "train", skip, recipe, accelerator)
-    held_out, unseen = _sources(config, "val", skip, recipe, accelerator)
+    folder = RunFolder(settings.run)
+    folder.check(settings)
+    accelerator = make_accelerator(settings.recipe.mixed_precision)
+    sources, skipped = _sources(settings, "train", accelerator)
+    held_out, unseen = _sources(settings, "val", accelerator)
     place = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    images = Images(sources, recipe.batch_size, seed=config.seed, **place)
+    images = Images(sources, settings.recipe.batch_size, seed=settings.seed, **place)
 
     def begin() -> None:
         with writing(folder, folder.path):
-            if accelerator.is_main_process and config.overwrite and not config.resume:
+            if accelerator.is_main_process and settings.overwrite and not settings.resume:
                 _forget(folder)
-            folder.begin(config, accelerator)
-        if accelerator.is_main_process and skip:
+            folder.begin(settings, accelerator)
+        if accelerator.is_main_process and settings.on_error == "skip":
             with writing(folder, folder.path / "skipped.json"):
                 folder.write_json("skipped.json", {"skipped": skipped + unseen})
             list_skipped(skipped + unseen, str(folder.path / "skipped.json"))
 
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return Setup(plain, recipe, folder, images, held_out, accelerator, begin, quiet)
+    return Setup(settings, folder, images, held_out, accelerator, begin, quiet)
 
 
 def _forget(folder: RunFolder) -> None:
@@ -133,28 +132,26 @@ def _forget(folder: RunFolder) -> None:
 
 
 def _sources(
-    config: Any, split: str, skip: bool, recipe: Recipe, accelerator: Accelerator
+    settings: PretrainSettings, split: str, accelerator: Accelerator
 ) -> tuple[list[Source], list[dict[str, str]]]:
     """The data sets of a split, without bad images if they are to be skipped, and what was skipped."""
-    from omegaconf import OmegaConf
-
     from satdifuser.store import Processes
 
-    shares = [("data", 1.0)]
-    if config.get("mix") is not None:
-        shares = [("data", 1 - config.mix_share), ("mix", config.mix_share)]
+    shares = [(settings.data, 1.0)]
+    if settings.mix is not None:
+        shares = [(settings.data, 1 - settings.mix_share), (settings.mix, settings.mix_share)]
     processes = Processes(accelerator.process_index, accelerator.num_processes)
     found, skipped = [], []
-    for name, share in shares:
-        node, size = config[name], config.data.size
-        sized = OmegaConf.merge(node, {"size": size}) if "size" in node else node
-        data: Any = build_data(sized, split, name)
-        source = Source(data, make({**config.prepare, "sensor": node.sensor}), size, share)
-        if skip:
-            rest, bad = without_faults(JoinedSplits({split: data}), source.check, recipe.workers, processes)
+    for part, share in shares:
+        size = settings.data["size"]
+        data: Any = build_data(part.but(size=size) if "size" in part else part, split)
+        source = Source(data, settings.prepare.but(sensor=part.sensor).build(), size, share)
+        if settings.on_error == "skip":
+            workers = settings.recipe.workers
+            rest, bad = without_faults(JoinedSplits({split: data}), source.check, workers, processes)
             source = Source(Kept(data, rest), source.prepare, size, share)
             skipped += bad
         if not len(source.data):
-            raise UserError(f"{name} has no images left in its split {split}: all were skipped")
+            raise UserError(f"{part.name} has no images left in its split {split}: all were skipped")
         found.append(source)
     return found, skipped

@@ -42,7 +42,7 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
     The latter is None once all steps are done; `recipe.minutes` may end it before, even before there is a model.
     Nothing of an earlier run is replaced before all is built and the first images are read.
     """
-    vae, small = _vae(setup), setup.config["vae"]["weights"] == "small"
+    vae, small = _vae(setup), setup.settings.vae.weights == "small"
     objective = _denoising(setup, vae)
     setup.look_in()
     setup.begin()
@@ -76,21 +76,19 @@ def _unfinished(trainer: Pretrainer, stage: str) -> str | None:
 
 def _vae(setup: Setup) -> Any:
     """None for pixels, one that is given, or a small one that is not trained yet."""
-    settings, channels = setup.config["vae"], setup.images.sources[0].prepare.channels
-    if settings["weights"] is None:
+    settings, channels = setup.settings.vae, setup.images.sources[0].prepare.channels
+    if settings.weights is None:
         return None
-    if settings["weights"] != "small":
-        return load_vae(settings["weights"])
-    if settings["steps"] <= 0 or settings["lr"] <= 0:
-        raise UserError(f"vae.steps is {settings['steps']} and vae.lr {settings['lr']}: both must be above 0")
-    return build_vae(settings, channels, setup.config["seed"])
+    if settings.weights != "small":
+        return load_vae(settings.weights)
+    return build_vae(settings, channels, setup.settings.seed)
 
 
 def _trained(setup: Setup, vae: Any) -> tuple[Any, str | None]:
     """The small VAE after its training, of which a run that is resumed has what it had; or how far that is."""
     folder = RunFolder(setup.folder.path / VAE)
     model = folder.path / MODEL
-    if not (setup.config["resume"] and model.is_dir()):
+    if not (setup.settings.resume and model.is_dir()):
         unfinished = _train_vae(setup, vae, folder, model)
         if unfinished:
             return None, unfinished
@@ -99,17 +97,17 @@ def _trained(setup: Setup, vae: Any) -> tuple[Any, str | None]:
 
 def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> str | None:
     if setup.main:
-        folder.open(resume=setup.config["resume"], overwrite=setup.config["overwrite"])
+        folder.open(resume=setup.settings.resume, overwrite=setup.settings.overwrite)
     setup.accelerator.wait_for_everyone()
-    settings, source = setup.config["vae"], setup.images.sources[0]
-    objective = Autoencoding(vae.requires_grad_(True), float(settings["kl"]))
+    settings, source = setup.settings.vae, setup.images.sources[0]
+    objective = Autoencoding(vae.requires_grad_(True), settings.kl)
     unseen = setup.unseen[0][0]
     trainer = setup.trainer(
         objective,
         lambda: {"val/error": objective.error(unseen, setup.batch)},
         folder=folder,
-        steps=settings["steps"],
-        lr=settings["lr"],
+        steps=settings.steps,
+        lr=settings.lr,
     )
     trainer.fit()
     if not trainer.finished:
@@ -120,16 +118,16 @@ def _train_vae(setup: Setup, vae: Any, folder: RunFolder, model: Path) -> str | 
         if not math.isfinite(factor):
             raise UserError("the VAE gives all images the same latents: look at the images, or train it longer")
         objective.vae.register_to_config(scaling_factor=round(factor, 5))
-        about = {"error_on_held_out_images": round(objective.error(unseen, setup.batch), 5), "vae": settings}
+        about = {"error_on_held_out_images": round(objective.error(unseen, setup.batch), 5), "vae": settings.plain()}
         with writing(folder, model):
-            export(model, {"vae": objective.vae}, setup.config["export"], about)
+            export(model, {"vae": objective.vae}, setup.settings.export, about)
     setup.accelerator.wait_for_everyone()
     setup.accelerator.free_memory()  # the optimiser of this stage
     return None
 
 
 def _denoising(setup: Setup, vae: Any) -> Denoising:
-    config, source = setup.config, setup.images.sources[0]
+    settings, source = setup.settings, setup.images.sources[0]
     size, channels = source.size, source.prepare.channels
     if vae is not None:
         if channels != vae.config["in_channels"]:
@@ -138,13 +136,13 @@ def _denoising(setup: Setup, vae: Any) -> Denoising:
                 " or another vae.weights"
             )
         size, channels = latent_side(vae, size), vae.config["latent_channels"]
-    if config["init"] is not None:
-        unet = load_unet(config["init"], channels, size)
+    if settings.init is not None:
+        unet = load_unet(settings.init, channels, size)
     else:
-        unet = build_unet(config["unet"], channels, size, config["seed"])
+        unet = build_unet(settings.unet, channels, size, settings.seed)
     bounds = {"clip_sample": vae is None, "clip_sample_range": source.prepare.limit}  # latents have none
-    scheduler = build_scheduler({**bounds, **config["schedule"]})
-    return Denoising(unet, scheduler, vae=vae, gamma=config["min_snr"], seed=config["seed"])
+    scheduler = build_scheduler({**bounds, **settings.schedule.plain()})
+    return Denoising(unet, scheduler, vae=vae, gamma=settings.min_snr, seed=settings.seed)
 
 
 @torch.no_grad()
@@ -171,7 +169,7 @@ def _look(setup: Setup, objective: Denoising, trainer: Pretrainer, model: Path) 
     about = _provenance(setup, trainer, losses)
     rows = [*setup.folder.rows(), {"step": trainer.state.step, **losses}]
     with writing(setup.folder, model):
-        export(model, parts, setup.config["export"], about, lambda folder: write_card(folder, about, rows, grid))
+        export(model, parts, setup.settings.export, about, lambda folder: write_card(folder, about, rows, grid))
     return losses
 
 
@@ -184,6 +182,6 @@ def _provenance(setup: Setup, trainer: Pretrainer, losses: dict[str, float]) -> 
         "parameters": sum(p.numel() for p in trainer.trained.values()),
         "loss_on_held_out_images": {name: round(value, 5) for name, value in losses.items()},
         "minutes": round(trainer.elapsed / 60, 1),
-        **{key: setup.config[key] for key in KEPT},
+        **{key: value for key, value in setup.settings.plain().items() if key in KEPT},
         **machine(setup.accelerator.num_processes),
     }

@@ -19,8 +19,8 @@ from satdifuser.engine.schedule import learning_rate
 from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws, any_side_up
 from satdifuser.pretrain.images import Images
-from satdifuser.pretrain.recipe import Recipe
 from satdifuser.pretrain.soundness import unsound, writing
+from satdifuser.settings.pretraining import Recipe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

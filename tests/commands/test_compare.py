@@ -154,7 +154,7 @@ def test_a_grid_that_grows_does_only_what_is_new(whole: Path, tmp_path: Path, mo
     run, trained = train.run, list[tuple[str, int]]()
 
     def note(config: Any, **kwargs: Any) -> Any:
-        trained.append((config.encoder._target_.rpartition(".")[2], config.seed))
+        trained.append((config.encoder.path.rpartition(".")[2], config.seed))
         return run(config, **kwargs)
 
     monkeypatch.setattr(train, "run", note)
@@ -303,7 +303,7 @@ def test_the_samples_of_a_small_budget_are_among_those_of_a_larger_one_for_every
         init(self)
         config = current[-1]
         ids = tuple(self.train.sample_id(index) for index in range(len(self.train)))
-        used[config.encoder._target_.rpartition(".")[2], config.seed, config.budget] = ids
+        used[config.encoder.path.rpartition(".")[2], config.seed, config.budget] = ids
         raise UserError("seen")
 
     monkeypatch.setattr(train, "run", note_run)

@@ -129,7 +129,7 @@ def test_listing_draws_no_random_numbers(capsys: pytest.CaptureFixture, unweight
 
 def test_the_default_encoder_marks_the_taps_of_its_configuration(capsys: pytest.CaptureFixture) -> None:
     table = rows(printed(capsys))
-    assert {name for name, (mark, _) in table.items() if mark} == set(compose("taps", []).encoder.taps)
+    assert {name for name, (mark, _) in table.items() if mark} == set(compose("taps", []).encoder["taps"])
 
 
 @pytest.mark.parametrize(

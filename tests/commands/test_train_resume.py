@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_the_same_store_in_another_place(tmp_path: Path, stor
     shutil.move(first, tmp_path / "moved.zarr")
     again = trained("resume=true", f"features={tmp_path / 'moved.zarr'}")
     assert again["test"] == whole["test"]
-    assert RunFolder(tmp_path / "run").load_config().features == str(tmp_path / "moved.zarr")
+    assert RunFolder(tmp_path / "run").settings().features == str(tmp_path / "moved.zarr")
 
 
 def test_a_run_of_an_earlier_version_is_told_by_its_spec_and_samples(

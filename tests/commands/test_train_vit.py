@@ -223,10 +223,16 @@ def test_a_method_whose_layers_share_buffers_saves_its_checkpoint(tmp_path: Path
     ("words", "expected"),
     [
         (["encoder.blocks=5"], "blocks is 5"),
-        (["encoder.patch_embedding=scrach"], "it can be repeat, random, scratch"),
-        (["+encoder.foo=1"], "ViTEncoder does not take these settings"),
-        (["adapter=deflect", "encoder.adapter.index_limits=[1]"], "give two numbers"),
-        (["adapter=deflect", "encoder.adapter.indices=NDVI"], "indices is 'NDVI': give a list"),
+        (["encoder.patch_embedding=scrach"], "it can be repeat, random or scratch"),
+        (["+encoder.foo=1"], "encoder.foo: ViTEncoder has no such setting"),
+        (
+            ["adapter=deflect", "encoder.adapter.index_limits=[1]"],
+            "index_limits is [1]: it must be a list of 2",
+        ),
+        (
+            ["adapter=deflect", "encoder.adapter.indices=NDVI"],
+            "indices is 'NDVI': it must be a list, each a word",
+        ),
         (["encoder.class_token=true", "decoder=upernet"], "encoder.class_token=false"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from satdifuser.compare.grid import Cell, expand
 from satdifuser.compare.launch import do
@@ -44,11 +42,7 @@ def _compare_config() -> Any:
 
 def grid_config(**values: Any) -> Any:
     """The settings of satdifuser compare, with some of them given."""
-    config = copy.deepcopy(_compare_config())
-    OmegaConf.set_struct(config, False)
-    for name, value in values.items():
-        config[name] = value
-    return config
+    return _compare_config().but(**values)
 
 
 @pytest.fixture
@@ -66,8 +60,7 @@ def shared(tmp_path: Path) -> Callable[..., Shared]:
     """The shared part of a comparison in `tmp_path`."""
 
     def make(share_features: bool = True, output: str = "out", dtype: str = "float32") -> Shared:
-        store = OmegaConf.merge(grid_config().store, {"dtype": dtype})
-        return Shared(tmp_path / output, store, share_features)
+        return Shared(tmp_path / output, grid_config().store.but(dtype=dtype), share_features)
 
     return make
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from satdifuser.commands import extract, train
 from satdifuser.compare.grid import Cell
@@ -122,7 +121,7 @@ def job(cells: Cells, shared: Make, unet_model: list[str], tmp_path: Path) -> Ca
     def make(*words: str, output: str = "out") -> tuple[Path, Planned, Path]:
         (run,) = plan(cells(*words, models={"m": unet_model}), shared(output=output))
         file = tmp_path / f"{output}.yaml"
-        file.write_text(OmegaConf.to_yaml(run.cell.config))
+        file.write_text(run.cell.config.yaml())
         assert run.folder is not None
         return file, run, run.folder
 

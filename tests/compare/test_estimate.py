@@ -105,15 +105,25 @@ def test_the_dry_run_lists_every_run_with_its_needs_and_its_state_and_does_none(
     assert re.search(r"7 runs to do: .*no run was made", whole)  # of 10: one is done, two cannot be
 
 
-@pytest.mark.parametrize("word", ["fusion.projection_dim=0", "trainer.accumulate=9", "trainer.optimizer=nope"])
+@pytest.mark.parametrize(
+    "word", ["fusion=moe fusion.top_k=9 fusion.experts=2", "encoder.levels=9", "encoder.prepare.bands=[B99]"]
+)
 def test_a_bad_model_does_not_hide_the_others_in_the_dry_run(
     cells: Cells, shared: Make, unet_model: list[str], capsys: pytest.CaptureFixture, word: str
 ) -> None:
-    models = {"fails": [*unet_model, word], "good": unet_model}
+    models = {"fails": [*unet_model, *word.split()], "good": unet_model}
     show(plan(cells(models=models), shared()), shared(), threads=1)
     said = " ".join(capsys.readouterr().out.split())
     assert "fails" in said
     assert "good" in said
+
+
+@pytest.mark.parametrize("word", ["fusion.projection_dim=0", "trainer.accumulate=9", "trainer.optimizer=nope"])
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_planned(
+    cells: Cells, unet_model: list[str], word: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^fails, task: {re.escape(word.partition('=')[0])} "):
+        cells(models={"fails": [*unet_model, word], "good": unet_model})
 
 
 @pytest.mark.parametrize(

@@ -35,4 +35,4 @@ def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(
     cells = expand(compose("compare", ["experiment=geobench"], folders), ["seed=0"], folders)
     assert {cell.task for cell in cells} == {"m-eurosat"}
     assert {"DiffusionSat gw", "DiffusionSat moe", "CROMA"} <= {cell.model for cell in cells}
-    assert all(cell.config.data.size == 32 for cell in cells)
+    assert all(cell.config.data["size"] == 32 for cell in cells)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from satdifuser.commands import train
@@ -31,7 +30,7 @@ Make = Callable[..., Shared]
 
 
 def with_store(cells: Cells, keep: str, **values: object) -> list[Cell]:
-    return cells(store=OmegaConf.create({"dtype": "float32", "keep": keep}), **values)
+    return cells(store={"dtype": "float32", "keep": keep}, **values)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_images_that_were_moved_are_the_same_data(
     shutil.copy(trees[1] / "a" / "1.png", trees[1] / "a" / "10.png")
     grown = of_tree(cells, trees[1], words)
     assert shared().key(grown) != made.key(here)
-    assert grown.config.data.root == str(trees[1])
+    assert grown.config.data["root"] == str(trees[1])
 
 
 PROBE = [
@@ -209,7 +208,7 @@ def test_a_run_that_somebody_else_is_doing_is_waited_for(cells: Cells, shared: M
     made = shared(share_features=False)
     adapted, probe = (in_folder(run) for run in plan(vits(cells), made))
     file = tmp_path / "adapted.yaml"
-    file.write_text(OmegaConf.to_yaml(adapted[0].cell.config))
+    file.write_text(adapted[0].cell.config.yaml())
     probe[1].parent.mkdir(parents=True)
     waiting = threading.Thread(target=perform, args=(file,), daemon=True)
     with claimed(probe[1].with_suffix(".lock")) as mine:

@@ -113,7 +113,7 @@ def test_features_that_cannot_be_made_fail_for_their_runs_alone(
     run = extract.run
 
     def refuse(config: Any) -> Any:
-        if config.encoder.seed == 1:
+        if config.encoder["seed"] == 1:
             raise UserError("no room on the disk")
         return run(config)
 
@@ -257,6 +257,7 @@ def test_an_encoder_without_parameters_is_stored_and_an_unforeseen_error_is_its_
 ) -> None:
     module = ModuleType("shades_of_mine")
     monkeypatch.setattr(module, "Shades", Shades, raising=False)
+    monkeypatch.setattr(Shades, "__module__", "shades_of_mine")
     monkeypatch.setitem(sys.modules, "shades_of_mine", module)
     (tmp_path / "encoder").mkdir()
     text = f"_target_: shades_of_mine.Shades\nimage_size: ${{data.size}}\nfail: {fail}\n"

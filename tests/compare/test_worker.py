@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from satdifuser.commands import train
 from satdifuser.compare.grid import Cell
@@ -36,7 +35,7 @@ def job(cells: Cells, shared: Make, unet_model: list[str], tmp_path: Path) -> Ca
     def make(*words: str, output: str = "out") -> tuple[Path, Planned]:
         (run,) = plan(cells(*words, models={"m": unet_model}), shared(output=output))
         file = tmp_path / f"{output}.yaml"
-        file.write_text(OmegaConf.to_yaml(run.cell.config))
+        file.write_text(run.cell.config.yaml())
         return file, run
 
     return make
@@ -248,9 +247,8 @@ def test_a_run_begun_with_features_in_another_place_begins_anew(
     file, run = job()
     folder = folder_of(run)
     folder.mkdir(parents=True)
-    other = run.cell.config.copy()
-    other.features = "/elsewhere.zarr"
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(other))
+    other = run.cell.config.but(features="/elsewhere.zarr")
+    (folder / "config.yaml").write_text(other.yaml())
     (folder / "old").touch()
     perform(file, threads=1)
     assert not (folder / "old").exists()

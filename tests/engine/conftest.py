@@ -11,11 +11,11 @@ import torch
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.base import Batch, Labels
 from satdifuser.decoders import LinearDecoder
-from satdifuser.engine.config import TrainerConfig
 from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import Trainer, make_accelerator
 from satdifuser.fusion import GlobalWeighted, MixtureOfExperts
 from satdifuser.model import FeatureModel
+from satdifuser.settings.trainer import TrainerConfig
 from satdifuser.tasks import Classification, Segmentation, Task
 
 SPEC = BankSpec(

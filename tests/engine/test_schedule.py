@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from satdifuser.engine.config import TrainerConfig
 from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
 from satdifuser.errors import UserError
+from satdifuser.settings.trainer import TrainerConfig
 
 
 def test_the_cosine_agrees_with_torch() -> None:
@@ -26,7 +26,7 @@ def test_warm_up_rises_in_equal_steps_to_the_peak() -> None:
 
 
 def test_an_unknown_optimizer_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match="adam, adamw; did you mean adam or adamw"):
+    with pytest.raises(UserError, match="adam or adamw; did you mean adam or adamw"):
         build_optimizer([], [], TrainerConfig(optimizer="adamx"))
 
 

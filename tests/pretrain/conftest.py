@@ -17,8 +17,8 @@ from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import make_accelerator
 from satdifuser.pretrain.draws import Draws
 from satdifuser.pretrain.images import Images, Source
-from satdifuser.pretrain.recipe import Recipe
 from satdifuser.pretrain.trainer import Pretrainer
+from satdifuser.settings.pretraining import Recipe
 
 
 class ToyImages:

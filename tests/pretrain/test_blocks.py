@@ -10,6 +10,7 @@ import torch
 
 from satdifuser.errors import UserError
 from satdifuser.pretrain.networks import build_scheduler, build_unet, build_vae, load_unet, load_vae
+from satdifuser.settings.pretraining import Autoencoder
 
 BLOCKS: dict[str, Any] = {
     "block_out_channels": [16, 32],
@@ -101,7 +102,7 @@ def test_a_schedule_without_a_share_for_the_image_is_refused(changes: dict[str, 
 
 def test_a_vae_that_does_not_run_is_refused() -> None:
     with pytest.raises(UserError, match=r"^vae: "):
-        build_vae({"block_out_channels": [16, 32], "latent_channels": 0}, 3, 0)
+        build_vae(Autoencoder(block_out_channels=[16, 24]), 3, 0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -14,8 +14,8 @@ from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.schedule import learning_rate
 from satdifuser.errors import UserError
 from satdifuser.pretrain.draws import Draws, any_side_up
-from satdifuser.pretrain.recipe import Recipe
 from satdifuser.pretrain.trainer import Pretrainer
+from satdifuser.settings.pretraining import Recipe
 
 Make = Callable[..., Pretrainer]
 

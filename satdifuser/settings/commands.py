@@ -1,0 +1,114 @@
+"""The settings of each command, as they come out of its configuration: typed, and handed on part by part."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Len
+
+from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole
+from satdifuser.settings.base import RunSettings, Settings
+from satdifuser.settings.groups import Data, Decoder, Encoder, Fusion, Task
+from satdifuser.settings.pretraining import PretrainSettings
+from satdifuser.settings.trainer import TrainerConfig
+
+
+class StoreSettings(Settings):
+    """How features are written; `workers` null: none for a CPU, up to 8 for a GPU."""
+
+    group: ClassVar[str] = "store"
+
+    path: Place = "features.zarr"
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float16"
+    keep: Annotated[str, Len(1)] = "maps"
+    splits: Annotated[list[str], Len(1)] | None = None
+    batch_size: Count = 32
+    workers: Whole | None = None
+    shard_mb: Positive = 256.0
+    reuse: bool = False
+    overwrite: bool = False
+
+
+class ExtractSettings(Settings):
+    """Of `satdifuser extract`."""
+
+    encoder: Encoder
+    data: Data
+    store: StoreSettings = StoreSettings()
+    seed: Seed = 0
+    on_error: Literal["stop", "skip"] = "stop"
+    dry_run: bool = False
+
+
+class Select(Settings):
+    """Which of a store's features are read; null: all."""
+
+    group: ClassVar[str] = "select"
+
+    timesteps: Annotated[list[Annotated[int, Ge(-1)]], Len(1)] | None = None
+    taps: Annotated[list[str], Len(1)] | None = None
+
+
+class TrainSettings(RunSettings):
+    """Of `satdifuser train`, and of a run for as long as it is kept."""
+
+    encoder: Encoder
+    fusion: Fusion
+    decoder: Decoder
+    task: Task
+    data: Data
+    trainer: TrainerConfig = TrainerConfig()
+    features: Place | None = None
+    check_features: bool = True
+    select: Select = Select()
+    pool: str | None = None
+    init: str | None = None
+    run: Place = "runs/latest"
+    budget: Percent = 100.0
+
+
+class EvalSettings(Settings):
+    """Of `satdifuser eval`."""
+
+    run: Place = "runs/latest"
+    split: str = "test"
+    features: Place | None = None
+
+
+class TapsSettings(Settings):
+    """Of `satdifuser taps`."""
+
+    encoder: Encoder
+    data: Data
+    seed: Seed = 0
+    all: bool = False
+
+
+class CompareSettings(Settings):
+    """Of `satdifuser compare`; an experiment may have values of its own to refer to (`steps: 120`, then `${steps}`)."""
+
+    model_config = {"extra": "allow"}
+
+    store: StoreSettings = StoreSettings()
+    output: Place = "comparison"
+    title: str | None = None
+    models: dict[str, Any] | None = {}
+    tasks: dict[str, Any] | None = {}
+    recipe: list[Any] | None = []
+    budgets: list[Any] = [100]
+    seeds: list[Any] = [0]
+    share_features: bool = True
+    threads: Count | None = 1
+    resamples: Count = 10000
+    shown: Whole = 6
+    dry_run: bool = False
+
+
+COMMANDS: dict[str, type[Settings]] = {
+    "extract": ExtractSettings,
+    "train": TrainSettings,
+    "eval": EvalSettings,
+    "taps": TapsSettings,
+    "compare": CompareSettings,
+    "pretrain": PretrainSettings,
+}
