@@ -149,6 +149,10 @@ def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
 
 def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
     """One line for what Hydra says in many."""
+    several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)'\n", message)
+    if several:
+        name, value = several.groups()
+        return f'{name}={value} reads as several values: quote one with a comma, as "{name}={quoted(value)}"'
     launcher = re.search(r"Could not (?:find|load) 'hydra/launcher/([^']+)'", message)
     if launcher:
         remedy = "submitit comes with pip install 'satdifuser[launchers]', Ray with pip install 'satdifuser[ray]'"
