@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ TINY = [
     "fusion.projection_dim=16",
     "data.size=16",
 ]
-DATA = ["data=image_folder", "data.val=0.25", "data.test=0.25", "task=classification"]
+DATA = ["data=image_folder", "data.size=16", "data.val=0.25", "data.test=0.25", "task=classification"]
 
 
 @pytest.fixture
@@ -71,4 +70,4 @@ def test_home_is_where_a_path_begins(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main(["train", "features=~/features.zarr", "run=~/run", *words, "trainer.tensorboard=false"]) == 0
     assert (tmp_path / "run" / "result.json").is_file()
     assert main(["eval", "run=~/run", "features=~/features.zarr"]) == 0
-    assert "~" not in os.listdir(tmp_path)
+    assert "~" not in [path.name for path in tmp_path.iterdir()]
