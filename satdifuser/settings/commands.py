@@ -6,11 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Len
 
-from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole
+from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole, Word
 from satdifuser.settings.base import RunSettings, Settings
 from satdifuser.settings.groups import Data, Decoder, Encoder, Fusion, Task
 from satdifuser.settings.pretraining import PretrainSettings
 from satdifuser.settings.trainer import TrainerConfig
+
+POOLINGS = "mean, max, moments, grid2, grid4 (or any grid<n>)"
 
 
 class StoreSettings(Settings):
@@ -20,7 +22,7 @@ class StoreSettings(Settings):
 
     path: Place = "features.zarr"
     dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float16"
-    keep: Annotated[str, Len(1)] = "maps"
+    keep: Annotated[str, Len(1), Word(f"maps, {POOLINGS} or latents")] = "maps"
     splits: Annotated[list[str], Len(1)] | None = None
     batch_size: Count = 32
     workers: Whole | None = None
@@ -61,7 +63,7 @@ class TrainSettings(RunSettings):
     features: Place | None = None
     check_features: bool = True
     select: Select = Select()
-    pool: str | None = None
+    pool: Annotated[str, Len(1), Word(POOLINGS)] | None = None
     init: str | None = None
     run: Place = "runs/latest"
     budget: Percent = 100.0

@@ -99,7 +99,7 @@ def test_an_unknown_launcher_is_one_line(cells: Cells, shared: Make, unet_model:
 
 @pytest.mark.slow
 def test_two_workers_do_what_one_does(cells: Cells, shared: Make, unet_model: list[str], tmp_path: Path) -> None:
-    models = {"m": unet_model, "bad": [*unet_model, "trainer.accumulate=9"]}
+    models = {"m": unet_model, "bad": [*unet_model, "fusion=moe", "fusion.experts=2", "fusion.top_k=9"]}
     plans = []
     for name, launcher in (("one", []), ("two", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])):
         made = shared(output=name)
@@ -108,7 +108,7 @@ def test_two_workers_do_what_one_does(cells: Cells, shared: Make, unet_model: li
     assert scores_of(plans[0][:3]) == scores_of(plans[1][:3])
     for run in (*plans[0][3:], *plans[1][3:]):
         assert run.folder is not None
-        assert "trainer.accumulate (9) cannot exceed" in str(failure(run.folder))
+        assert "fusion.top_k is 9: it must lie between 1 and" in str(failure(run.folder))
     threads = [
         json.loads((run.folder / "environment.json").read_text())["threads"] for run in plans[1][:3] if run.folder
     ]
