@@ -12,7 +12,7 @@ from satdifuser.errors import UserError, expected, nearest, one_line
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its module (with `run(config)`), what it does, and examples that work as they stand."""
+    """A command: its module (with `run(settings)`), what it does, and examples that work as they stand."""
 
     module: str
     summary: str
@@ -131,22 +131,23 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}: there is {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     command = COMMANDS[name]
-    if "-h" in rest or "--help" in rest:
-        print(_help(name, command, [word for word in rest if word not in ("-h", "--help")]))
-        return 0
-    if command.words:
+    asked = "-h" in rest or "--help" in rest
+    if command.words and not asked:
         code: int = importlib.import_module(command.module).run(rest)
         return code
-    given = _options(name, rest)
+    given = _options(name, [word for word in rest if word not in ("-h", "--help")])
+    if asked:
+        print(_help(name, command, given))
+        return 0
     if not command.configured and given.overrides:
         raise UserError(f"satdifuser {name} takes no overrides, but got {given.overrides[0]!r}")
     run = importlib.import_module(command.module).run
     if not command.configured:
         return int(run())
-    from satdifuser.config import compose
-    from satdifuser.settings.trust import named_in, trusting
+    from satdifuser.config import compose, trusted_by
+    from satdifuser.settings.trust import check_trusted, trusting
 
-    with trusting({*given.trust, *named_in(given.config_dirs, given.overrides)}):
+    with trusting({*map(check_trusted, given.trust), *trusted_by(given.config_dirs, given.overrides)}):
         if command.composes:
             run(given.overrides, given.config_dirs)
         else:
@@ -198,12 +199,16 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _help(name: str, command: Command, chosen: Sequence[str] = ()) -> str:
+def _help(name: str, command: Command, given: Given) -> str:
     """What a command does; with choices of groups behind it, what every setting can then be."""
+    chosen = given.overrides
     if chosen and command.configured and not command.composes:
-        from satdifuser.settings.describe import lines as described
+        from satdifuser.config import trusted_by
+        from satdifuser.help import lines as described
+        from satdifuser.settings.trust import trusting
 
-        return "\n".join([f"satdifuser {name} {' '.join(chosen)}", *described(name, chosen)])
+        with trusting({*given.trust, *trusted_by(given.config_dirs, chosen)}):
+            return "\n".join([f"satdifuser {name} {' '.join(chosen)}", *described(name, chosen, given.config_dirs)])
     lines = [f"satdifuser {name}: {command.summary}", "", "examples:", *(f"  {line}" for line in command.examples)]
     if command.configured:
         from satdifuser.config import config_root, groups

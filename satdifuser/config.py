@@ -37,8 +37,21 @@ def groups() -> dict[str, list[str]]:
 def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequence[str] = ()) -> Any:
     """The settings of a command, typed and checked; `trust` names packages whose classes they may ask for."""
     config = composed(command, overrides, config_dirs)
-    with trusting({*trust, *named_in(config_dirs, overrides)}):
+    with trusting({*trust, *trusted_by(config_dirs, overrides)}):
         return settings_of(command, config)
+
+
+def trusted_by(config_dirs: Sequence[str], overrides: Sequence[str]) -> set[str]:
+    """The packages that a user's own groups and overrides name (`DIR/GROUP/NAME.yaml`, and no other file below DIR)."""
+    own = [file for folder in config_dirs for group in groups() for file in _files(Path(folder).expanduser() / group)]
+    return named_in(own, overrides)
+
+
+def _files(group: Path) -> Iterator[Any]:
+    """What the files of a group say; one that cannot be read is told where it is chosen."""
+    for file in sorted(group.glob("*.yaml")):
+        with contextlib.suppress(UserError, OSError):
+            yield load_yaml(file)
 
 
 def settings_of(command: str, config: Any) -> Any:
@@ -69,7 +82,7 @@ def _check_own(config_dirs: Sequence[str], overrides: Sequence[str]) -> None:
     for override in overrides:
         group, _, names = override.lstrip("+").partition("=")
         for folder, name in itertools.product(config_dirs, names.split(",")):
-            file = Path(folder) / group.partition("@")[0] / f"{name}.yaml"
+            file = Path(folder).expanduser() / group.partition("@")[0] / f"{name}.yaml"
             if len(name) < 100 and file.is_file() and file.stat().st_size:
                 load_yaml(file)
 
@@ -79,7 +92,10 @@ def _composed(command: str, overrides: Sequence[str]) -> Any:
     from hydra import initialize_config_dir
 
     with initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
-        return hydra_compose(command, overrides=list(overrides))
+        try:
+            return hydra_compose(command, overrides=list(overrides))
+        except (ValueError, TypeError, AttributeError, AssertionError) as error:  # of overrides that nobody would make
+            raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
 
 
 def readable(command: str, overrides: Sequence[str]) -> list[str]:
@@ -122,9 +138,9 @@ def search_path(config_dirs: Sequence[str]) -> list[str]:
     """The override that adds a user's own folders of groups."""
     extra = []
     for folder in config_dirs:
-        if not Path(folder).is_dir():
+        if not Path(folder).expanduser().is_dir():
             raise UserError(f"--config-dir {folder}: no such folder")
-        extra.append(f"file://{Path(folder).resolve()}")
+        extra.append(quoted(f"file://{Path(folder).expanduser().resolve()}"))
     return [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
 
 

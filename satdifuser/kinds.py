@@ -18,6 +18,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ConfigDict,
     PydanticSchemaGenerationError,
     PydanticUserError,
@@ -45,10 +46,11 @@ class Word:
     name: str
 
 
-Count = Annotated[int, Ge(1)]
-Whole = Annotated[int, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
+MOST = 10**30  # no number of settings is larger; torch takes up to 3e38
+Count = Annotated[int, Ge(1), Le(MOST)]
+Whole = Annotated[int, Ge(0), Le(MOST)]
+Positive = Annotated[float, Gt(0), Le(MOST)]
+NotNegative = Annotated[float, Ge(0), Le(MOST)]
 Share = Annotated[float, Ge(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]  # of dropout, of decay: never all of it
 Percent = Annotated[float, Gt(0), Le(100), Unit("%")]
@@ -92,6 +94,8 @@ def words(hint: Any) -> str:
         inner = [part for part in parts if part is not Ellipsis]
         each = "" if not inner or inner[0] is Any else f", each {words(inner[0])}"
         return f"a list{_of(origin, parts)}{each}"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return "names with values"
     named = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     return named.get(hint, getattr(hint, "__name__", str(hint)))
 
@@ -114,6 +118,7 @@ def _bounds(metadata: Sequence[Any]) -> str:
     found = {type(part): part for part in metadata}
     low, above = found.get(Ge), found.get(Gt)
     high, below = found.get(Le), found.get(Lt)
+    high = None if high is not None and high.le == MOST else high
     start = f"from {low.ge:.10g}" if low else f"above {above.gt:.10g}" if above else ""
     end = f"{high.le:.10g}" if high else f"below {below.lt:.10g}" if below else ""
     if start and end:
@@ -147,6 +152,11 @@ def must_be(name: str, value: Any, hint: Any) -> str:
     known = [_word(value) for choice in choices for value in get_args(choice)]
     hint_of_name = nearest(value, known) if isinstance(value, str) else ""
     only = choices and all(get_origin(part) is Literal or part is types.NoneType for part in _flat(hint))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and words(hint).startswith("a path"):
+        hint_of_name = f"; write {name}=./{value}"
+    elif number and abs(value) > MOST and np.isfinite(float(min(abs(value), 10**300))) and value == value:
+        hint_of_name = f", and at most {MOST:.0e}"
     return f"{name} is {shown(value)}: it {'can' if only else 'must'} be {words(hint)}{hint_of_name}"
 
 

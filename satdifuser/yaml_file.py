@@ -32,7 +32,8 @@ def load_yaml(path: str | Path, remedy: str = "mend it, or write it anew") -> di
         values = yaml.load(text, Loader=get_yaml_loader())
         if not isinstance(values, dict):
             raise _OddError("holds no settings")
-        return {str(name): value for name, value in values.items()}
+        named: dict[str, Any] = _named(values)
+        return named
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -42,6 +43,13 @@ def load_yaml(path: str | Path, remedy: str = "mend it, or write it anew") -> di
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged ({type(error).__name__}: {reason}): {remedy}") from None
+
+
+def _named(values: Any) -> Any:
+    """With words for keys, at every level."""
+    if isinstance(values, dict):
+        return {str(name): _named(inner) for name, inner in values.items()}
+    return [_named(inner) for inner in values] if isinstance(values, list) else values
 
 
 class _OddError(Exception):

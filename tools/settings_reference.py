@@ -6,13 +6,14 @@ python tools/settings_reference.py
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from satdifuser.cli import COMMANDS as SUMMARIES
-from satdifuser.config import groups
+from satdifuser.config import config_root, groups
+from satdifuser.help import Described, described
 from satdifuser.settings.commands import COMMANDS
-from satdifuser.settings.describe import Described, described
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 HEAD = """# Every setting
@@ -34,7 +35,8 @@ def page() -> str:
         for group, rows in found.items():
             if "=" not in group:
                 parts.append(table(group, rows))
-        chosen = [group.partition("=")[0] for group in found if "=" in group]
+        text = (config_root() / f"{command}.yaml").read_text(encoding="utf-8")
+        chosen = [name for name in re.findall(r"^\s+- (\w+): ", text, flags=re.M) if name not in SKIPPED]
         if chosen:
             parts.append(f"Its groups: {', '.join(f'[`{name}`](#{name})' for name in chosen)}.\n")
     for group, names in groups().items():

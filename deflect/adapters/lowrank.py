@@ -19,6 +19,9 @@ from satdifuser.kinds import Count, Positive, Rate
 QKV = r".*\.(qkv|to_qkv|to_q|to_k|to_v)"  # of timm and torchgeo, and of diffusers
 
 
+NAMING = {"megatron_config", "megatron_core", "auto_mapping", "parent_library"}
+
+
 def attach_peft(backbone: Backbone, config: Any) -> None:
     """peft's wrapper around the model, with what already trains left as it is (a new patch embedding)."""
     import peft
@@ -66,6 +69,9 @@ class Peft(Adapter):
 
         kinds = {str(kind.value).lower(): config for kind, config in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         options = dict(self.options)
+        other = sorted(NAMING.intersection(options))
+        if other:
+            raise BankError(f"encoder.adapter.options cannot have {other[0]}: it names code to be imported")
         method = str(self.method).lower()
         if method == "dora":
             method, options = "lora", {"use_dora": True, **options}

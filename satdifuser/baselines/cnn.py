@@ -69,6 +69,8 @@ class CNNEncoder(nn.Module):
 def _create(model: str, channels: int, seed: int) -> Any:
     import timm
 
+    if not timm.is_model(model):
+        raise UserError(f"encoder.model is {model!r}: timm has none of this name{nearest(model, timm.list_models())}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -1,1 +1,1 @@
-"""One module for each command, with `run(config)`; heavy imports wait until it is called."""
+"""One module for each command, with `run(settings)`; heavy imports wait until it is called."""

@@ -34,7 +34,7 @@ class Finding:
     detail: str
 
 
-def run(config: Any = None) -> int:
+def run() -> int:
     """Print the findings; exit code 1 if anything would fail."""
     from rich.console import Console
 

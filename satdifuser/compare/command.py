@@ -6,13 +6,21 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from satdifuser.config import compose, composed, readable
+from satdifuser.config import compose, composed, readable, trusted_by
 from satdifuser.errors import UserError
 from satdifuser.settings.commands import CompareSettings
+from satdifuser.settings.trust import trusting
 
 
 def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]:
     """Plan, share, launch, report; gives the report's files."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
+    with trusting(trusted_by(config_dirs, overrides)):
+        return _run(overrides, config_dirs)
+
+
+def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[Path]:
     from satdifuser.compare.content import content_of
     from satdifuser.compare.grid import expand
     from satdifuser.compare.launch import do
@@ -22,8 +30,6 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     from satdifuser.engine.progress import say
     from satdifuser.report.html import write_report
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
     mine, passed, launcher = split_overrides(readable("compare", overrides), config_dirs)
     config: CompareSettings = compose("compare", mine, config_dirs)
     _check(config)

@@ -11,14 +11,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from satdifuser.config import composed, groups, settings_of
+from satdifuser.config import composed, groups, settings_of, trusted_by
 from satdifuser.data.budgets import check_percent
 from satdifuser.engine.run import PASSING
 from satdifuser.errors import UserError
 from satdifuser.pooling import is_pooling
 from satdifuser.settings.commands import CompareSettings, TrainSettings
 from satdifuser.settings.part import DataPart
-from satdifuser.settings.trust import named_in, trusting
+from satdifuser.settings.trust import trusting
 
 SPLITS = ("train", "val", "test")  # that every run reads
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
@@ -69,7 +69,7 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
         check_percent(percent)
     recipe = [*_as_stored(config.store.keep), *_strings("recipe", config.recipe)]
     cells: list[Cell] = []
-    with trusting(named_in(config_dirs, passed)):
+    with trusting(trusted_by(config_dirs, passed)):
         for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
             overrides = merged(recipe, of_task, of_model, axes.common)
             cells += _cells(model, task, overrides, config_dirs, budgets, seeds)

@@ -26,7 +26,7 @@ from satdifuser.data.names import name_bytes, name_fault, shown
 from satdifuser.data.reflectance import SKIP, read_image
 from satdifuser.data.tree import by_class, find_root, warn_once
 from satdifuser.errors import UserError
-from satdifuser.kinds import Count, Positive, Rate, Side, checked
+from satdifuser.kinds import Count, Positive, Rate, Side, Word, checked
 
 LOOKED_AT, LOOKED_AT_BYTES = 32, 2**18  # files of a split, and how much of the middle of each, by which it is known
 
@@ -48,7 +48,7 @@ class ImageFolder(Dataset[Sample]):
     @checked("data")
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, Len(1), Word("a path")],
         split: str = "train",
         *,
         sensor: SensorName,

@@ -72,7 +72,9 @@ class Settings(BaseModel):
 
     def yaml(self) -> str:
         """As text, of which the same settings can be read again."""
-        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+        from omegaconf._utils import get_omega_conf_dumper  # it quotes what the loader would take for a number
+
+        return str(yaml.dump(self.plain(), Dumper=get_omega_conf_dumper(), sort_keys=False, allow_unicode=True))
 
     def but(self, **changes: Any) -> Self:
         """The same settings with some of them changed, and checked again."""

@@ -12,10 +12,12 @@ from typing import Annotated, Any, Self, get_args, get_origin
 from pydantic import PlainSerializer, PlainValidator, ValidationInfo
 
 from satdifuser.errors import UserError, nearest
-from satdifuser.kinds import check, hints_of
-from satdifuser.settings.trust import check_package, find
+from satdifuser.kinds import check, hints_of, must_be
+from satdifuser.settings.trust import check_package, find, trusting
 
 TARGET, MISSING = "_target_", "???"
+ABSTRACT = (".FusionHead", ".Decoder", ".Task")
+GIVEN = {"fusion": ("spec",), "decoder": ("pyramid", "outputs", "dense"), "task": ("labels",)}
 
 
 class Part:
@@ -42,6 +44,8 @@ class Part:
         read = {}
         for key, value in values.items():
             name = self._name(key)
+            if key in GIVEN.get(self.name, ()):
+                raise UserError(f"{name} is not a setting: {self.label} is given it when it is built")
             if key not in hints and not takes_any:
                 raise self._unknown(key)
             read[key] = _value(value, hints.get(key, Any), name)
@@ -55,13 +59,13 @@ class Part:
         return self._names.get(setting, f"{self.name}.{setting}")
 
     @property
+    def package(self) -> str:
+        return self.path.partition(".")[0]
+
+    @property
     def label(self) -> str:
         """The class's own name."""
         return self.path.rpartition(".")[2]
-
-    def takes(self, setting: str) -> bool:
-        """Whether the class has such a setting."""
-        return setting in inspect.signature(self.target).parameters
 
     def build(self, **given: Any) -> Any:
         """Make it, with errors that a user can mend passed on in their own words."""
@@ -80,7 +84,8 @@ class Part:
 
     def but(self, **changes: Any) -> Self:
         """The same with some settings changed."""
-        return type(self)({**self.plain(), **changes}, self.name, self.kind)
+        with trusting([self.package]):  # as it was when it was read
+            return type(self)({**self.plain(), **changes}, self.name, self.kind)
 
     def plain(self) -> dict[str, Any]:
         return {TARGET: self.path, **{key: plain(value) for key, value in self.settings.items()}}
@@ -110,7 +115,10 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, Part):
         return value
     if isinstance(value, Mapping) and TARGET in value:
-        return Part(value, name, _class_in(hint))
+        wanted = _class_in(hint)
+        if wanted is None and hint is not Any:
+            raise UserError(must_be(name, value, hint))
+        return Part(value, name, wanted)
     if isinstance(value, Mapping):
         read = {str(key): _value(inner, Any, f"{name}.{key}") for key, inner in value.items()}
         return check(read, hint, name) if not _has_part(read) else read
@@ -162,6 +170,10 @@ def _check_kind(target: Any, kind: Any, name: str, path: str) -> None:
     if wanted is None:
         wanted = pkgutil.resolve_name("torch.nn.Module")
     made = target if inspect.isclass(target) else hints_of_result(target)
+    if isinstance(kind, str) and made is wanted and kind.endswith(ABSTRACT):
+        raise UserError(f"{name} is {path}, which is only what all of its kind have in common: choose one of them")
+    if isinstance(kind, str) and kind.endswith(".MapStyle") and not inspect.isclass(target):
+        raise UserError(f"{name} is {path}: what belongs there is a class of samples")
     if getattr(wanted, "_is_protocol", False):
         lacks = [n for n in vars(wanted) if not n.startswith("_") and not hasattr(made, n)]
         fits = inspect.isclass(made) and not lacks
@@ -221,7 +233,11 @@ class DataPart(Part):
             raise UserError(
                 f"{self.name} has no split {name!r}: it has {', '.join(self.splits)}{nearest(name, self.splits)}"
             )
-        return self.splits[name].build()
+        data = self.splits[name].build()
+        lacks = [what for what in ("identity", "labels", "sample_id") if not hasattr(data, what)]
+        if lacks:
+            raise UserError(f"{self.name}: {self.label} has no {lacks[0]}: satdifuser/data/base.py says what it needs")
+        return data
 
     def plain(self) -> dict[str, Any]:
         sensor = {} if self.sensor is None else {"sensor": self.sensor}

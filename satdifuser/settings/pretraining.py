@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Len, Lt
+from annotated_types import Len
 
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, NotNegative, Place, Positive, Precision, Rate, Share, Whole
 from satdifuser.settings.base import RunSettings, Settings
 from satdifuser.settings.groups import Data, Input
-from satdifuser.settings.trainer import accumulates_within
+from satdifuser.settings.trainer import accumulates_within, falls
 
-Level = Annotated[int, Ge(0)]
 Weights = Literal["float32", "float16", "bfloat16"]
 
 
@@ -41,13 +40,14 @@ class Recipe(Settings):
     save_every: Count | None = None
     eval_every: Count = 500
     eval_images: Count = 256
-    levels: Annotated[Sequence[Level], Len(1)] = [21, 61, 161, 301, 501, 801]
+    levels: Annotated[Sequence[Whole], Len(1)] = [21, 61, 161, 301, 501, 801]
     samples: Whole = 16
     workers: Whole = 0
     tensorboard: bool = True
 
     def model_post_init(self, context: object) -> None:
         accumulates_within(self.group, self.accumulate, self.batch_size)
+        falls(self.group, self.lr, self.min_lr)
 
 
 class Schedule(Settings):
@@ -58,9 +58,13 @@ class Schedule(Settings):
 
     num_train_timesteps: Count = 1000
     beta_schedule: str = "scaled_linear"
-    beta_start: Annotated[float, Ge(0), Lt(1)] = 0.00085
-    beta_end: Annotated[float, Ge(0), Lt(1)] = 0.012
+    beta_start: Rate = 0.00085
+    beta_end: Rate = 0.012
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+
+    def model_post_init(self, context: object) -> None:
+        if self.beta_start > self.beta_end:
+            raise UserError(f"schedule.beta_start ({self.beta_start:g}) cannot exceed beta_end ({self.beta_end:g})")
 
 
 class Autoencoder(Settings):

@@ -34,10 +34,16 @@ class TrainerConfig(Settings):
 
     def model_post_init(self, context: object) -> None:
         accumulates_within(self.group, self.accumulate, self.batch_size)
+        falls(self.group, self.lr, self.min_lr)
 
     def total_steps(self, per_epoch: int) -> int:
         """So many epochs, but at least `min_steps`, since small label budgets have short ones; or `max_steps`."""
         return self.max_steps if self.max_steps is not None else max(self.epochs * per_epoch, self.min_steps)
+
+
+def falls(group: str, lr: float, min_lr: float) -> None:
+    if min_lr > lr:
+        raise UserError(f"{group}.min_lr ({min_lr:g}) cannot exceed {group}.lr ({lr:g}): the rate would climb")
 
 
 def accumulates_within(group: str, accumulate: int, batch_size: int) -> None:

@@ -6,9 +6,8 @@ import contextlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 from satdifuser.errors import UserError
@@ -19,6 +18,7 @@ class UntrustedError(UserError):
 
 
 OWN = frozenset({"satdifuser", "deflect"})
+NAMED = re.compile(r"[~+]*(?:[\w@/]+\.)*(?:_target_|sensor)=['\"]?(?P<package>[^\W\d]\w*)\.")
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=OWN)
 
 
@@ -37,11 +37,30 @@ def trusted() -> list[str]:
     return sorted(_trusted.get() - OWN)
 
 
-def named_in(folders: Sequence[str], overrides: Sequence[str]) -> set[str]:
-    """The packages whose classes a user's own folders of groups name, or his own words on the command line."""
-    texts = [path.read_text(encoding="utf-8", errors="replace") for f in folders for path in Path(f).rglob("*.yaml")]
-    named = r"\b(?:_target_|sensor)['\"]?\s*[:=]\s*['\"]?([A-Za-z_]\w*)\."
-    return {name for text in (*texts, *overrides) for name in re.findall(named, text)}
+def named_in(configurations: Iterable[Any], overrides: Iterable[str]) -> set[str]:
+    """The packages whose classes or sensors a user's own groups name, or his own words on the command line."""
+    words = [*overrides, *(word for values in configurations for word in _words(values))]
+    found = (NAMED.match(word) for word in words)
+    return {match["package"] for match in found if match is not None}
+
+
+def _words(values: Any, key: str = "") -> Iterator[str]:
+    """Every text in a configuration as an override would have it; lists of an experiment hold overrides themselves."""
+    if isinstance(values, Mapping):
+        for name, inner in values.items():
+            yield from _words(inner, str(name))
+    elif isinstance(values, list | tuple):
+        for inner in values:
+            yield from _words(inner)
+    elif isinstance(values, str):
+        yield f"{key}={values}" if key else values
+
+
+def check_trusted(name: str) -> str:
+    """The name of a package as a user writes it after --trust."""
+    if not name.isidentifier():
+        raise UserError(f"--trust {name}: give the name of a package, as my_package")
+    return name
 
 
 def check_package(path: Any, name: str) -> str:
@@ -67,8 +86,12 @@ def find(path: Any, name: str) -> Any:
         found: Any = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{name} is {path}, and there is none ({' '.join(str(error).split())})") from None
+    except Exception as error:  # of a file of the user's own
+        kind, reason = type(error).__name__, " ".join(str(error).split())
+        raise UserError(f"{name} is {path}, whose file cannot be imported ({kind}: {reason})") from error
     whole = inspect.isclass(found) or (inspect.isfunction(found) and found.__qualname__ == found.__name__)
     home = str(getattr(found, "__module__", "")).partition(".")[0]
-    if not whole or home != package:
+    hidden = any(part.startswith("_") for part in path.split("."))
+    if not whole or home != package or hidden:
         raise UserError(f"{name} is {path}: it must be a class, or a function that makes one, of {package} itself")
     return found

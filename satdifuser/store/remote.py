@@ -61,13 +61,23 @@ class RemoteFiles:
         return False
 
 
+PROTOCOLS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "http", "https", "hf", "memory", "file", "local")
+
+
 def _unread(root: str, key: str, error: Exception) -> UserError:
     gone = isinstance(error, FileNotFoundError)
     return damaged(root, key, "is not there" if gone else f"cannot be read ({error})")
 
 
 def remote_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
+    """The file system of a URL, and the path in it.
+
+    A run's configuration may be somebody else's, and fsspec's chains (`a::b`) and descriptions of files (`reference://`)
+    can do more than read one: only plain places are opened.
+    """
+    protocol = url.partition("://")[0]
+    if "::" in url or protocol not in PROTOCOLS:
+        raise UserError(f"{url} cannot be opened: a store lies in a folder, or at {'://, '.join(PROTOCOLS)}://")
     try:
         import fsspec
 

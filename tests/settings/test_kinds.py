@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from satdifuser.errors import UserError
 from satdifuser.kinds import (
+    MOST,
     Count,
     NotNegative,
     Percent,
@@ -34,8 +35,8 @@ from satdifuser.kinds import (
 )
 
 NUMBERS = {
-    "Count": (Count, lambda x: isinstance(x, int) and x >= 1),
-    "Whole": (Whole, lambda x: isinstance(x, int) and x >= 0),
+    "Count": (Count, lambda x: isinstance(x, int) and 1 <= x <= MOST),
+    "Whole": (Whole, lambda x: isinstance(x, int) and 0 <= x <= MOST),
     "Side": (Side, lambda x: isinstance(x, int) and x >= 1),
     "Seed": (Seed, lambda x: isinstance(x, int) and 0 <= x < 2**32),
     "Positive": (Positive, lambda x: x > 0),

@@ -13,10 +13,11 @@ import yaml
 from satdifuser.cli import main
 from satdifuser.config import composed, config_root, groups, settings_of
 from satdifuser.errors import UserError
+from satdifuser.help import described
 from satdifuser.settings.base import Settings, inner_groups, kinds_of
 from satdifuser.settings.commands import COMMANDS, TrainSettings
-from satdifuser.settings.describe import described
 from satdifuser.settings.part import Part
+from satdifuser.yaml_file import load_yaml
 
 # what an attack found accepted, or ending in a traceback, and its like: one line that names the setting
 WRONG = [
@@ -40,6 +41,17 @@ WRONG = [
     ("train", "trainer.tensorboard=maybe", "trainer.tensorboard is 'maybe': it must be true or false"),
     ("train", "trainer.accumulate=33", "trainer.accumulate (33) cannot exceed trainer.batch_size (32)"),
     ("train", "trainer.optimizer=adma", "trainer.optimizer is 'adma': it can be adam or adamw; did you mean adam"),
+    ("train", "trainer.min_lr=1", "trainer.min_lr (1) cannot exceed trainer.lr (0.01)"),
+    ("train", "trainer.lr=1e300", "trainer.lr is 1e+300: it must be a number above 0, and at most 1e+30"),
+    ("train", "trainer=null", "trainer=null: "),
+    ("train", "fusion=3", "fusion=3: "),
+    ("train", "select=null", "select is null: it must be names with values"),
+    ("train", "run=2024", "run is 2024: it must be a path; write run=./2024"),
+    ("train", "+fusion.spec=3", "fusion.spec is not a setting"),
+    ("train", "+task.labels=3", "task.labels is not a setting"),
+    ("extract", "store.shard_mb=1e303", "store.shard_mb is 1e+303"),
+    ("pretrain", "recipe.min_lr=1", "recipe.min_lr (1) cannot exceed recipe.lr"),
+    ("pretrain", "schedule.beta_start=0.5", "schedule.beta_start (0.5) cannot exceed beta_end (0.012)"),
     ("train", "seed=-1", "seed is -1: it must be a whole number of 0 or more"),
     ("train", "seed=1.5", "seed is 1.5: it must be a whole number"),
     ("train", "seed=null", "seed is null: it must be a whole number"),
@@ -185,6 +197,19 @@ def test_the_defaults_of_the_yaml_are_those_of_the_settings(command: str) -> Non
     compare(COMMANDS[command], _plain(command))
 
 
+@pytest.mark.parametrize("word", ["1e3", "12e5", "5E10", "+1e3", "1_000", "0x1f", "yes", "null", "~", "1:30", "é: #"])
+def test_words_that_look_like_something_else_stay_words(word: str, tmp_path: Path) -> None:
+    settings = TrainSettings(**_plain("train")).but(init=word)
+    (tmp_path / "config.yaml").write_text(settings.yaml(), encoding="utf-8")
+    assert TrainSettings(**load_yaml(tmp_path / "config.yaml")).init == word
+
+
+def test_keys_that_are_no_words_are_named_as_all_others(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("trainer: {1: 2}\nfusion: {3: 2}\n")
+    with pytest.raises(UserError, match=r"there is no setting 'trainer\.1'|fusion has no _target_"):
+        TrainSettings(**{**_plain("train"), **load_yaml(tmp_path / "config.yaml")})
+
+
 def test_settings_cannot_be_changed_behind_the_check() -> None:
     settings = TrainSettings(**_plain("train"))
     with pytest.raises(Exception, match="frozen"):
@@ -297,3 +322,15 @@ def test_a_broken_experiment_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_configurations_lie_where_they_are_looked_for() -> None:
     assert {f"{name}.yaml" for name in COMMANDS} <= {path.name for path in config_root().iterdir()}
     assert set(kinds_of(TrainSettings)) >= {"encoder", "trainer"}
+
+
+def test_own_groups_of_any_path_are_found_and_have_help(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "é (a) = 'b', #c"
+    (folder / "fusion").mkdir(parents=True)
+    (folder / "fusion" / "own.yaml").write_text(
+        "_target_: satdifuser.fusion.GlobalWeighted\nprojection_dim: 16   # mine\n"
+    )
+    assert main(["train", "--help", "fusion=own", "--config-dir", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "fusion=own:" in said
+    assert "; mine" in said

@@ -11,7 +11,7 @@ import pytest
 from satdifuser.cli import main
 from satdifuser.commands import eval as evaluation
 from satdifuser.commands import train
-from satdifuser.config import compose
+from satdifuser.config import compose, trusted_by
 from satdifuser.errors import UserError
 from satdifuser.settings.commands import TrainSettings
 from satdifuser.settings.part import Part
@@ -138,7 +138,7 @@ def test_a_folder_of_ones_own_says_what_is_trusted_too(run: Path, package: str, 
     renamed(run, "satdifuser.fusion.UniformMean", "somebodys.Head")
     (tmp_path / "mine" / "fusion").mkdir(parents=True)
     (tmp_path / "mine" / "fusion" / "head.yaml").write_text("_target_: somebodys.Head\n")
-    assert named_in([str(tmp_path / "mine")], []) == {"somebodys"}
+    assert trusted_by([str(tmp_path / "mine")], []) == {"somebodys"}
     assert main(["eval", f"run={run}", "--config-dir", str(tmp_path / "mine")]) == 0
 
 
@@ -190,3 +190,70 @@ def test_a_part_is_made_of_what_it_says() -> None:
     assert part == Part(part.plain(), "decoder", part.kind)
     with pytest.raises(UserError, match=r"decoder\.chanels: UPerNet has no such setting; did you mean channels"):
         Part({"_target_": "satdifuser.decoders.UPerNet", "chanels": 8}, "decoder", kind)
+
+
+def test_words_are_trusted_by_their_keys_and_not_by_their_values() -> None:
+    assert named_in([], ["run=dl/sensor=evil.v2", "title=_target_=evil.X", "features=/x/_target_: evil.Y"]) == set()
+    assert named_in([], ["fusion._target_=mine.H", "++data.sensor='bands_of_mine.S'"]) == {"mine", "bands_of_mine"}
+    assert named_in([{"models": {"a": ["encoder._target_=own.E"]}, "note": "sensor of evil.Z"}], []) == {"own"}
+
+
+def test_a_folder_of_groups_is_trusted_for_its_groups_alone(
+    run: Path, package: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A hostile run that lies somewhere below a --config-dir is not trusted by it."""
+    renamed(run, "satdifuser.fusion.UniformMean", "somebodys.Head")
+    mine = tmp_path / "mine"
+    (mine / "fusion" / "odd.yaml").mkdir(parents=True)
+    (mine / "fusion" / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    for place in (mine / "runs", mine / "fusion" / "run"):
+        run = run.rename(place)
+        assert main(["eval", f"run={run}", "--config-dir", str(mine)]) == 2
+    assert "asks for somebodys.Head" in capsys.readouterr().err
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["reference://::file:///x.json", "http://x::file://y", "git://x", "ssh://x/y", "zip://x"]
+)
+def test_a_store_of_a_run_is_read_from_plain_places_alone(run: Path, url: str) -> None:
+    renamed(run, "features: null", f"features: '{url}'")
+    with pytest.raises(UserError, match="a store lies in a folder, or at s3://"):
+        evaluation.run(compose("eval", [f"run={run}"]))
+
+
+@pytest.mark.parametrize("option", ["megatron_core", "megatron_config", "auto_mapping"])
+def test_options_of_peft_name_no_code(option: str) -> None:
+    words = ["encoder=small_vit", "adapter=peft", f"+encoder.adapter.options.{option}=shutil"]
+    with pytest.raises(UserError, match=f"options cannot have {option}: it names code"):
+        compose("train", words).encoder.build()
+
+
+def test_data_is_a_class_of_samples_and_says_what_they_are(package: str) -> None:
+    plain = compose("train", []).plain()
+    for target in ("satdifuser.report.tables.latex_text", "satdifuser.engine.files.json_text"):
+        with pytest.raises(UserError, match=r"^data\._target_ is .*: what belongs there is a class of samples$"):
+            TrainSettings(**{**plain, "data": {"_target_": target, "splits": {"test": {}}}})
+    bank = {"_target_": "satdifuser.bank.FeatureBank", "splits": {"test": {}}}
+    with pytest.raises(UserError):
+        TrainSettings(**{**plain, "data": bank}).data.split("test")
+
+
+def test_a_part_that_is_changed_is_trusted_as_it_was(package: str) -> None:
+    part = compose("train", ["~fusion.norm", "fusion._target_=somebodys.Head"]).fusion
+    assert part.but(projection_dim=16)["projection_dim"] == 16
+    with pytest.raises(UserError, match="asks for somebodys"):
+        find("somebodys.Head", "x")
+
+
+def test_what_all_of_a_kind_have_in_common_is_none_of_them() -> None:
+    for group, target in (("task", "tasks.base.Task"), ("fusion", "fusion.base.FusionHead")):
+        with pytest.raises(UserError, match="choose one of them"):
+            compose("train", [f"{group}._target_=satdifuser.{target}"])
+
+
+def test_a_file_of_ones_own_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_head.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"broken_head\.Head, whose file cannot be imported \(ZeroDivisionError"):
+        compose("train", ["fusion._target_=broken_head.Head"])

@@ -31,13 +31,18 @@ class Described:
     sentence: str
 
 
-def described(command: str, overrides: Sequence[str] = ()) -> dict[str, list[Described]]:
+def described(
+    command: str, overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()
+) -> dict[str, list[Described]]:
     """Group (as it was chosen: `fusion=gw`; `` for the command's own) -> its settings, in the order of the files."""
-    config: Any = composed(command, overrides)
-    chosen = dict(_choices(command, overrides))
+    config: Any = composed(command, overrides, config_dirs)
+    chosen = dict(_choices(command, overrides, config_dirs))
     model = COMMANDS[command]
     kinds, inner = kinds_of(model), inner_groups(model)
     sentences = dict(_sentences(config_root() / f"{command}.yaml"))
+    for group, file in chosen.items():
+        prefix = "encoder.adapter" if group == "adapter" else group
+        sentences |= {f"{prefix}.{name}": sentence for name, sentence in _sentences(file)}
     found: dict[str, list[Described]] = {"": []}
 
     def known(name: str) -> Mapping[str, Any]:
@@ -46,9 +51,7 @@ def described(command: str, overrides: Sequence[str] = ()) -> dict[str, list[Des
     for name in sorted(config, key=lambda name: name in chosen or hasattr(config[name], "items")):
         value = _plain(config, name)
         if name in chosen:
-            file = config_root() / name / f"{chosen[name]}.yaml"
-            own = _group(name, value, known(name), {f"{name}.{k}": s for k, s in _sentences(file)})
-            found[f"{name}={chosen[name]}"] = list(own)
+            found[f"{name}={chosen[name].stem}"] = list(_group(name, value, known(name), sentences))
         elif isinstance(value, Mapping) and (name in inner or TARGET in value):
             found[name] = list(_group(name, value, known(name), sentences))
         else:
@@ -56,14 +59,16 @@ def described(command: str, overrides: Sequence[str] = ()) -> dict[str, list[Des
     return {group: rows for group, rows in found.items() if rows}
 
 
-def _choices(command: str, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The group of each choice that makes settings of its own, and what is chosen in it."""
+def _choices(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The group of each choice that makes settings of its own, and the file that is chosen in it."""
     text = (config_root() / f"{command}.yaml").read_text(encoding="utf-8")
     given = dict(override.partition("=")[::2] for override in overrides)
     for group, name in re.findall(r"^\s+- (\w+): (\w+)", text, flags=re.M):
         choice = given.get(group, name)
-        if group in groups() and choice in groups()[group]:
-            yield group, choice
+        places = [config_root(), *(Path(folder).expanduser() for folder in config_dirs)]
+        for file in (place / group / f"{choice}.yaml" for place in places):
+            if group in groups() and file.is_file():
+                yield group, file
 
 
 def _group(
@@ -118,9 +123,9 @@ def _sentences(file: Path) -> Iterator[tuple[str, str]]:
             yield ".".join(name for _, name in above), match["sentence"]
 
 
-def lines(command: str, overrides: Sequence[str] = (), width: int = 118) -> list[str]:
+def lines(command: str, overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> list[str]:
     """As text: name, default, and below what it can be and what it is for."""
-    found = described(command, overrides)
+    found = described(command, overrides, config_dirs)
     longest = max(len(row.name) for rows in found.values() for row in rows)
     text = []
     for group, rows in found.items():
