@@ -38,7 +38,7 @@ class Predictions:
         with writing(path):
             try:
                 shutil.rmtree(partial, ignore_errors=True)
-                group = zarr.open_group(str(partial), mode="w", attributes=about)
+                group = zarr.open_group(partial, mode="w", attributes=about)
                 for name, values in arrays.items():
                     group.create_array(name, data=values, chunks=(min(len(values), 256), *values.shape[1:]))
                 shutil.rmtree(old, ignore_errors=True)
@@ -57,7 +57,7 @@ class Predictions:
         import zarr
 
         try:
-            group = zarr.open_group(str(path), mode="r")
+            group = zarr.open_group(path, mode="r")
             checksums: Any = group.attrs["crc32"]
             arrays = {name: np.asarray(group[name]) for name in checksums}
             ids = tuple(str(name) for name in group.attrs["ids"])  # type: ignore[union-attr]

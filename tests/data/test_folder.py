@@ -195,7 +195,8 @@ def test_what_a_geotiff_says_is_no_data_is_zero(tmp_path: Path) -> None:
     numbers = digits(13, 8, 8)
     numbers[:, 2:4] = 65535
     numbers[5, 0, 0] = 65535
-    signed, floating = np.where(numbers == 65535, -9999, numbers % 500).astype(np.int16), numbers / np.float32(65536)
+    floating, signed = numbers / np.float32(65536), (numbers % 500).astype(np.int16)
+    signed[numbers == 65535] = -9999
     floating[numbers == 65535] = np.nan
     raster(tmp_path / "a.tif", numbers, nodata=65535)
     raster(tmp_path / "b.tif", signed, nodata=-9999)
