@@ -9,7 +9,7 @@ import torch
 
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.evaluate import evaluate
-from satdifuser.engine.trainer import Trainer
+from satdifuser.engine.trainer import Trainer, make_accelerator
 from satdifuser.errors import UserError
 
 Make = Callable[..., Trainer]
@@ -163,3 +163,10 @@ def test_the_warm_up_takes_a_quarter_of_the_steps_at_most(toy_trainer: Make, epo
     """An epoch is of two batches here, and a run of eight steps: five epochs of warm-up would be more than all."""
     made = toy_trainer("run", length=16, warmup_epochs=epochs)
     assert (made.batches.per_epoch, made.total, made.warmup) == (2, 8, warmup)
+
+
+def test_half_precision_of_a_narrow_range_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate would train in float32 there, without a word."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"^mixed_precision=fp16 needs a GPU, and this machine has none"):
+        make_accelerator("fp16")
