@@ -178,6 +178,8 @@ def check(value: Any, hint: Any, name: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError:
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UserError(f"{name} is {os.fsencode(value)!r}, which is not UTF-8: rename it") from None
         raise UserError(must_be(name, value, hint)) from None
 
 

@@ -81,6 +81,7 @@ def test_features_heads_training_and_pretraining_run_without_the_optional_librar
     assert "figures/weights.png" not in said
 
 
+@pytest.mark.slow
 def test_latent_diffusion_with_random_weights_runs_without_transformers(lean: Path, tmp_path: Path) -> None:
     small = ["encoder.image_size=64", "encoder.precision=float32", "store.path=sd.zarr"]
     done = commands(lean, tmp_path, ["extract", *TINY, *LATENT, *small])

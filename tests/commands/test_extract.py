@@ -314,6 +314,7 @@ def test_the_check_asks_for_as_many_numbers_as_the_network_reads_of_a_sample(
     assert (check.metadata, check.size, check.prepare.size) == (numbers, (16, 16), 16)
 
 
+@pytest.mark.slow
 def test_a_size_that_the_samples_do_not_have_is_one_line_about_the_first(
     tmp_path: Path, capsys: pytest.CaptureFixture, extract: Extract
 ) -> None:

@@ -31,6 +31,7 @@ def scores_of(planned: list[Planned]) -> list[dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_done_and_one_failure_does_not_stop_the_rest(
     cells: Cells,
     shared: Make,

@@ -204,6 +204,7 @@ def test_a_run_whose_first_one_failed_says_so(cells: Cells, shared: Make) -> Non
     assert failure(adapted) == f"the run that it begins with has failed: {failure(probe)}"
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_else_is_doing_is_waited_for(cells: Cells, shared: Make, tmp_path: Path) -> None:
     made = shared(share_features=False)
     adapted, probe = (in_folder(run) for run in plan(vits(cells), made))

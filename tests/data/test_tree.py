@@ -101,7 +101,7 @@ def test_a_root_below_the_home_folder_is_found(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_root_that_cannot_be_is_named_in_a_line(tmp_path: Path) -> None:
-    refused("", "data.root is empty")
+    refused("", "data.root is '': it must be a path")
     refused(tmp_path / "two\nlines", "two\\nlines is no folder")
     refused(tmp_path / ("x" * 300), "is no folder")
     refused(f"{tmp_path}/nul\0byte", "nul\\x00byte is no folder")

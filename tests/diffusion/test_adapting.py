@@ -178,6 +178,7 @@ def test_half_precision_of_a_narrow_range_is_refused(backbone: Backbone) -> None
         build(backbone, adapters.Full(), precision="float16")
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_read_where_its_adapter_is(latent_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

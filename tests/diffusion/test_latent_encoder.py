@@ -125,6 +125,7 @@ save_file(found, out)
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_another_process_with_half_of_the_samples_makes_the_same_features(
     make: Make, latent_folder: Path, tmp_path: Path
 ) -> None:

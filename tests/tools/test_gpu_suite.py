@@ -66,6 +66,7 @@ def test_results_that_cannot_be_read_are_that_parts_failure_alone(suite: ModuleT
     assert kept(tmp_path)["good"]["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_ended_with_all_its_processes(suite: ModuleType, tmp_path: Path) -> None:
     sleeper = tmp_path / "sleeper"
     child = tmp_path / "child.py"
