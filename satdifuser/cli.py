@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -144,10 +145,9 @@ def _dispatch(words: list[str]) -> int:
     run = importlib.import_module(command.module).run
     if not command.configured:
         return int(run())
-    from satdifuser.config import compose, trusted_by
-    from satdifuser.settings.trust import check_trusted, trusting
+    from satdifuser.config import compose
 
-    with trusting({*map(check_trusted, given.trust), *trusted_by(given.config_dirs, given.overrides)}):
+    with given.trusted():
         if command.composes:
             run(given.overrides, given.config_dirs)
         else:
@@ -162,6 +162,13 @@ class Given:
     overrides: list[str] = field(default_factory=list)
     config_dirs: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
+
+    def trusted(self) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile classes of these packages may be named, and of those that the user's own groups and words name."""
+        from satdifuser.config import trusted_by
+        from satdifuser.settings.trust import check_trusted, trusting
+
+        return trusting({*map(check_trusted, self.trust), *trusted_by(self.config_dirs, self.overrides)})
 
 
 def _options(name: str, words: list[str]) -> Given:
@@ -203,11 +210,9 @@ def _help(name: str, command: Command, given: Given) -> str:
     """What a command does; with choices of groups behind it, what every setting can then be."""
     chosen = given.overrides
     if chosen and command.configured and not command.composes:
-        from satdifuser.config import trusted_by
         from satdifuser.help import lines as described
-        from satdifuser.settings.trust import trusting
 
-        with trusting({*given.trust, *trusted_by(given.config_dirs, chosen)}):
+        with given.trusted():
             return "\n".join([f"satdifuser {name} {' '.join(chosen)}", *described(name, chosen, given.config_dirs)])
     lines = [f"satdifuser {name}: {command.summary}", "", "examples:", *(f"  {line}" for line in command.examples)]
     if command.configured:

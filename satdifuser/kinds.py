@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import types
 import typing
@@ -155,7 +156,7 @@ def must_be(name: str, value: Any, hint: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and words(hint).startswith("a path"):
         hint_of_name = f"; write {name}=./{value}"
-    elif number and abs(value) > MOST and np.isfinite(float(min(abs(value), 10**300))) and value == value:
+    elif number and MOST < abs(value) < math.inf:
         hint_of_name = f", and at most {MOST:.0e}"
     return f"{name} is {shown(value)}: it {'can' if only else 'must'} be {words(hint)}{hint_of_name}"
 

@@ -31,17 +31,17 @@ class Scored:
     def scores(self) -> dict[str, float]:
         return self.evaluation.scores
 
-    def save(self, folder: RunFolder, name: str | None = None) -> None:
-        """What every sample was taken for, and what the head did, beside the scores; under the name of the split."""
+    def save(self, folder: RunFolder, name: str) -> None:
+        """What every sample was taken for, and what the head did, beside the scores; under this name."""
         from satdifuser.engine.insight import save_insight
 
         found = self.evaluation
         if found.predictions is not None:
-            found.predictions.save(folder.predictions(name or self.split))
+            found.predictions.save(folder.predictions(name))
         parts = {"usage": found.usage, "pixels": found.pixels}
         tensors = {f"{n}/{s}": value.contiguous() for n, part in parts.items() for s, value in part.items()}
         if tensors:
-            save_insight(folder.insight(name or self.split), tensors)
+            save_insight(folder.insight(name), tensors)
 
     def to_dict(self, model: FeatureModel) -> dict[str, Any]:
         spec = model.fusion.spec

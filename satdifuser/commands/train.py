@@ -87,7 +87,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
         **found.to_dict(model),
     }
     if accelerator.is_main_process:
-        found.save(run_folder)
+        found.save(run_folder, found.split)
         run_folder.write_json(run_folder.result.name, result)  # last: a run is done when it has one
         drawn = draw and not without("matplotlib", "the learned weights are not drawn")
         if drawn:

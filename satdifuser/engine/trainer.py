@@ -42,7 +42,7 @@ def make_accelerator(mixed_precision: str, sparse: bool = False) -> Accelerator:
         raise UserError("mixed_precision=fp16 needs a GPU, and this machine has none: set it to bf16, or to no")
     try:
         return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[kwargs])
-    except ValueError as error:  # fp16 without a GPU
+    except ValueError as error:  # a precision that this machine does not have
         reason = " ".join(str(error).split())
         raise UserError(f"mixed_precision={mixed_precision} is not to be had on this machine: {reason}") from error
 
