@@ -14,6 +14,7 @@ from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import failure, result
+from satdifuser.data.batches import batches_per_epoch
 from satdifuser.data.budgets import budget_size
 from satdifuser.errors import UserError
 
@@ -174,6 +175,7 @@ def seconds_of(cell: Cell, pace: Pace, lengths: Mapping[str, int]) -> float:
     """Of a whole run, if it does not stop early: its steps, its evaluations on the way, and its test."""
     settings = cell.config.trainer
     samples = budget_size(lengths["train"], cell.budget)
-    steps = settings.total_steps(samples // min(settings.batch_size, samples))
-    evaluations = -(-steps // settings.eval_every)
+    per_epoch = batches_per_epoch(samples, settings.batch_size, settings.last_batch == "keep")
+    steps = settings.total_steps(per_epoch)
+    evaluations = -(-steps // (settings.eval_every or per_epoch))
     return steps * pace.step + (evaluations * lengths["val"] + lengths["test"]) * pace.sample

@@ -19,21 +19,37 @@ class ShuffledBatches(Sampler[list[int]]):
     """Endless shuffled batches of this process, beginning at any step: batch n is a function of (seed, n) alone.
 
     `batch_size` is the batch of one optimiser step, over all processes: each takes every `world`-th of its samples, so
-    that a run with two processes sees the same batches as a run with one.
+    that a run with two processes sees the same batches as a run with one. The samples that do not fill an epoch's last
+    batch are left out of it (others each time), or with `keep_last` make a smaller one.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        keep_last: bool = False,
+    ) -> None:
         if length < 1:
             raise UserError("the training split is empty")
         self.length, self.batch_size = length, min(batch_size, length)
         if self.batch_size < world:
             raise UserError(f"trainer.batch_size is {self.batch_size}: {world} processes need at least {world}")
         self.seed, self.start, self.rank, self.world = seed, start, rank, world
+        self.keep_last, left = keep_last, self.length % self.batch_size
+        if keep_last and 0 < left < world:
+            raise UserError(
+                f"trainer.last_batch=keep leaves {left} of {length} samples for the last batch of an epoch, and {world}"
+                " processes need one each: use another trainer.batch_size, or trainer.last_batch=drop"
+            )
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch; the samples that do not fill the last one are left out of it (others each time)."""
-        return self.length // self.batch_size
+        """Batches in an epoch."""
+        return batches_per_epoch(self.length, self.batch_size, self.keep_last)
 
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start
@@ -47,6 +63,15 @@ class ShuffledBatches(Sampler[list[int]]):
             first = (step % self.per_epoch) * self.batch_size
             yield order[first : first + self.batch_size][self.rank :: self.world].tolist()
             step += 1
+
+
+def batches_per_epoch(length: int, batch_size: int, keep_last: bool) -> int:
+    """
+    >>> batches_per_epoch(2000, 32, keep_last=False), batches_per_epoch(2000, 32, keep_last=True)
+    (62, 63)
+    """
+    size = min(batch_size, length)
+    return -(-length // size) if keep_last else length // size
 
 
 class OrderedBatches(Sampler[list[int]]):

@@ -18,7 +18,7 @@ from satdifuser.engine.log import check_loss, check_scores, logged
 from satdifuser.engine.memory import keep_memory
 from satdifuser.engine.progress import TrainProgress
 from satdifuser.engine.run import RunFolder
-from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
+from satdifuser.engine.schedule import Rates, build_optimizer, set_rate
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
 from satdifuser.settings.trainer import TrainerConfig
@@ -80,9 +80,11 @@ class Trainer:
             self.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            keep_last=self.config.last_batch == "keep",
         )
-        self.total = self.config.total_steps(self.batches.per_epoch)
-        self.warmup = min(round(self.config.warmup_epochs * self.batches.per_epoch), self.total // 4)
+        self.rates = Rates(self.config, self.batches.per_epoch)
+        self.total = self.rates.total
+        self.eval_every = self.config.eval_every or self.batches.per_epoch
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the run."""
@@ -110,7 +112,7 @@ class Trainer:
                 wrapped.train()
                 row = self._step(wrapped, to_device(batch, self.accelerator.device))
                 progress.step(self.state.step, row["loss"])
-                looks = self.state.step % self.config.eval_every == 0 or self.state.step == self.total
+                looks = self.state.step % self.eval_every == 0 or self.state.step == self.total
                 if looks:
                     row |= self._evaluate()
                     progress.say(self.state.step, row)
@@ -129,7 +131,7 @@ class Trainer:
         """One optimiser step; the loss is the mean over the whole batch, however it is cut."""
         accelerator, task = self.accelerator, self.model.task
         torch.manual_seed((self.seed * 1_000_003 + self.state.step) * 1009 + accelerator.process_index)
-        rate = learning_rate(self.state.step, self.total, self.warmup, self.config.lr, self.config.min_lr)
+        rate = self.rates.at(self.state.step)
         set_rate(self.optimizer, rate)
         task.check(batch)
         world, parts = accelerator.num_processes, min(self.config.accumulate, len(batch["id"]))

@@ -25,8 +25,11 @@ class TrainerConfig(Settings):
     encoder_lr_scale: Positive = 1.0
     weight_decay: NotNegative = 0.0
     warmup_epochs: NotNegative = 5.0
+    warmup_from: NotNegative = 0.0
+    schedule: Literal["step", "epoch"] = "step"
+    last_batch: Literal["drop", "keep"] = "drop"
     clip_norm: Positive | None = None
-    eval_every: Count = 100
+    eval_every: Count | None = 100
     patience: Count | None = 10
     mixed_precision: Precision = "no"
     workers: Whole = 0
@@ -35,6 +38,15 @@ class TrainerConfig(Settings):
     def model_post_init(self, context: object) -> None:
         accumulates_within(self.group, self.accumulate, self.batch_size)
         falls(self.group, self.lr, self.min_lr)
+        if self.warmup_from > self.lr:
+            raise UserError(
+                f"trainer.warmup_from ({self.warmup_from:g}) cannot exceed trainer.lr ({self.lr:g}): a warm-up climbs"
+            )
+        if self.schedule == "epoch" and self.warmup_epochs and not self.warmup_from:
+            raise UserError(
+                "trainer.schedule=epoch holds the rate for an epoch, and the first would learn nothing at a rate of 0:"
+                " set trainer.warmup_from=0.00002, or trainer.warmup_epochs=0"
+            )
 
     def total_steps(self, per_epoch: int) -> int:
         """So many epochs, but at least `min_steps`, since small label budgets have short ones; or `max_steps`."""

@@ -135,6 +135,8 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_planned(
         (["trainer.max_steps=null", "trainer.epochs=5"], 10, 5 * 1, 3),  # 3 samples are a batch
         (["trainer.max_steps=null", "trainer.epochs=2", "trainer.batch_size=8"], 50, 2 * 1, 1),  # 15 samples
         (["trainer.max_steps=null", "trainer.epochs=1", "trainer.batch_size=1"], 50, 15, 8),
+        (["trainer.max_steps=null", "trainer.epochs=5", "trainer.last_batch=keep"], 100, 5 * 8, 20),
+        (["trainer.max_steps=null", "trainer.epochs=5", "trainer.eval_every=null"], 100, 5 * 7, 5),
     ],
 )
 def test_the_time_of_a_run_is_its_steps_its_evaluations_and_its_test(

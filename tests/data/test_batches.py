@@ -120,6 +120,30 @@ def test_the_samples_that_do_not_fill_a_batch_are_others_each_epoch() -> None:
     assert frozenset.union(*left) == frozenset(range(11))
 
 
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_last_batch_that_is_kept_ends_every_epoch(world: int) -> None:
+    shares = [ShuffledBatches(11, 4, seed=0, rank=r, world=world, keep_last=True) for r in range(world)]
+    assert {share.per_epoch for share in shares} == {3}
+    runs = [list(islice(share, 9)) for share in shares]
+    whole = [sorted(i for run in runs for i in run[step]) for step in range(9)]
+    assert [len(batch) for batch in whole] == [4, 4, 3] * 3
+    assert all(sorted(i for batch in whole[e : e + 3] for i in batch) == list(range(11)) for e in (0, 3, 6))
+    full = ShuffledBatches(12, 4, seed=0, keep_last=True)
+    assert full.per_epoch == 3
+    assert list(islice(full, 6)) == list(islice(ShuffledBatches(12, 4, seed=0), 6))
+
+
+def test_starting_at_a_step_continues_the_sequence_with_short_batches_too() -> None:
+    sequence = list(islice(ShuffledBatches(11, 4, seed=1, keep_last=True), 14))
+    for start in (1, 2, 3, 7):
+        assert list(islice(ShuffledBatches(11, 4, 1, start, keep_last=True), 14 - start)) == sequence[start:]
+
+
+def test_a_last_batch_too_small_for_the_processes_is_refused() -> None:
+    with pytest.raises(UserError, match=r"keep leaves 1 of 9 samples .* and 2 processes need one each"):
+        ShuffledBatches(9, 4, seed=0, world=2, keep_last=True)
+
+
 def test_an_empty_split_and_a_batch_smaller_than_the_world_are_user_errors() -> None:
     with pytest.raises(UserError, match="empty"):
         ShuffledBatches(0, 4, seed=0)

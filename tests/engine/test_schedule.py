@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from satdifuser.engine.schedule import build_optimizer, learning_rate, set_rate
+from satdifuser.engine.schedule import Rates, build_optimizer, learning_rate, set_rate
 from satdifuser.errors import UserError
 from satdifuser.settings.trainer import TrainerConfig
 
@@ -23,6 +25,34 @@ def test_the_cosine_agrees_with_torch() -> None:
 def test_warm_up_rises_in_equal_steps_to_the_peak() -> None:
     rates = [learning_rate(step, 100, 4, 1.0, 0.0) for step in range(5)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_the_warm_up_begins_with_the_rate_that_is_asked_for() -> None:
+    rates = [learning_rate(step, 100, 4, 1.0, 0.0, begin=0.2) for step in range(5)]
+    assert rates == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("per_epoch", [1, 7, 313])
+def test_by_epoch_the_rate_is_the_released_codes(per_epoch: int) -> None:
+    """Its facts: 2e-5 in epoch 0, a line to the peak at epoch 5, a cosine to the floor at epoch 40."""
+    config = TrainerConfig(schedule="epoch", warmup_from=2e-5)
+    rates = Rates(config, per_epoch)
+    for step in range(40 * per_epoch):
+        epoch = step // per_epoch
+        if epoch < 5:
+            wanted = 2e-5 + epoch / 5 * (1e-2 - 2e-5)
+        else:
+            wanted = 1e-5 + (1e-2 - 1e-5) * (1 + math.cos(math.pi * (epoch - 5) / 35)) / 2
+        assert rates.at(step) == pytest.approx(wanted, rel=1e-12)
+    assert rates.at(0) == 2e-5
+
+
+def test_by_epoch_a_first_epoch_without_a_rate_is_refused() -> None:
+    with pytest.raises(UserError, match=r"first would learn nothing at a rate of 0: set trainer.warmup_from=0.00002"):
+        TrainerConfig(schedule="epoch")
+    assert Rates(TrainerConfig(schedule="epoch", warmup_epochs=0), 3).at(0) == 1e-2
+    with pytest.raises(UserError, match="warmup_from"):
+        TrainerConfig(warmup_from=0.1)
 
 
 def test_an_unknown_optimizer_lists_the_known_ones() -> None:

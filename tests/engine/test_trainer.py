@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from satdifuser.config import compose
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.evaluate import evaluate
 from satdifuser.engine.trainer import Trainer, make_accelerator
@@ -100,6 +101,38 @@ def test_training_stops_when_validation_gets_no_better(toy_trainer: Make) -> Non
     assert state.best_step == 2
 
 
+@pytest.mark.parametrize(
+    ("samples", "batch", "steps"), [(20000, 64, 313), (3000, 64, 47), (2000, 32, 63), (524, 16, 33)]
+)
+def test_the_released_recipe_looks_once_an_epoch_and_keeps_the_last_batch(
+    toy_trainer: Make, toy_banks: type, samples: int, batch: int, steps: int
+) -> None:
+    """m-bigearthnet, m-chesapeake, m-eurosat, m-nz-cattle, as the released code counts them."""
+    recipe = compose("train", ["trainer=satdifuser", f"trainer.batch_size={batch}"]).trainer
+    train = toy_banks(4, seed=1)
+    train.classes = train.classes[:1].expand(samples)  # of which only the number is asked
+    trainer = toy_trainer(train=train, **recipe.plain())
+    assert (trainer.eval_every, trainer.batches.per_epoch, trainer.total) == (steps, steps, 40 * steps)
+    assert (trainer.rates.at(0), trainer.rates.at(steps - 1)) == (2e-5, 2e-5)
+    assert trainer.rates.at(5 * steps) == 1e-2
+    assert (trainer.config.optimizer, trainer.config.patience) == ("adam", 10)
+
+
+def test_short_last_batches_are_learned_from_and_a_resume_goes_through_them(toy_trainer: Make) -> None:
+    settings = {"last_batch": "keep", "eval_every": None, "schedule": "epoch", "warmup_from": 1e-4}
+    whole = toy_trainer("whole", max_steps=8, **settings)
+    whole.fit()  # 26 samples: 8, 8, 8 and 2
+    assert [row["step"] for row in whole.run.rows() if "val/accuracy" in row] == [4, 8]
+    assert len({row["lr"] for row in whole.run.rows()}) == 2
+    first = toy_trainer("parts", max_steps=8, **settings)
+    first.total = 4
+    first.fit()
+    second = toy_trainer("parts", max_steps=8, **settings)
+    second.resume()
+    second.fit()
+    assert [(r["step"], r["loss"]) for r in second.run.rows()] == [(r["step"], r["loss"]) for r in whole.run.rows()]
+
+
 def test_the_best_checkpoint_is_the_best_evaluation_and_the_last_is_the_last(toy_trainer: Make) -> None:
     trainer = toy_trainer(max_steps=20, lr=2e-2)
     trainer.fit()
@@ -162,7 +195,7 @@ def test_resuming_with_another_model_is_refused_in_one_line(toy_trainer: Make) -
 def test_the_warm_up_takes_a_quarter_of_the_steps_at_most(toy_trainer: Make, epochs: float, warmup: int) -> None:
     """An epoch is of two batches here, and a run of eight steps: five epochs of warm-up would be more than all."""
     made = toy_trainer("run", length=16, warmup_epochs=epochs)
-    assert (made.batches.per_epoch, made.total, made.warmup) == (2, 8, warmup)
+    assert (made.batches.per_epoch, made.total, made.rates.warmup) == (2, 8, warmup)
 
 
 def test_half_precision_of_a_narrow_range_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
