@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -43,16 +43,18 @@ class Bottleneck(nn.Module):
     """ResNet bottleneck: 1x1, 3x3, 1x1, a quarter of the width in the middle, a projected shortcut.
 
     `norm` follows each convolution: "group" is GroupNorm, as published; "batch" is BatchNorm, which keeps how bright or
-    strong a sample's map is beside those of others, where GroupNorm makes each sample its own measure.
+    strong a sample's map is beside those of others, where GroupNorm makes each sample its own measure. `init`: see
+    `initialise`.
     """
 
-    def __init__(self, channels: int, width: int, norm: str = "group") -> None:
+    def __init__(self, channels: int, width: int, norm: str = "group", init: str = "default") -> None:
         super().__init__()
         middle, normed = max(width // 4, 1), normalisation(norm)
         self.reduce, self.norm1 = nn.Conv2d(channels, middle, 1, bias=False), normed(middle)
         self.spread, self.norm2 = nn.Conv2d(middle, middle, 3, padding=1, bias=False), normed(middle)
         self.expand, self.norm3 = nn.Conv2d(middle, width, 1, bias=False), normed(width)
         self.shortcut, self.norm4 = nn.Conv2d(channels, width, 1, bias=False), normed(width)
+        initialise((self.reduce, self.spread, self.expand, self.shortcut), init)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.reduce(x)))
@@ -68,6 +70,7 @@ def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
 
 
 Norm = Literal["group", "batch"]
+Init = Literal["default", "msra"]
 Width = Annotated[int, Ge(8)]  # of the maps that a head gives
 
 
@@ -84,6 +87,17 @@ def normalisation(name: str) -> Callable[[int], nn.Module]:
     """The layer of that name for a number of channels."""
     layers: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": BatchNorm}
     return layers[check(name, Norm, "fusion.norm")]
+
+
+def initialise(convolutions: Iterable[nn.Conv2d], name: str) -> None:
+    """The first weights of a bottleneck: "default" leaves torch's, "msra" draws them as the released code does.
+
+    That is Kaiming's normal distribution by fan out (He et al. 2015), which keeps the size of gradients: a standard
+    deviation of sqrt(2 / (outputs * k * k)).
+    """
+    if check(name, Init, "fusion.init") == "msra":
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
 
 
 class FusionHead(nn.Module):
@@ -116,10 +130,12 @@ class FusionHead(nn.Module):
 class ProjectingHead(FusionHead):
     """A head that first brings every tap to one width with a bottleneck of its own, shared over the timesteps."""
 
-    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group") -> None:
+    def __init__(
+        self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group", init: Init = "default"
+    ) -> None:
         super().__init__(spec, projection_dim)
         self.project = nn.ModuleDict(
-            {key(name): Bottleneck(spec.channels(name), projection_dim, norm) for name in spec.names()}
+            {key(name): Bottleneck(spec.channels(name), projection_dim, norm, init) for name in spec.names()}
         )
 
     def projected(self, bank: FeatureBank, stride: int) -> Tensor:

@@ -6,14 +6,16 @@ import torch
 from torch import nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.fusion.base import Fused, Norm, ProjectingHead, Width
+from satdifuser.fusion.base import Fused, Init, Norm, ProjectingHead, Width
 
 
 class GlobalWeighted(ProjectingHead):
     """Per stride, the sum over its taps and timesteps of w[t, l] * B_l(f[t, l]), with w = softmax over every (t, l)."""
 
-    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group") -> None:
-        super().__init__(spec, projection_dim, norm)
+    def __init__(
+        self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group", init: Init = "default"
+    ) -> None:
+        super().__init__(spec, projection_dim, norm, init)
         self.logits = nn.Parameter(torch.zeros(len(spec.timesteps), len(spec.names())))
 
     def fuse(self, bank: FeatureBank) -> Fused:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.fusion.base import Fused, Norm, ProjectingHead, Width, key
+from satdifuser.fusion.base import Fused, Init, Norm, ProjectingHead, Width, key
 from satdifuser.kinds import Positive, checked
 
 
@@ -14,8 +14,15 @@ class LocalizedWeighted(ProjectingHead):
     """Per stride, a 1x1 convolution on the mean map gives a logit for each (t, l) and pixel; softmax(logits / tau)."""
 
     @checked("fusion")
-    def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group", tau: Positive = 1.0) -> None:
-        super().__init__(spec, projection_dim, norm)
+    def __init__(
+        self,
+        spec: BankSpec,
+        projection_dim: Width = 384,
+        norm: Norm = "group",
+        init: Init = "default",
+        tau: Positive = 1.0,
+    ) -> None:
+        super().__init__(spec, projection_dim, norm, init)
         self.tau = tau
         steps = len(spec.timesteps)
         self.score = nn.ModuleDict(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.errors import UserError
-from satdifuser.fusion.base import Bottleneck, Fused, FusionHead, Norm, Width, key
+from satdifuser.fusion.base import Bottleneck, Fused, FusionHead, Init, Norm, Width, key
 from satdifuser.kinds import Count, NotNegative, Whole, checked
 
 
@@ -49,6 +49,7 @@ class MixtureOfExperts(FusionHead):
         spec: BankSpec,
         projection_dim: Width = 384,
         norm: Norm = "group",
+        init: Init = "default",
         experts: Count = 8,
         top_k: Count = 2,
         warmup_steps: Whole = 500,
@@ -62,7 +63,7 @@ class MixtureOfExperts(FusionHead):
         self.gates = nn.ModuleDict({key(str(s)): Gate(c, experts) for s, c in channels.items()})
         self.experts = nn.ModuleDict(
             {
-                key(str(s)): nn.ModuleList(Bottleneck(c, projection_dim, norm) for _ in range(experts))
+                key(str(s)): nn.ModuleList(Bottleneck(c, projection_dim, norm, init) for _ in range(experts))
                 for s, c in channels.items()
             }
         )
