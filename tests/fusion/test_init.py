@@ -49,7 +49,7 @@ def test_head_hands_the_choice_to_every_bottleneck_and_leaves_the_rest_of_it(toy
     for block in bottlenecks(head):
         for name in CONVOLUTIONS:
             weight = getattr(block, name).weight.detach()
-            assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / (len(weight) * weight[0, 0].numel())), rel=0.2)
+            assert float(weight.std()) == pytest.approx(math.sqrt(2 / (len(weight) * weight[0, 0].numel())), rel=0.2)
     chosen = dict(head.named_parameters())
     for name, value in make(toy_spec(), 128).named_parameters():
         if not name.endswith(tuple(f"{layer}.weight" for layer in CONVOLUTIONS)):

@@ -268,7 +268,7 @@ def test_a_class_of_ones_own_is_checked_by_what_it_declares(tmp_path: Path, monk
         "        super().__init__(spec, projection_dim)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    words = ["fusion._target_=my_heads.Mine", "~fusion.norm"]
+    words = ["fusion._target_=my_heads.Mine", "~fusion.norm", "~fusion.init"]
     for more, expected in (("+fusion.share=2", "fusion.share is 2"), ("+fusion.free=nan", "fusion.free is nan")):
         with pytest.raises(UserError, match=expected):
             _compose("train", [*words, more])
