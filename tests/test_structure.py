@@ -13,6 +13,8 @@ FILES = {
     for path in (ROOT / package).rglob("*.py")
 }
 
+ALONE = {"satdifuser.bank", "satdifuser.kinds", "satdifuser.tensors"}
+
 
 def imported(path: Path) -> set[str]:
     """Modules of the project that a file imports, anywhere in it."""
@@ -28,11 +30,12 @@ def imported(path: Path) -> set[str]:
 def test_satdifuser_never_imports_deflect_and_deflect_only_what_stands_alone() -> None:
     for name, path in FILES.items():
         others = {module for module in imported(path) if module.partition(".")[0] != name.partition(".")[0]}
-        assert others <= ({"satdifuser.bank", "satdifuser.kinds"} if name.startswith("deflect") else set()), name
+        assert others <= (ALONE if name.startswith("deflect") else set()), name
 
 
-def test_the_bank_imports_nothing_of_the_project_and_the_kinds_of_settings_only_its_errors() -> None:
+def test_bank_and_tensors_import_nothing_of_the_project_and_the_kinds_of_settings_only_its_errors() -> None:
     assert imported(FILES["satdifuser.bank"]) == set()
+    assert imported(FILES["satdifuser.tensors"]) == set()
     assert imported(FILES["satdifuser.kinds"]) == {"satdifuser.errors"}
 
 
