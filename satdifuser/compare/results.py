@@ -123,6 +123,8 @@ class Results:
             samples = (found.ids, zlib.crc32(found.truth.tobytes()))
             if self._samples.setdefault(run.cell.task, samples) != samples:
                 raise UserError(f"{run.folder} ({run.cell}) was tested on other samples than those it is compared with")
+            if run.cell.config.task != self.of(run.cell.task)[0].cell.config.task:
+                raise UserError(f"{run.folder} ({run.cell}) has other settings of task= than those it is compared with")
             self._statistics[run.folder] = self.task(run.cell.task).statistics(found.prediction, found.truth)
         return self._statistics[run.folder]
 
@@ -239,7 +241,7 @@ def _confusion(task: Task, answers: Sequence[Predictions]) -> NDArray[Any] | Non
     for found in answers:
         valid = found.truth < task.outputs
         if task.dense:
-            valid &= found.truth != task.labels.ignore_index
+            valid &= ~np.isin(found.truth.astype(np.int64), (task.labels.ignore_index, *task.ignored))
         total += confusion_matrix(found.truth[valid], found.prediction[valid], labels=range(task.outputs))
     return total
 

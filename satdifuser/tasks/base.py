@@ -27,6 +27,7 @@ class Task:
     dense: bool = False  # logits for every pixel rather than for the image
     least_classes: int = 0  # with fewer there is nothing to learn
     monitor: str  # the metric that chooses the best checkpoint; more is better
+    ignored: tuple[int, ...] = ()  # values of the truth that count in no loss and no metric
 
     def __init__(self, labels: Labels) -> None:
         there = labels.classes
@@ -84,6 +85,10 @@ class Task:
     def scores(self, sums: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The metrics of `metrics`, from sums of `statistics` (`[..., K]`)."""
         raise NotImplementedError
+
+    def explain(self) -> dict[str, str]:
+        """What each metric is, in words that go on from its name, as this task's settings have it."""
+        return {}
 
     def draw(self, axes: Axes, value: Tensor, ids: Sequence[str] = ()) -> None:
         """Draw a truth or a prediction of one sample; answers for a whole image are written as text."""

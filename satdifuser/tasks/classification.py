@@ -12,7 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from satdifuser.data.base import Batch
 from satdifuser.tasks.base import Task
-from satdifuser.tasks.counts import by_class, class_counts, mean_of_seen, share
+from satdifuser.tasks.counts import by_class, class_counts, mean_of_seen, released_f1, share
+from satdifuser.tasks.metrics import FromCounts
 
 
 class Classification(Task):
@@ -39,6 +40,7 @@ class Classification(Task):
                 "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
                 "macro_f1": MulticlassF1Score(self.outputs, average="macro"),
                 "micro_f1": MulticlassF1Score(self.outputs, average="micro"),
+                "released_f1": FromCounts(self.outputs, released_f1),
             }
         )
 
@@ -49,7 +51,22 @@ class Classification(Task):
         right, said, true = by_class(sums)
         accuracy = share(right.sum(-1), true.sum(-1))
         f1 = share(2 * right, said + true)
-        return {"accuracy": accuracy, "macro_f1": mean_of_seen(f1, said + true > 0), "micro_f1": accuracy}
+        return {
+            "accuracy": accuracy,
+            "macro_f1": mean_of_seen(f1, said + true > 0),
+            "micro_f1": accuracy,
+            "released_f1": released_f1(right, said, true),
+        }
+
+    def explain(self) -> dict[str, str]:
+        return {
+            "accuracy": "is the share of the images that are right",
+            "macro_f1": "is the mean of the classes' F1, as scikit-learn's; a class that is in neither truth nor"
+            " prediction is left out",
+            "micro_f1": "is the F1 of all answers together, which for one class an image is the accuracy",
+            "released_f1": "is the harmonic mean of macro precision and macro recall, as in the released SatDiFuser"
+            " code: both are means over all classes, with 0 for one that is never predicted or never true",
+        }
 
     def describe(self, value: Tensor) -> str:
         return self.labels.classes[int(value)]

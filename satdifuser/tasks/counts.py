@@ -44,3 +44,27 @@ def share(part: Array, whole: Array) -> Array:
 def mean_of_seen(values: Array, seen: Array) -> Array:
     """The mean over the classes that there is anything of."""
     return share((values * seen).sum(-1), seen.sum(-1))
+
+
+def mean_iou(right: Array, said: Array, true: Array, counts: Array, zero: bool = False) -> Array:
+    """The mean of intersection / union over the classes that `counts` names, with or without those that are nowhere.
+
+    >>> right, said, true = (np.array(row) for row in ([2, 1, 0], [2, 2, 0], [3, 1, 0]))
+    >>> both = [mean_iou(right, said, true, np.full(3, True), zero) for zero in (False, True)]
+    >>> [round(float(value), 3) for value in both]
+    [0.583, 0.389]
+    """
+    union = said + true - right
+    return mean_of_seen(share(right, union), ((union > 0) | zero) & counts)
+
+
+def released_f1(right: Array, said: Array, true: Array) -> Array:
+    """The harmonic mean of macro precision and macro recall, means over all classes, with 0 of one never said or true.
+
+    >>> said = np.array([[1, 3, 2], [3, 3, 0], [1, 4, 1]])  # of each true class (row)
+    >>> right, said, true = said.diagonal(), said.sum(0), said.sum(1)
+    >>> round(float(released_f1(right, said, true)), 3), round(float(np.mean(2 * right / (said + true))), 3)
+    (0.278, 0.26)
+    """
+    precision, recall = share(right, said).mean(-1), share(right, true).mean(-1)
+    return share(2 * precision * recall, precision + recall)

@@ -60,5 +60,14 @@ class MultiLabel(Task):
             "accuracy": share(answers - wrong, answers),
         }
 
+    def explain(self) -> dict[str, str]:
+        return {
+            "micro_f1": "is the F1 of all answers together, each a class of an image, as scikit-learn's and that of the"
+            " released SatDiFuser code",
+            "macro_f1": "is the mean of the classes' F1 over all classes, with 0 for one that is in neither truth nor"
+            " prediction",
+            "accuracy": "is the share of all answers, each a class of an image, that are right",
+        }
+
     def describe(self, value: Tensor) -> str:
         return "\n".join(name for name, there in zip(self.labels.classes, value.tolist(), strict=True) if there)

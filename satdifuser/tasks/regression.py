@@ -55,5 +55,11 @@ class Regression(Task):
             spread = np.where(spread > 1e-12 * squares, spread, np.nan)
             return {"r2": 1.0 - errors / spread, "rmse": np.sqrt(errors / count)}
 
+    def explain(self) -> dict[str, str]:
+        return {
+            "r2": "is 1 less the squared errors' share in the squared distances of the true values from their mean",
+            "rmse": "is the root of the mean squared error, in the units of the target; less is better",
+        }
+
     def describe(self, value: Tensor) -> str:
         return f"{float(value):.2f}"

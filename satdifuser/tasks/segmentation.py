@@ -1,29 +1,53 @@
-"""Segmentation: a class for every pixel; pixels with the ignore value count in no loss and no metric."""
+"""Segmentation: a class for every pixel; pixels with an ignored value count in no loss and no metric."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Len
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassAccuracy
 
-from satdifuser.data.base import Batch
+from satdifuser.data.base import Batch, Labels
+from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import checked
 from satdifuser.tasks.base import Task
-from satdifuser.tasks.counts import by_class, class_counts, mean_of_seen, share
+from satdifuser.tasks.counts import by_class, class_counts, mean_iou, share
+from satdifuser.tasks.metrics import FromCounts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Absent = Literal["leave", "zero"]
+ClassNames = str | Annotated[list[str], Len(1)]
+
 
 class Segmentation(Task):
+    """`absent` says what a class that is in neither truth nor prediction is in the mIoU: left out, or a zero.
+
+    The pixels of the classes that `ignore` names count nowhere, as those with the data's own ignore value; nor do these
+    classes in the mIoU. Another class's pixel that is taken for one of them is wrong.
+    """
+
     name, label, dense, monitor = "segmentation", "mask", True, "miou"
     least_classes = 2
+
+    @checked("task")
+    def __init__(self, labels: Labels, absent: Absent = "leave", ignore: ClassNames | None = None) -> None:
+        super().__init__(labels)
+        self.absent = absent
+        self.ignored = (labels.ignore_index, *_numbers(labels, ignore))
+        self.learned = ~np.isin(np.arange(self.outputs), self.ignored)  # the data's own value may be a class, too
+        if ignore is not None and self.learned.sum() < 2:
+            left = " and ".join(name for name, learned in zip(labels.classes, self.learned, strict=True) if learned)
+            raise UserError(f"task.ignore leaves {left or 'no class'} to learn: leave two classes or more")
 
     def size(self, batch: Batch) -> tuple[int, int] | None:
         mask = self.truth(batch)
@@ -34,13 +58,19 @@ class Segmentation(Task):
         bad = ((mask < 0) | (mask >= self.outputs)) & (mask != self.labels.ignore_index)
         self._out_of_range(batch, bad, f"0 to {self.outputs - 1} and {self.labels.ignore_index} (ignored)")
 
+    def _counted(self, batch: Batch) -> Tensor:
+        """The truth, with the data's ignore value for all that is ignored."""
+        mask = self.truth(batch)
+        for value in self.ignored[1:]:
+            mask = mask.masked_fill(mask == value, self.labels.ignore_index)
+        return mask
+
     def loss_sum(self, logits: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(
-            logits.float(), self.truth(batch), ignore_index=self.labels.ignore_index, reduction="sum"
-        )
+        counted, ignore = self._counted(batch), self.labels.ignore_index
+        return F.cross_entropy(logits.float(), counted, ignore_index=ignore, reduction="sum")
 
     def count(self, batch: Batch) -> Tensor:
-        return (self.truth(batch) != self.labels.ignore_index).sum()
+        return (self._counted(batch) != self.labels.ignore_index).sum()
 
     def predict(self, logits: Tensor) -> Tensor:
         return logits.argmax(1)
@@ -49,22 +79,34 @@ class Segmentation(Task):
         ignore = self.labels.ignore_index
         return MetricCollection(
             {
-                "miou": MulticlassJaccardIndex(self.outputs, ignore_index=ignore, average="macro"),
+                "miou": FromCounts(self.outputs, self._miou(), ignore_index=ignore),
                 "accuracy": MulticlassAccuracy(self.outputs, ignore_index=ignore, average="micro"),
             }
         )
 
+    def update(self, metrics: MetricCollection, logits: Tensor, batch: Batch) -> None:
+        metrics.update(self.predict(logits), self._counted(batch))
+
     def statistics(self, prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
-        counted = np.where(truth == self.labels.ignore_index, -1, truth.astype(np.int64))
-        return class_counts(prediction, counted, self.outputs)
+        true = truth.astype(np.int64)
+        return class_counts(prediction, np.where(np.isin(true, self.ignored), -1, true), self.outputs)
 
     def scores(self, sums: NDArray[Any]) -> dict[str, NDArray[Any]]:
         right, said, true = by_class(sums)
-        union = said + true - right
-        learned = np.arange(self.outputs) != self.labels.ignore_index  # a class may be the ignored one
+        return {"miou": self._miou()(right, said, true), "accuracy": share(right.sum(-1), true.sum(-1))}
+
+    def _miou(self) -> Any:
+        return partial(mean_iou, counts=self.learned, zero=self.absent == "zero")
+
+    def explain(self) -> dict[str, str]:
+        names = [name for name, learned in zip(self.labels.classes, self.learned, strict=True) if not learned]
+        absent = "counts as 0, as in the released SatDiFuser code" if self.absent == "zero" else "is left out"
+        without = f" other than {' and '.join(names)}" if names else ""
+        ignored = f"; pixels whose truth is {' or '.join(names)} are ignored" if names else ""
         return {
-            "miou": mean_of_seen(share(right, union), (union > 0) & learned),
-            "accuracy": share(right.sum(-1), true.sum(-1)),
+            "miou": f"is the mean over the classes{without} of intersection / union, counted over the pixels of all"
+            f" images; a class that is in neither truth nor prediction {absent}{ignored}",
+            "accuracy": f"is the share of the pixels of all images that are right{ignored}",
         }
 
     def draw(self, axes: Axes, value: Tensor, ids: Sequence[str] = ()) -> None:
@@ -76,3 +118,13 @@ class Segmentation(Task):
 
     def describe(self, value: Tensor) -> str:
         return f"map of {tuple(value.shape)}"
+
+
+def _numbers(labels: Labels, ignore: ClassNames | None) -> list[int]:
+    """The classes of these names."""
+    names = [] if ignore is None else [ignore] if isinstance(ignore, str) else ignore
+    for name in names:
+        if name not in labels.classes:
+            close = nearest(name, labels.classes) or f": the data's are {', '.join(labels.classes)}"
+            raise UserError(f"task.ignore names {name!r}, which is no class of the data{close}")
+    return [labels.classes.index(name) for name in names]
