@@ -18,6 +18,10 @@ NOTE = (
     "test on the same test samples, Holm-corrected over all pairs of one task and budget, adjusted p at least "
     f"{LEVEL:g})."
 )
+SETTINGS = (
+    "What a metric is, the settings of its task say. All models of a task have the same ones, so their scores compare; "
+    "those of a task with other settings do not compare with them."
+)
 COSTS = ("trainable", "parameters", "FLOPs/image", "extraction", "training", "peak memory", "features", "checkpoint")
 
 
@@ -52,8 +56,11 @@ def tables_md(content: Content) -> str:
     text = [f"# {markdown_text(content.title)}", NOTE]
     if content.missing:
         text.append(f"{numbers.plural(content.missing, 'run')} of the grid without a result.")
+    text.append(SETTINGS)
     for section, found in _by_section(content):
         text.append(f"## {markdown_text(section.name)}: {numbers.metric_name(section.metric)}")
+        said = explained(section, found)
+        text += ["\n".join(f"* {markdown_text(line)}" for line in said)] if said else []
         if len(budgets(found)) > 1:
             text.append(markdown(*_by_budget(found, markdown_text, "**{}**")))
         text.append(markdown(*_ranking(section, found, markdown_text, "**{}**")))
@@ -78,14 +85,14 @@ def tables_tex(content: Content) -> str:
     for number, (section, found) in enumerate(_by_section(content), 1):
         header, rows = _ranking(section, found, latex_text, r"\textbf{{{}}}")
         cut = len(header) - len(COSTS)
-        caption = latex_text(f"{section.name}: {numbers.metric_name(section.metric)}. {NOTE}")
+        said = explained(section, found)
+        caption = latex_text(" ".join([f"{section.name}: {numbers.metric_name(section.metric)}.", *said, NOTE]))
         scores = [row[:cut] for row in rows]
         text.append(latex(_tex(header[:cut]), scores, "rl" + "r" * (cut - 2), caption, f"tab:ranking-{number}"))
         if len(budgets(found)) > 1:
             names, scored = _by_budget(found, latex_text, r"\textbf{{{}}}")
-            caption = latex_text(
-                f"{section.name}: {numbers.metric_name(section.metric)} by share of the labels. {NOTE}"
-            )
+            named = f"{section.name}: {numbers.metric_name(section.metric)} by share of the labels."
+            caption = latex_text(" ".join([named, *explained(section), NOTE]))
             text.append(latex(_tex(names), scored, "l" + "r" * (len(names) - 1), caption, f"tab:budgets-{number}"))
         spent = [row[:2] + row[cut:] for row in rows]
         caption = latex_text(f"{section.name}: costs, means over the seeds. FLOPs are of one image's forward pass.")
@@ -93,10 +100,11 @@ def tables_tex(content: Content) -> str:
         text.append(latex(_tex(header[:2] + header[cut:]), spent, align, caption, f"tab:costs-{number}"))
     for number, (section, pairs) in enumerate(_pairs(content), 1):
         header, rows = _tests(pairs, latex_text)
-        caption = latex_text(
+        named = (
             f"{section.name}: differences in {numbers.metric_name(section.metric)}, first minus second; paired "
             "permutation tests, Holm-corrected over all pairs of one budget."
         )
+        caption = latex_text(" ".join([named, *explained(section)]))
         text.append(latex(_tex(header), rows, "rllrrrr", caption, f"tab:tests-{number}"))
     return "\n\n".join(text) + "\n"
 
@@ -108,6 +116,18 @@ Table = tuple[list[str], list[list[str]]]
 def other_metrics(found: Sequence[Place]) -> list[str]:
     """The metrics of these rows beside the main one of their own task."""
     return list(dict.fromkeys(n for place in found for n in place.row.scores if n != place.section.metric))
+
+
+def explained(section: Section, found: Sequence[Place] = ()) -> list[str]:
+    """A sentence on the main metric of a task, and on each other that its rows have."""
+    words, said = section.task.explain(), []
+    for metric in (section.metric, *other_metrics(found)):
+        name = numbers.metric_name(metric)
+        if name.partition(" ")[0].islower():  # mIoU stays as it is
+            name = name[0].upper() + name[1:]
+        if metric in words:
+            said.append(f"{name} {words[metric]}.")
+    return said
 
 
 def _ranking(section: Section, found: Sequence[Place], escape: Escape, bold: str) -> Table:

@@ -59,6 +59,7 @@ def page(content: Content) -> str:
         style=Markup((here / "report.css").read_text(encoding="utf-8") + shades()),
         script=Markup((here / "report.js").read_text(encoding="utf-8")),
         level=LEVEL,
+        about_settings=exports.SETTINGS,
         **context(content),
     )
     return text.strip().encode("ascii", "xmlcharrefreplace").decode() + "\n"
@@ -95,6 +96,7 @@ def context(content: Content) -> dict[str, Any]:
         "lines": [_line(place, found) for place in found],
         "models": models,
         "tasks": tasks,
+        "metrics": [(s, exports.explained(s, [p for p in found if p.row.task == s.name])) for s in tasks],
         "budgets": budgets,
         "seeds": sorted({seed for row in content.rows for seed in row.seeds}),
         "in_short": [_in_short(section, ranking.largest(found, section.name)) for section in tasks],

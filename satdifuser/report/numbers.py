@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-NAMES = {"miou": "mIoU", "r2": "R²", "rmse": "RMSE", "mae": "MAE", "macro_f1": "macro F1", "micro_f1": "micro F1"}
+NAMES = {
+    **{"miou": "mIoU", "r2": "R²", "rmse": "RMSE", "mae": "MAE"},
+    **{"macro_f1": "macro F1", "micro_f1": "micro F1", "released_f1": "released F1"},
+}
 LESS_IS_BETTER = {"rmse", "mse", "mae", "loss", "error"}
 
 

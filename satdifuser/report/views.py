@@ -121,7 +121,8 @@ def _sample(section: Section, shown: Panel, number: int, order: Sequence[str]) -
     picture = png(shrink(shown.pictures[number]))
     cells = [Cell(picture=picture, alt=f"test sample {name}")]
     if section.task.dense:
-        cells.append(Cell(picture=png(drawn(section.task, truth)), alt=f"truth of sample {name}"))
+        counted = np.where(_counts(section, truth), truth.astype(np.int64), -1) if section.task.ignored else truth
+        cells.append(Cell(picture=png(drawn(section.task, counted)), alt=f"truth of sample {name}"))
     else:
         cells.append(Cell(_say(section, truth)))
     values = {model: shown.predictions[model][number] for model in order}
@@ -172,8 +173,13 @@ def _agreement(section: Section, truth: Any, value: Any) -> str:
     truth, value = np.asarray(truth), np.asarray(value)
     if truth.dtype.kind not in "iu" or value.dtype.kind not in "iu" or truth.shape != value.shape:
         return ""
-    valid = (truth >= 0) & (truth < section.task.outputs)
+    valid = (truth >= 0) & (truth < section.task.outputs) & _counts(section, truth)
     return f"{100 * (truth == value)[valid].mean():.0f} %" if valid.any() else ""
+
+
+def _counts(section: Section, truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the truth counts in the metrics."""
+    return ~np.isin(truth.astype(np.int64), section.task.ignored)
 
 
 def _maps(section: Section, insight: Insight, pictures: Pictures) -> tuple[Grid | None, str]:
