@@ -15,17 +15,18 @@ from satdifuser.data.inputs import ImageInput, SampleCheck, warn_of_other_range
 from satdifuser.diffusion import modes
 from satdifuser.diffusion.adapting import Adapter, adapt, hold_unread
 from satdifuser.diffusion.attention import Attention, use_attention
+from satdifuser.diffusion.compat import WAYS, Compat
 from satdifuser.diffusion.latents import LatentEncoder, Posterior
 from satdifuser.diffusion.loading import Backbone, cast
 from satdifuser.diffusion.modes import Mode
 from satdifuser.diffusion.network import TappedUNet
 from satdifuser.diffusion.satunet import METADATA, normalise_metadata
-from satdifuser.diffusion.schedule import NoiseSchedule
+from satdifuser.diffusion.schedule import NoiseSchedule, Prediction
 from satdifuser.diffusion.selection import Wanted, check_size, choose_taps, latent_factor
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Seed, Side, Whole, checked
 
-Numbers = Literal["float32", "bfloat16", "float16", "auto"]  # auto: bfloat16 where there is a GPU
+Numbers = Literal["float32", "bfloat16", "float16", "auto"]  # auto: 16 bits where there is a GPU
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -37,11 +38,13 @@ class DiffusionEncoder(nn.Module):
 
     `mode` is `noise` (closed form), `inversion` or `generation` (DDIM, with `steps` over the whole schedule);
     `save_steps` gives the timesteps in the published notation instead, counted in those steps from noise to clean;
-    `noise_draws` averages the features of `noise` over so many independent draws. `metadata` is `none`, `samples` (each
-    sample's own) or one list of numbers for all. `precision` (`auto`: bfloat16 on a GPU, else float32) is the UNet's;
-    the VAE's is the same, but float32 where that is float16, and the maps leave in `output_precision`. `batch` bounds
-    how many inputs go through a network at once; null finds the bound by itself. What an `adapter` trains is trained
-    with the head.
+    `noise_draws` averages the features of `noise` over so many independent draws. A path takes the UNet's output for
+    what its scheduler says, or for `prediction`. `compat=released` does as the released code does where no other
+    setting says it: mode, prediction, posterior, and the first step of an inversion. `metadata` is `none`, `samples`
+    (each sample's own) or one list of numbers for all. `precision` (`auto`: 16 bits on a GPU, else float32) is the
+    UNet's; the VAE's is the same, but float32 where that is float16, and the maps leave in `output_precision`. `batch`
+    bounds how many inputs go through a network at once; null finds the bound by itself. What an `adapter` trains is
+    trained with the head.
     """
 
     @checked("encoder")
@@ -54,12 +57,14 @@ class DiffusionEncoder(nn.Module):
         timesteps: Sequence[int],
         image_size: Side = 64,
         seed: Seed = 0,
-        mode: Mode = "noise",
+        compat: Compat = "ours",
+        mode: Mode | None = None,
+        prediction: Prediction | None = None,
         steps: Count = 50,
         save_steps: Annotated[Sequence[Whole], Len(1)] | None = None,
         noise_draws: Count = 1,
         metadata: Literal["none", "samples"] | Sequence[float] = "none",
-        posterior: Posterior = "mean",
+        posterior: Posterior | None = None,
         precision: Numbers = "float32",
         vae_precision: Numbers | None = None,
         output_precision: Numbers | None = None,
@@ -71,21 +76,24 @@ class DiffusionEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.constant_metadata: Tensor | None
+        way = WAYS[compat]
+        mode = mode or way.mode
         if noise_draws > 1 and mode != "noise":
             raise UserError(f"encoder.noise_draws is {noise_draws}: more than 1 is for encoder.mode=noise alone")
-        schedule = NoiseSchedule(backbone.scheduler)
-        wanted = schedule.resolve(timesteps, save_steps, steps)
+        schedule = NoiseSchedule(backbone.scheduler, prediction or way.prediction)
+        wanted = way.timesteps(schedule, timesteps, save_steps, steps, mode)
+        way.check(schedule, mode)
         _check_image(backbone, prepare, image_size)
         if backbone.folder is not None:
             warn_of_other_range(prepare, backbone.folder)
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where it will be moved to
-        unet_dtype = _precision(precision, target)
-        vae_dtype = _precision(vae_precision or _safe(unet_dtype), target)
-        output_dtype = unet_dtype if output_precision is None else _precision(output_precision, target)
+        unet_dtype = _precision(precision, target, way.half)
+        vae_dtype = _precision(vae_precision or _safe(unet_dtype), target, "bfloat16")
+        output_dtype = unet_dtype if output_precision is None else _precision(output_precision, target, way.half)
         chosen = choose_taps(backbone, taps, image_size)
 
         self.prepare, self.mode = prepare, mode
-        self.levels = modes.Levels(wanted, schedule, steps, seed, noise_draws)
+        self.levels = modes.Levels(wanted, schedule, steps, seed, noise_draws, way.first)
         schedule.levels(wanted, steps)  # refuses a number of steps that the schedule cannot have
         unet = cast(backbone.unet, unet_dtype)
         if channels_last:
@@ -102,7 +110,8 @@ class DiffusionEncoder(nn.Module):
         )
         self.latents = None
         if backbone.vae is not None:
-            self.latents = LatentEncoder(backbone.vae, dtype=vae_dtype, posterior=posterior, seed=seed, batch=batch)
+            drawn = posterior or way.posterior
+            self.latents = LatentEncoder(backbone.vae, dtype=vae_dtype, posterior=drawn, seed=seed, batch=batch)
         self._set_metadata(metadata, backbone.num_metadata)
         settings = {**self._settings(backbone), **prepare.settings}
         self.adapter = adapter
@@ -235,6 +244,10 @@ class DiffusionEncoder(nn.Module):
             found["noise_draws"] = self.levels.draws
         else:
             found["steps"] = self.levels.steps
+            if self.levels.schedule.prediction != self.levels.schedule.trained:
+                found["prediction"] = self.levels.schedule.prediction
+        if self.mode == "inversion" and self.levels.first != 0:
+            found["first_timestep"] = self.levels.first
         if self.latents is not None:
             found |= {"posterior": self.latents.posterior, "vae_precision": name[self.latents.dtype]}
         if self.mode != "inversion" or found.get("posterior") == "sample":
@@ -260,9 +273,9 @@ def _check_image(backbone: Backbone, prepare: ImageInput, image_size: int) -> No
     check_size(backbone, image_size)
 
 
-def _precision(word: str, device: torch.device) -> torch.dtype:
+def _precision(word: str, device: torch.device, half: str) -> torch.dtype:
     if word == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return PRECISIONS[half if device.type == "cuda" else "float32"]
     return PRECISIONS[word]
 
 

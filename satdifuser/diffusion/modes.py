@@ -16,13 +16,17 @@ from satdifuser.diffusion.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Levels:
-    """The timesteps whose features are wanted, the path's number of steps, and the noise that reaches them."""
+    """The timesteps whose features are wanted, the path's number of steps, and the noise that reaches them.
+
+    `first` is the level that an inversion takes the clean latent to have: the schedule's smallest timestep, or `CLEAN`.
+    """
 
     timesteps: tuple[int, ...]
     schedule: NoiseSchedule
     steps: int = 50
     seed: int = 0
     draws: int = 1
+    first: int = 0
 
 
 def noise(
@@ -50,11 +54,8 @@ def noise(
 def inversion(
     network: TappedUNet, clean: Tensor, ids: Sequence[str], levels: Levels, metadata: Tensor | None
 ) -> Iterator[tuple[int, Maps]]:
-    """Deterministic DDIM steps from the clean latent up to the highest timestep, tapped on the way.
-
-    The clean latent counts as level 0, the schedule's smallest timestep (the published code feeds -1 there).
-    """
-    path = levels.schedule.levels([0, *levels.timesteps], levels.steps)
+    """Deterministic DDIM steps from the clean latent up to the highest timestep, tapped on the way."""
+    path = levels.schedule.levels([levels.first, *levels.timesteps], levels.steps)
     yield from walk(network, clean, path, levels, metadata)
 
 
