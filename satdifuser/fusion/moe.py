@@ -38,6 +38,9 @@ class MixtureOfExperts(FusionHead):
     those chosen. `aux_loss` is the balance loss times `balance`: E * sum_e usage_e * probability_e - 1, zero where all
     experts are used alike, with the usage (what the gate did) held constant and the gradient flowing through the dense
     probabilities, so that an expert that is never chosen still learns to be.
+
+    With `released` the warm-up counts as in the released code: each timestep of each pass, in evaluation too. A pass
+    may then be dense for its first timesteps and sparse for the rest. There is no balance loss.
     """
 
     sparse = True
@@ -54,11 +57,13 @@ class MixtureOfExperts(FusionHead):
         top_k: Count = 2,
         warmup_steps: Whole = 500,
         balance: NotNegative = 0.01,
+        released: bool = False,
     ) -> None:
         super().__init__(spec, projection_dim)
         if top_k > experts:
             raise UserError(f"fusion.top_k is {top_k}: it must lie between 1 and fusion.experts ({experts})")
         self.experts_count, self.top_k, self.warmup_steps, self.balance = experts, top_k, warmup_steps, balance
+        self.released = released
         channels = {stride: sum(spec.channels(name) for name in names) for stride, names in self.names.items()}
         self.gates = nn.ModuleDict({key(str(s)): Gate(c, experts) for s, c in channels.items()})
         self.experts = nn.ModuleDict(
@@ -74,29 +79,45 @@ class MixtureOfExperts(FusionHead):
         return int(self.steps) >= self.warmup_steps
 
     def step_done(self) -> None:
-        self.steps += 1
+        if not self.released:
+            self.steps += 1
 
     def fuse(self, bank: FeatureBank) -> Fused:
         steps = len(self.spec.timesteps)
         fused = Fused({}, {}, details={"gate_usage": {}})
         balance = []
-        warm = self.warm
+        dense = self._dense_timesteps(steps)
         for stride, names in self.names.items():
             x = torch.cat([bank.stack(name) for name in names], dim=1)
             logits, balanced = self.gates[key(str(stride))](x)
-            gate = self._chosen(logits) if warm else logits.softmax(1)
-            mixed = self._mix(x, gate, stride, sparse=warm)
+            gate = self._gate(logits, dense * len(x) // steps)
+            mixed = self._mix(x, gate, stride, sparse=dense < steps)
             fused.maps[stride] = mixed.unflatten(0, (steps, -1)).mean(0)
             usage = gate.detach().mean(0)
             balance.append(self.experts_count * (usage * balanced.softmax(1).mean(0)).sum() - 1.0)
             by_step = gate.detach().unflatten(0, (steps, -1)).mean(1)
             fused.details["gate_usage"][stride] = by_step
             fused.weights[stride] = self._attribution(bank, stride, by_step)
-        fused.aux_loss = self.balance * torch.stack(balance).mean()
+        fused.aux_loss = None if self.released else self.balance * torch.stack(balance).mean()
         return fused
+
+    def _dense_timesteps(self, count: int) -> int:
+        """How many of a pass's timesteps, the first ones, are still dense."""
+        if not self.released:
+            return 0 if self.warm else count
+        before = int(self.steps)
+        self.steps += count
+        return min(max(self.warmup_steps - before - 1, 0), count)
 
     def _experts(self, stride: int) -> Sequence[Bottleneck]:
         return cast(Sequence[Bottleneck], self.experts[key(str(stride))])
+
+    def _gate(self, logits: Tensor, dense: int) -> Tensor:
+        """The weights of the experts: dense for the first maps, of the chosen alone for the rest."""
+        early, late = logits[:dense], logits[dense:]
+        if not len(early) or not len(late):
+            return early.softmax(1) if len(early) else self._chosen(late)
+        return torch.cat([early.softmax(1), self._chosen(late)])
 
     def _chosen(self, logits: Tensor) -> Tensor:
         best, where = logits.topk(self.top_k, dim=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,3 +32,12 @@ def close():
         np.testing.assert_allclose(np.asarray(mine.detach()), theirs, rtol=1e-9, atol=1e-9)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def theirs():
+    """The stand-ins for the released code."""
+    spec = importlib.util.spec_from_file_location("released_code", Path(__file__).with_name("released_code.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
