@@ -13,21 +13,22 @@ from torch import Tensor, nn
 from satdifuser.decoders.base import Decoder, resize
 from satdifuser.decoders.neck import SimpleFeaturePyramid
 from satdifuser.errors import UserError
-from satdifuser.fusion.base import PyramidSpec, group_norm
+from satdifuser.fusion.base import Norm, PyramidSpec, normalisation
 from satdifuser.kinds import Count, Rate, checked
 
 
-def conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
-    """Convolution, GroupNorm (so that batch size and number of processes do not change the result), ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), group_norm(outputs), nn.ReLU(inplace=True)
-    )
+def conv(inputs: int, outputs: int, size: int, norm: str) -> nn.Sequential:
+    """Convolution, normalisation, ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return nn.Sequential(convolution, normalisation(norm)(outputs), nn.ReLU(inplace=True))
 
 
 class UPerNet(Decoder):
     """Dense only. PPM scales 1, 2, 3, 6; FPN and fusion of `channels` width; dropout before the classifier.
 
     `neck` makes a pyramid of a single scale, as a ViT's, before anything else; None is where there is a single one.
+    `norm`: "group" is GroupNorm, with which batch size and number of processes do not change the result; "batch" is
+    BatchNorm, as the released code has it.
     """
 
     @checked("decoder")
@@ -40,6 +41,7 @@ class UPerNet(Decoder):
         pool_scales: Annotated[Sequence[Count], Len(1)] = (1, 2, 3, 6),
         dropout: Rate = 0.1,
         neck: bool | None = None,
+        norm: Norm = "group",
     ) -> None:
         if not dense:
             raise UserError(
@@ -49,7 +51,7 @@ class UPerNet(Decoder):
         alone = len(pyramid.strides) == 1
         if neck and not alone:
             raise UserError(f"decoder.neck=true is for features of one stride, not {pyramid.strides}: leave it at null")
-        self.neck = SimpleFeaturePyramid(pyramid) if alone and neck is not False else None
+        self.neck = SimpleFeaturePyramid(pyramid, norm) if alone and neck is not False else None
         last = pyramid.strides[-1]
         if not alone and last >= min(pyramid.image_size) and last > 2 * pyramid.strides[-2]:
             raise UserError(
@@ -61,11 +63,11 @@ class UPerNet(Decoder):
         *finer, _ = pyramid.strides
         width = pyramid.channels
         self.pool_scales = tuple(pool_scales)
-        self.pooled = nn.ModuleList(conv(width, channels, 1) for _ in self.pool_scales)
-        self.bottleneck = conv(width + len(self.pool_scales) * channels, channels, 3)
-        self.lateral = nn.ModuleDict({str(stride): conv(width, channels, 1) for stride in finer})
-        self.smooth = nn.ModuleDict({str(stride): conv(channels, channels, 3) for stride in finer})
-        self.fuse = conv(len(pyramid.strides) * channels, channels, 3)
+        self.pooled = nn.ModuleList(conv(width, channels, 1, norm) for _ in self.pool_scales)
+        self.bottleneck = conv(width + len(self.pool_scales) * channels, channels, 3, norm)
+        self.lateral = nn.ModuleDict({str(stride): conv(width, channels, 1, norm) for stride in finer})
+        self.smooth = nn.ModuleDict({str(stride): conv(channels, channels, 3, norm) for stride in finer})
+        self.fuse = conv(len(pyramid.strides) * channels, channels, 3, norm)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(channels, outputs, 1)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +127,54 @@ def test_upernet_pools_at_the_scales_asked_for(randomised, slow):
     expected = slow_upernet(slow, decoder, {stride: value[0].numpy() for stride, value in maps.items()}, (4, 8))
     assert len(decoder.pooled) == 1
     np.testing.assert_allclose(decoder(maps)[0].detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("strides", [(4,), (4, 8), (2, 4, 8)])
+def test_upernet_with_batch_norm_is_a_slow_one_with_running_statistics(randomised, slow, strides):
+    pyramid, maps = pyramid_maps(strides)
+    decoder = randomised(UPerNet(pyramid, 3, dense=True, neck=False, channels=8, norm="batch")).eval()
+    for module in decoder.modules():
+        assert not isinstance(module, torch.nn.GroupNorm)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    logits = decoder(maps).detach().numpy()
+    p = slow.parameters(decoder)
+
+    def batch_norm(x, weight, bias):
+        name = next(n for n, value in p.items() if value is weight).removesuffix(".weight")
+        mean, deviation = p[f"{name}.running_mean"], np.sqrt(p[f"{name}.running_var"] + 1e-5)
+        return ((x.T - mean) / deviation * weight + bias).T
+
+    other = SimpleNamespace(**{**vars(slow), "group_norm": batch_norm, "parameters": lambda _: p})
+    for sample in range(2):
+        one = {stride: value[sample].numpy() for stride, value in maps.items()}
+        np.testing.assert_allclose(logits[sample], slow_upernet(other, decoder, one, strides), rtol=1e-9, atol=1e-9)
+
+
+def test_upernet_with_batch_norm_learns_its_statistics_over_the_batch(randomised):
+    pyramid, maps = pyramid_maps((4, 8), batch=3)
+    decoder = randomised(UPerNet(pyramid, 3, dense=True, channels=8, norm="batch", dropout=0.0)).train()
+    convolution, norm, _ = decoder.lateral["4"]
+    before = convolution(maps[4]).detach()
+    whole = decoder(maps)
+    np.testing.assert_allclose(norm.running_mean, 0.1 * before.mean((0, 2, 3)), atol=1e-12)
+    np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * before.transpose(0, 1).flatten(1).var(1), atol=1e-12)
+    alone = decoder({stride: value[:1] for stride, value in maps.items()})
+    assert not torch.allclose(alone[0], whole[0])
+
+
+@pytest.mark.parametrize("strides", [(8,), (4, 8)])
+def test_upernet_with_batch_norm_trains_on_a_batch_of_one(strides):
+    pyramid, maps = pyramid_maps(strides, 8, (16, 16), batch=1)
+    decoder = UPerNet(pyramid, 3, dense=True, channels=8, norm="batch").double().train()
+    assert not any(isinstance(module, torch.nn.GroupNorm) for module in decoder.modules())  # the neck's neither
+    logits = decoder(maps)
+    (logits * torch.randn_like(logits)).sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in decoder.parameters())
+
+
+def test_upernet_refuses_another_norm():
+    pyramid, _ = pyramid_maps()
+    with pytest.raises(UserError, match=r"decoder\.norm is 'layer': it can be group or batch"):
+        UPerNet(pyramid, 3, dense=True, norm="layer")
