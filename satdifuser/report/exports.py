@@ -19,7 +19,7 @@ NOTE = (
     f"{LEVEL:g})."
 )
 SETTINGS = (
-    "What a metric is, the settings of its task say. All models of a task have the same ones, so their scores compare; "
+    "The settings of a task say what its metrics are. All models of a task have the same ones, so their scores compare; "
     "those of a task with other settings do not compare with them."
 )
 COSTS = ("trainable", "parameters", "FLOPs/image", "extraction", "training", "peak memory", "features", "checkpoint")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from satdifuser.compare import grid
-from satdifuser.compare.grid import Cell, merged
+from satdifuser.compare.grid import Cell
+from satdifuser.compare.overrides import merged
 from satdifuser.compare.shared import Shared
 from satdifuser.errors import UserError
 
@@ -46,6 +47,35 @@ def test_a_grid_goes_by_task_then_model_then_budget_then_seed(cells: Cells) -> N
         assert cell.config.fusion.path.endswith("." + kept[cell.model])
         assert (cell.config.budget, cell.config.seed) == (cell.budget, cell.seed)
         assert cell.config.trainer.max_steps == 3
+
+
+def test_a_task_can_say_something_of_one_model_alone(cells: Cells) -> None:
+    found = cells(
+        models={"net": ["encoder=unet", "fusion=gw,lw"], "other": ["encoder=unet", "trainer.lr=0.1"]},
+        tasks={
+            "fine": {"all": ["task=segmentation", "trainer.lr=0.2"], "net": ["encoder.width=8"], "other": []},
+            "coarse": ["task=segmentation"],
+        },
+    )
+    widths = {(cell.task, cell.model): cell.config.encoder["width"] for cell in found}
+    assert {key for key, width in widths.items() if width == 8} == {("fine", "net gw"), ("fine", "net lw")}
+    rates = {(cell.task, cell.model): cell.config.trainer.lr for cell in found}
+    assert (rates["fine", "net lw"], rates["fine", "other"]) == (0.2, 0.1)  # a model's own comes after its task's
+    swept = cells("data.size=32,16", models={"net": ["encoder=unet"]}, tasks={"fine": {"net": ["encoder.width=8"]}})
+    assert {cell.config.encoder["width"] for cell in swept} == {8}
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"nte": []}, r"tasks\.fine\.nte: no such model.*did you mean net"),
+        ({"net": ["data.size=8"]}, r"tasks\.fine\.net sets data\.size: what all models share is for fine\.all"),
+        ({"net": "encoder.width=8"}, r"tasks\.fine\.net must be a list of overrides"),
+    ],
+)
+def test_what_a_task_cannot_say_of_a_model_is_an_error_that_names_both(cells: Cells, own: object, said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}"):
+        cells(models={"net": ["encoder=unet"]}, tasks={"fine": own})
 
 
 def test_without_models_and_tasks_there_is_one_run_with_the_defaults_of_train(cells: Cells) -> None:
@@ -295,6 +325,7 @@ def test_a_weights_file_that_is_a_single_file_is_told_by_what_is_in_it(tmp_path:
         ({"recipe": [3]}, "recipe must be a list of overrides"),
         ({"recipe": ["trainer=quick", None]}, "recipe must be a list of overrides"),
         ({"models": {"m": ["data.size=32"]}}, "models.m sets data.size: models are compared on the same data"),
+        ({"models": {"m": ["task.absent=zero"]}}, "models.m sets task.absent: models are compared on the same data"),
     ],
 )
 def test_what_would_fail_in_every_run_is_refused_before_the_first(cells: Cells, values: dict, said: str) -> None:

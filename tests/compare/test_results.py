@@ -350,3 +350,42 @@ def test_other_truths_of_the_same_samples_are_not_compared(done_grid: Any, tmp_p
     ((run, reason),) = results.leave_out_unreadable()
     assert run.folder == other
     assert "was tested on other samples" in reason
+
+
+def test_a_run_from_before_a_metric_existed_has_it_in_the_report(done_grid: Any, tmp_path: Path) -> None:
+    new = runs_of(done_grid, "lw", "images", 100.0)
+    old = [replace(run, folder=tmp_path / str(number)) for number, run in enumerate(new)]
+    for before, after in zip(new, old, strict=True):
+        shutil.copytree(before.folder, after.folder)
+        found = file_of(after)
+        del found["test"]["released_f1"]
+        (after.folder / "result.json").write_text(json.dumps(found))
+    rows = [Results(runs, 50).rows()[0] for runs in (new, old)]
+    assert rows[0].scores == rows[1].scores
+    assert rows[1].scores["released_f1"].value == pytest.approx(
+        np.mean([file_of(run)["test"]["released_f1"] for run in new]), abs=1e-6
+    )
+
+
+def test_models_whose_task_has_other_settings_are_not_compared(done_grid: Any) -> None:
+    runs = [run for run in done_grid.done if run.cell.task == "pixels"]
+    other = next(run for run in runs if run.cell.model == "unet")
+    config = other.cell.config.but(task=other.cell.config.task.but(absent="zero"))
+    mixed = [replace(run, cell=replace(run.cell, config=config)) if run is other else run for run in runs]
+    results = Results(mixed, 50)
+    ((out, why),) = results.leave_out_unreadable()
+    assert out.folder == other.folder
+    assert "has other settings of task= than those it is compared with" in why
+    assert len(results.done) == len(runs) - 1
+
+
+def test_classes_that_are_ignored_are_in_no_confusion(done_grid: Any) -> None:
+    runs = [run for run in done_grid.done if run.cell.task == "pixels" and run.cell.model == "lw"]
+    task = runs[0].cell.config.task.but(ignore="water")
+    mine = [replace(run, cell=replace(run.cell, config=run.cell.config.but(task=task))) for run in runs]
+    all_of, some_of = (Results(some, 50) for some in (runs, mine))
+    whole, part = (results.section("pixels", 0).insights[0].confusion for results in (all_of, some_of))
+    water = some_of.task("pixels").labels.classes.index("water")
+    assert whole[water].sum() > 0
+    assert part[water].sum() == 0
+    np.testing.assert_array_equal(np.delete(part, water, 0), np.delete(whole, water, 0))

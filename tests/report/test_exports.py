@@ -134,3 +134,24 @@ def test_a_score_that_is_no_number_is_a_dash_for_people_and_nan_for_machines(mak
     assert line["rank"] == ""
     for text in (tables_md(content), tables_tex(content)):
         assert "nan" not in text
+
+
+def test_tables_say_what_their_metrics_are_by_the_settings_of_the_task(make) -> None:
+    content = make(models=("a", "b"), tasks=("segmentation", "regression"))
+    sections = [
+        dataclasses.replace(s, task=type(s.task)(s.task.labels, absent="zero", ignore=["road"])) if s.task.dense else s
+        for s in content.sections
+    ]
+    content = dataclasses.replace(content, sections=sections)
+    said = "other than road of intersection / union, counted over the pixels of all images"
+    text, tex = tables_md(content), " ".join(tables_tex(content).split())
+    part = text[text.index("## segmentation: mIoU") : text.index("## regression: R²")]
+    lines = [line for line in part.splitlines() if line.startswith("* ")]
+    assert [line.split(" is ")[0] for line in lines] == ["* mIoU", "* Accuracy"]
+    assert said in lines[0]
+    assert "counts as 0, as in the released SatDiFuser code; pixels whose truth is road are ignored." in lines[0]
+    assert "those of a task with other settings do not compare with them" in text
+    captions = re.findall(r"\\caption\{(.*?)\}\\label", tex)
+    assert sum(said in one for one in captions) == 3  # scores, budgets, tests; costs have no metric
+    assert sum("Accuracy is the share of the pixels" in one for one in captions) == 1
+    assert sum("RMSE is the root of the mean squared error" in one for one in captions) == 1

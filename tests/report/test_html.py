@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import html
+import io
 import math
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from satdifuser.data.base import Labels
+from satdifuser.report import views
 from satdifuser.report.content import Failure
 from satdifuser.report.html import page, write_report
+from satdifuser.report.pictures import Pictures
 from satdifuser.report.ranking import places
+from satdifuser.tasks import Segmentation
+
+LABELS = Labels(
+    ("water", "forest", "grassland", "farmland", "bare soil", "built-up", "road", "snow & ice"),
+    ("#3060a0", "#1b6b2f", "#8fbf5a", "#d9b44a", "#b08968", "#a03c3c", "#606060", "#f0f4f8"),
+)
 
 EVIL = '<b>&"x_1%'
 VOID = {"meta", "link", "img", "br", "input"}
@@ -264,3 +277,52 @@ def test_a_large_comparison_stays_below_ten_megabytes(make, tmp_path) -> None:
     )
     write_report(content, tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 10e6
+
+
+def with_task(content, task):
+    """The same comparison, of a task with other settings."""
+    sections = [dataclasses.replace(s, task=task) if s.name == task.name else s for s in content.sections]
+    return dataclasses.replace(content, sections=sections)
+
+
+def test_the_page_says_what_each_metric_is_by_the_settings_of_its_task(make) -> None:
+    content = make(models=("a", "b"), tasks=("segmentation", "classification"), budgets=(10.0, 100.0))
+    task = Segmentation(LABELS, absent="zero", ignore="snow & ice")
+    text = page(with_task(content, task))
+    found = Page(text)
+    assert found.wrong == []
+    assert {"#metrics"} <= {attrs["href"] for attrs in found.all("a")}
+    said = html.unescape(" ".join(text[text.index('id="metrics"') : text.index('id="filters"')].split()))
+    for sentence in task.explain().values():
+        assert sentence in said
+    assert "mIoU is the mean over the classes other than snow & ice of intersection / union" in said
+    assert "counts as 0, as in the released SatDiFuser code" in said
+    assert "Macro F1 is the mean of the classes' F1, as scikit-learn's" in said
+    assert "released F1" not in said  # these rows do not have it
+    assert "All models of a task have the same ones" in said
+    assert "is left out; pixels" not in said
+
+
+def test_a_task_that_explains_nothing_makes_a_page(make) -> None:
+    class Silent(Segmentation):
+        def explain(self):
+            return {}
+
+    text = page(with_task(make(models=("a", "b"), tasks=("segmentation",)), Silent(LABELS)))
+    assert Page(text).wrong == []
+    assert "<li><b>segmentation</b>: mIoU" not in text
+
+
+def test_ignored_pixels_of_the_truth_are_black_and_count_in_no_agreement(make) -> None:
+    section = make(models=("a",), tasks=("segmentation",), budgets=(100.0,), samples=1).sections[0]
+    truth = np.zeros((1, 8, 8), np.uint8)
+    truth[0, :4] = 2
+    panel = dataclasses.replace(section.panel, truth=truth, predictions={"a": np.full_like(truth, 2)})
+    colours = {}
+    for names in (None, "water"):
+        one = dataclasses.replace(section, task=Segmentation(LABELS, ignore=names), panel=panel)
+        grid, _ = views.panel(one, [], Pictures(10**6))
+        _, shown, said = grid.rows[0][1]
+        image = Image.open(io.BytesIO(base64.b64decode(shown.picture.partition(",")[2]))).convert("RGB")
+        colours[names] = np.asarray(image)[6, 4].tolist(), said.text
+    assert colours == {None: ([0x30, 0x60, 0xA0], "50 % right"), "water": ([0, 0, 0], "100 % right")}
