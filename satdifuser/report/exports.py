@@ -19,8 +19,8 @@ NOTE = (
     f"{LEVEL:g})."
 )
 SETTINGS = (
-    "The settings of a task say what its metrics are. All models of a task have the same ones, so their scores compare; "
-    "those of a task with other settings do not compare with them."
+    "The settings of a task say what its metrics are. All models of a task have the same ones, so their scores "
+    "compare; those of a task with other settings do not compare with them."
 )
 COSTS = ("trainable", "parameters", "FLOPs/image", "extraction", "training", "peak memory", "features", "checkpoint")
 
