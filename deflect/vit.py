@@ -54,6 +54,7 @@ class ViTEncoder(nn.Module):
             raise BankError(f"the weights of {facts.name} have no last LayerNorm: set encoder.norm=false")
         if class_token and not facts.class_token:
             raise BankError(f"{facts.name} has no class token: set encoder.class_token=false")
+        backbone.advise(prepare)
         backbone.keep(self.blocks[-1] + 1)
         if norm:
             backbone.learnable += list(backbone.norm.parameters())  # type: ignore[union-attr]

@@ -79,6 +79,9 @@ class Backbone(nn.Module):
         self.learnable = [p for p in self.learnable if id(p) not in gone]
         setattr(self.plain.get_submodule(parent), name, self.blocks[:count])
 
+    def advise(self, prepare: Any) -> None:
+        """Say what a user should know of the input that he has chosen, if anything."""
+
     def run(self, x: Tensor) -> None:
         """The model's own forward pass over prepared images."""
         self.plain.forward_features(x)

@@ -39,20 +39,20 @@ def timm_vit(
     if not timm.is_model(model):
         near = ", ".join(difflib.get_close_matches(model, timm.list_models(), n=3))
         raise BankError(f"timm has no model {model!r}{'; it has ' + near + ', ...' if near else ''}")
-    given = {**_shaping(options), "img_size": image_size, "in_chans": channels, "num_classes": 0}
+    given = {**shaping(options), "img_size": image_size, "in_chans": channels, "num_classes": 0}
     if patch_size is not None:
         given["patch_size"] = patch_size
 
     def build() -> nn.Module:
         return timm.create_model(model, **given)
 
-    vit = _built(build, seed, f"timm's {model}")
+    vit = built(build, seed, f"timm's {model}")
     if weights == "pretrained":
         vit = _hub(lambda: timm.create_model(model, pretrained=True, **given), model)
     normed = weights in (NONE, "pretrained") or load_weights(vit, Path(weights).expanduser())
     if not isinstance(getattr(vit, "blocks", None), (nn.Sequential, nn.ModuleList)) or not hasattr(vit, "patch_embed"):
         raise BankError(f"timm's {model} is not a transformer of blocks: choose a vit_* model")
-    return _backbone(families.TimmFamily, vit, model, weights, seed, image_size, channels, normed, options)
+    return assembled(families.TimmFamily, vit, model, weights, seed, image_size, channels, normed, options)
 
 
 def torchgeo_vit(
@@ -81,7 +81,7 @@ def torchgeo_vit(
             " need a newer torchgeo (and Python 3.12)"
         )
     entry = _enum(weights)
-    given = _shaping(options)
+    given = shaping(options)
     family = _family(model)
     plain = family is families.TimmFamily
     if plain:
@@ -94,12 +94,12 @@ def torchgeo_vit(
     if family is families.CromaFamily:
         given |= {"modalities": ["optical"]}
     given["image_size" if family is families.CromaFamily else "img_size"] = image_size
-    vit = _built(lambda: make(**given), seed, f"torchgeo's {model}")
+    vit = built(lambda: make(**given), seed, f"torchgeo's {model}")
     target = vit.model if family is families.PanopticonFamily else vit
     file = _fetched(entry) if entry is not None else None if weights == NONE else Path(weights).expanduser()
     normed = file is None or load_weights(target, file)
     takes = bands if plain else (12 if family is families.CromaFamily else None)
-    return _backbone(family, vit, model, weights, seed, image_size, takes, normed, options)
+    return assembled(family, vit, model, weights, seed, image_size, takes, normed, options)
 
 
 def small_vit(weights: str = "small", *, image_size: Side = 64, seed: Seed = 0) -> Backbone:
@@ -121,7 +121,7 @@ def small_vit(weights: str = "small", *, image_size: Side = 64, seed: Seed = 0) 
     )
 
 
-def _shaping(options: Mapping[str, Any] | None) -> dict[str, Any]:
+def shaping(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Options of a model's shape; a file that the library would load by itself is none of them."""
     loads = sorted(LOADING.intersection(options or ()))
     if loads:
@@ -129,7 +129,7 @@ def _shaping(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(options or {})
 
 
-def _built(make: Callable[[], nn.Module], seed: int, what: str) -> Any:
+def built(make: Callable[[], nn.Module], seed: int, what: str) -> Any:
     """A model with random weights that depend on the seed alone, and one line if the arguments do not fit it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -141,7 +141,7 @@ def _built(make: Callable[[], nn.Module], seed: int, what: str) -> Any:
             ) from error
 
 
-def _backbone(
+def assembled(
     family: type[Backbone],
     vit: Any,
     name: str,

@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from satdifuser.bank import BankError
+from satdifuser.tensors import TensorsError, read_tensors
 
 # What pretraining leaves beside an encoder, and what features do not pass through.
 IGNORED = re.compile(
@@ -20,34 +20,17 @@ IGNORED = re.compile(
     r"|s1_encoder|s1_GAP_FFN|s2_GAP_FFN|joint_encoder|attn_bias|patch_embed_variable)(\.|$)"
 )
 
+PLACES = "encoder_pos_embed"
 LAST_NORM = re.compile(r"(norm|s2_encoder\.transformer\.norm_out)\.(weight|bias)$")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Every tensor of a file, by its dotted path in whatever nest of dictionaries it lies in."""
-    if not path.is_file():
-        kinds = ".safetensors, .pth, .pt, .bin"
-        raise BankError(
-            f"no file {path.absolute()}: weights ({kinds}) are looked for there; weights=none needs no file"
-        )
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "weights_only" in reason or "Weights only" in reason:
-            reason = "it holds more than tensors, and what a pickle says is not run"
-        raise BankError(
-            f"{path} is damaged or no file of weights ({reason}): fetch it again, or save its tensors as safetensors"
-        ) from error
-    tensors = dict(_flat(found, ""))
-    if not tensors:
-        raise BankError(f"{path} holds no tensors")
-    return tensors
+        return read_tensors(path)
+    except TensorsError as error:
+        hint = "" if path.is_file() else "; weights=none needs no file"
+        raise BankError(f"{error}{hint}") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> bool:
@@ -55,8 +38,12 @@ def load_weights(model: nn.Module, path: Path) -> bool:
 
     Gives whether the last LayerNorm, which is only used where it is asked for, was among them.
     """
+    return load_state(model, encoder_part(read_weights(path), model.state_dict(), path), path)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> bool:
+    """Weights under the model's own names into the model; every one that does not match is an error that names it."""
     own = model.state_dict()
-    state = _strip(read_weights(path), own)
     matched = {
         name: _fit(name, value, own[name], path)
         for name, value in state.items()
@@ -85,19 +72,12 @@ def fingerprint(model: nn.Module) -> str:
     return whole.hexdigest()[:16]
 
 
-def _flat(value: Any, prefix: str) -> Any:
-    if isinstance(value, Tensor):
-        yield prefix, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _strip(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def encoder_part(state: dict[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The part of a checkpoint that is this model: what lies under the prefix that most of its names have there.
 
     Of a student and a teacher it is the teacher's.
     """
+    state = _cross_scale(state, path)
     prefixes: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
@@ -108,6 +88,26 @@ def _strip(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Ten
     if not prefix:
         return state
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(f"{prefix}.")}
+
+
+def _cross_scale(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A checkpoint of Cross-Scale MAE's pretraining (encoder.0, encoder_norm, encoder_pos_embed) with timm's names."""
+    root = next((name.removesuffix(PLACES) for name in state if name.endswith(PLACES)), None)
+    if root is None:
+        return state
+    if any(name.startswith(f"{root}encoder.encoders.") for name in state):
+        raise BankError(
+            f"{path} has blocks of xformers, whose norms come after their sums: no ViT of timm computes them, give the"
+            " weights of a pretraining without --use_xformers"
+        )
+    ours = ((PLACES, "pos_embed"), (r"encoder_norm\.", "norm."), (r"encoder\.(?=\d)", "blocks."))
+    found = {}
+    for name, value in state.items():
+        rest = name.removeprefix(root)
+        for theirs, own in ours:
+            rest = re.sub(f"^{theirs}", own, rest)
+        found[root + rest if name.startswith(root) else name] = value
+    return found
 
 
 def _fit(name: str, value: Tensor, own: Tensor, path: Path) -> Tensor:

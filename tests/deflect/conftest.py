@@ -12,17 +12,19 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deflect.adapters import Adapter
-from deflect.backbones import Backbone, timm_vit, torchgeo_vit
+from deflect.backbones import Backbone, prithvi_vit, timm_vit, torchgeo_vit
 from deflect.vit import ViTEncoder
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.inputs import RGB, ImageInput
 
 VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2}
+HLS = ("B02", "B03", "B04", "B8A", "B11", "B12")
 OPTICAL = tuple(band.name for band in SENTINEL2 if band.name != "B10")
 # builder, model, image size, bands of the input, arguments
 FAMILIES: dict[str, tuple[Callable[..., Backbone], str, int, tuple[str, ...], dict[str, Any]]] = {
     "timm": (timm_vit, "vit_tiny_patch16_224", 32, RGB, {"patch_size": 8, "options": VIT}),
     "dinov2": (timm_vit, "vit_small_patch14_reg4_dinov2", 28, RGB, {"options": VIT}),
+    "prithvi": (prithvi_vit, "tiny", 32, HLS, {"options": {**VIT, "patch_size": 8}}),
     "scalemae": (torchgeo_vit, "ScaleMAE", 32, RGB, {"options": {**VIT, "patch_size": 8, "res": 10.0}}),
     "dofa": (torchgeo_vit, "DOFA", 32, RGB, {"options": {**VIT, "patch_size": 8}}),
     "croma": (torchgeo_vit, "CROMA", 32, OPTICAL, {"options": {"encoder_dim": 32, "encoder_depth": 3}}),

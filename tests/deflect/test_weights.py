@@ -299,7 +299,7 @@ def test_what_a_pickle_says_is_not_run(tmp_path: Path, raw: bool) -> None:
     said = one_line(lambda: vit(path))
     assert not trace.exists()
     assert str(path) in said
-    assert "more than tensors" in said
+    assert "is not run" in said
     pickle.loads(pickle.dumps(Trap(trace)))  # the trap does work
     assert trace.exists()
 
