@@ -10,6 +10,7 @@ from satdifuser.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from satdifuser.augment import Augmentation
     from satdifuser.model import FeatureModel
     from satdifuser.settings.commands import TrainSettings
     from satdifuser.settings.part import DataPart, Part
@@ -39,6 +40,26 @@ def open_split(settings: TrainSettings, split: str, beside: LabelledDataset | No
     if not len(found):
         raise UserError(f"{store.path} has no samples in its split {split}: extract some (all may have been skipped)")
     return found
+
+
+def build_augmentation(settings: TrainSettings, ignore_index: int = 255) -> Augmentation | None:
+    """What changes the training images, if anything does; stored features are as they are."""
+    from satdifuser.data.bands import find_sensor
+    from satdifuser.settings.part import MISSING
+
+    if settings.augmentation is None:
+        return None
+    sensor = settings.data.sensor
+    known = None if sensor in (None, MISSING) else find_sensor(sensor)
+    made: Augmentation = settings.augmentation.build(seed=settings.seed, ignore_index=ignore_index, sensor=known)
+    if not made.active:
+        return None
+    if settings.features is not None:
+        raise UserError(
+            f"augmentation changes images, and {settings.features} holds what was made of them as they were: leave"
+            " features out, or set augmentation=none"
+        )
+    return made
 
 
 def build_encoder(encoder: Part) -> nn.Module:

@@ -17,6 +17,7 @@ OPTIONAL = {
     "transformers": "prompts of text-to-image models",
     "spyndex": "spectral indices",
     "rasterio": "GeoTIFF",
+    "kornia": "augmentation",
     "matplotlib": "figures",
     "scikit-learn": "probes and the report of a comparison",
     "tensorboard": "training curves",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.build import build_model, build_task, open_split
+from satdifuser.build import build_augmentation, build_model, build_task, open_split
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,6 +46,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     task = build_task(settings.task, whole)
     drawn_by, workers = settings.data.get("seed", 0), settings.trainer.workers
     train = within_budget(whole, task, settings.budget, drawn_by, workers=workers)
+    augment = build_augmentation(settings, whole.labels.ignore_index)
     model = build_model(settings, train)
     ids = [train.sample_id(index) for index in range(len(train))]
     given = Known.of({"train": train, "val": val, "test": test})
@@ -56,7 +57,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
         others = (data.sample_id(i) for data in (whole, val, test) for i in range(len(data)))
         ids = sorted({*ids, *begin_with(model, settings.init, set(others) - set(ids))})
     accelerator = make_accelerator(settings.trainer.mixed_precision, sparse=model.fusion.sparse)
-    trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet)
+    trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet, augment)
     if resuming:
         trainer.resume()
     for data in (train, val, test):

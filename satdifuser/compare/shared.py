@@ -14,7 +14,7 @@ from typing import Any
 
 from satdifuser import __version__
 from satdifuser.bank import BankError, BankSpec
-from satdifuser.build import build_data, build_encoder
+from satdifuser.build import build_augmentation, build_data, build_encoder
 from satdifuser.compare.grid import SPLITS, Cell, digest
 from satdifuser.compare.worker import claimed, hush
 from satdifuser.errors import UserError, one_line
@@ -102,8 +102,8 @@ class Shared:
         return digest([cell.settings(), self.data_digest(cell), facts.spec, stored, begins_with])
 
     def stored(self, cell: Cell) -> bool:
-        """Whether the run reads features from disk: those of an encoder that does not train."""
-        return self.share_features and not self.facts(cell).trains
+        """Whether the run reads features from disk: those of an encoder that does not train, of unchanged images."""
+        return self.share_features and not self.facts(cell).trains and build_augmentation(cell.config) is None
 
     def features(self, cell: Cell) -> Path | None:
         """Where the store of the cell's features is, or will be; None where its encoder runs on images."""

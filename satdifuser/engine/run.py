@@ -95,7 +95,11 @@ class RunFolder:
             raise UserError(f"{self.path} has lost {self.config.name}, so nobody knows what it was begun with: {ANEW}")
         begun = load_yaml(self.config, ANEW)
         ours, theirs = _dotted(settings.plain()), _dotted(begun)
-        changed = [key for key, value in theirs.items() if key not in PASSING and ours.get(key) != value]
+        changed = [
+            key
+            for key, value in theirs.items()  # what was null may be a group now
+            if key not in PASSING and (ours.get(key) != value or any(name.startswith(f"{key}.") for name in ours))
+        ]
         if changed:
             raise UserError(
                 f"{self.path} was begun with another {', '.join(changed[:4])}: resume it with the same settings, or"

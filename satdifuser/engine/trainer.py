@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from satdifuser.augment import Augmentation
 from satdifuser.data.base import Batch, LabelledDataset
 from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
@@ -63,6 +64,7 @@ class Trainer:
     accelerator: Accelerator
     seed: int = 0
     quiet: bool = False
+    augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
         self.state = TrainState(task=self.model.task.name)
@@ -134,6 +136,7 @@ class Trainer:
         rate = self.rates.at(self.state.step)
         set_rate(self.optimizer, rate)
         task.check(batch)
+        batch = batch if self.augment is None else self.augment(batch, self.state.step)
         world, parts = accelerator.num_processes, min(self.config.accumulate, len(batch["id"]))
         count = accelerator.reduce(task.count(batch).float(), "sum").clamp_min(1)
         total = torch.zeros((), device=accelerator.device)

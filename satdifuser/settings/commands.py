@@ -8,7 +8,7 @@ from annotated_types import Ge, Len
 
 from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole, Word
 from satdifuser.settings.base import RunSettings, Settings
-from satdifuser.settings.groups import Data, Decoder, Encoder, Fusion, Task
+from satdifuser.settings.groups import Augmentation, Data, Decoder, Encoder, Fusion, Task
 from satdifuser.settings.pretraining import PretrainSettings
 from satdifuser.settings.trainer import TrainerConfig
 
@@ -59,6 +59,7 @@ class TrainSettings(RunSettings):
     decoder: Decoder
     task: Task
     data: Data
+    augmentation: Augmentation | None = None
     trainer: TrainerConfig = TrainerConfig()
     features: Place | None = None
     check_features: bool = True

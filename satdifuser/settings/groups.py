@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Task: TypeAlias = Part
     Input: TypeAlias = Part
     Data: TypeAlias = DataPart
+    Augmentation: TypeAlias = Part
 else:
     Encoder = part("torch.nn.Module", EncoderPart)
     Fusion = part("satdifuser.fusion.base.FusionHead")
@@ -34,5 +35,6 @@ else:
     Task = part("satdifuser.tasks.base.Task")
     Data = part("satdifuser.data.base.MapStyle", DataPart)
     Input = part("satdifuser.data.inputs.ImageInput")
+    Augmentation = part("satdifuser.augment.Augmentation")
 
-__all__ = ["Data", "Decoder", "Encoder", "Fusion", "Input", "Task"]
+__all__ = ["Augmentation", "Data", "Decoder", "Encoder", "Fusion", "Input", "Task"]

@@ -16,8 +16,13 @@ from satdifuser.kinds import check, hints_of, must_be
 from satdifuser.settings.trust import check_package, find, trusting
 
 TARGET, MISSING = "_target_", "???"
-ABSTRACT = (".FusionHead", ".Decoder", ".Task")
-GIVEN = {"fusion": ("spec",), "decoder": ("pyramid", "outputs", "dense"), "task": ("labels",)}
+ABSTRACT = (".FusionHead", ".Decoder", ".Task", ".Augmentation")
+GIVEN = {
+    "fusion": ("spec",),
+    "decoder": ("pyramid", "outputs", "dense"),
+    "task": ("labels",),
+    "augmentation": ("seed", "ignore_index", "sensor"),
+}
 
 
 class Part:
