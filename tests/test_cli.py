@@ -10,7 +10,8 @@ import pytest
 
 from satdifuser.cli import COMMANDS, main
 from satdifuser.compare.command import split_overrides
-from satdifuser.compare.grid import expand, merged
+from satdifuser.compare.grid import expand
+from satdifuser.compare.overrides import merged
 from satdifuser.config import compose, groups
 
 

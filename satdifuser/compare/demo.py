@@ -15,7 +15,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]
     import torch
 
     from satdifuser.compare import command
-    from satdifuser.compare.grid import merged
+    from satdifuser.compare.overrides import merged
     from satdifuser.engine.progress import say
 
     began = time.monotonic()

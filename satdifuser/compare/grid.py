@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from satdifuser.config import composed, groups, settings_of, trusted_by
+from satdifuser.compare.overrides import key_of, merged, product, short, sweep
+from satdifuser.config import composed, settings_of, trusted_by
 from satdifuser.data.budgets import check_percent
 from satdifuser.engine.run import PASSING
-from satdifuser.errors import UserError
+from satdifuser.errors import UserError, nearest
 from satdifuser.pooling import is_pooling
 from satdifuser.settings.commands import CompareSettings, TrainSettings
 from satdifuser.settings.part import DataPart
@@ -25,6 +26,24 @@ TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; eve
 WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
 GRID = {"budget": "budgets", "seed": "seeds", "run": "output", "features": "share_features"}  # whose place is the grid
 MODEL_AXIS = ("encoder", "adapter", "fusion", "decoder")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model or task in one variant: its name in the configuration, and overrides; of a task, some models' own too.
+
+    These go by the name of a model, or by how the names of several begin: `DiffusionSat` is `DiffusionSat gw` too.
+    """
+
+    name: str
+    overrides: list[str]
+    own: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def goes_by(self, name: str) -> bool:
+        return f"{self.name} ".startswith(f"{name} ")
+
+    def but(self, more: Sequence[str]) -> Row:
+        return replace(self, overrides=merged(self.overrides, more))
 
 
 @dataclass(frozen=True)
@@ -61,8 +80,9 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
     axes = _Axes(passed)
     models = _named(config.models, axes.models, "model")
     tasks = _named(config.tasks, axes.tasks, "task")
-    models = models or {axes.name_by(MODEL_AXIS, "model"): []}
-    tasks = tasks or {axes.name_by(TASK_AXIS, "task"): []}
+    models = models or {axes.name_by(MODEL_AXIS, "model"): Row("", [])}
+    tasks = tasks or {axes.name_by(TASK_AXIS, "task"): Row("", [])}
+    _check_own(tasks.values(), models.values())
     budgets = axes.budgets or _numbers("budgets", config.budgets, float)
     seeds = axes.seeds or _numbers("seeds", config.seeds, _whole)
     for percent in budgets:
@@ -71,7 +91,8 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
     cells: list[Cell] = []
     with trusting(trusted_by(config_dirs, passed)):
         for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
-            overrides = merged(recipe, of_task, of_model, axes.common)
+            own = [given for name, given in of_task.own.items() if of_model.goes_by(name)]
+            overrides = merged(recipe, of_task.overrides, of_model.overrides, *own, axes.common)
             cells += _cells(model, task, overrides, config_dirs, budgets, seeds)
     return cells
 
@@ -85,7 +106,7 @@ def _cells(
     seeds: Sequence[int],
 ) -> list[Cell]:
     """The runs of a model on a task."""
-    for key in map(_key, overrides):
+    for key in map(key_of, overrides):
         if key in GRID:
             raise UserError(f"{model}, {task}: {key} is set, but the grid says it: give {GRID[key]}=... instead")
     try:
@@ -112,36 +133,6 @@ def _cell(model: str, task: str, budget: float, seed: int, base: Any) -> Cell:
     return Cell(model, task, budget, seed, settings_of("train", config))
 
 
-def merged(*parts: Iterable[str]) -> list[str]:
-    """Overrides one after the other; a later choice of a group forgets the earlier one and what was set of it since.
-
-    >>> merged(["decoder=upernet", "decoder.channels=32"], ["decoder=linear"])
-    ['decoder=linear']
-    >>> merged(["fusion.projection_dim=64", "seed=1"], ["fusion=moe", "seed=2"])
-    ['fusion.projection_dim=64', 'fusion=moe', 'seed=2']
-    """
-    found: list[str] = []
-    for override in itertools.chain(*parts):
-        key = _key(override)
-        before = next((place for place, other in enumerate(found) if _key(other) == key), None)
-        if before is not None:
-            gone = _settings_of(key)
-            found = found[:before] + [other for other in found[before + 1 :] if not _key(other).startswith(gone)]
-        found.append(override)
-    return found
-
-
-def _settings_of(key: str) -> tuple[str, ...]:
-    """How settings of what a group chooses begin; none where the key is no group."""
-    if key not in groups() and "/" not in key:
-        return ()
-    return (f"{key.replace('/', '.')}.", *(("encoder.adapter.",) if key == "adapter" else ()))
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 class _Axes:
     """Overrides of the command line by what they vary: models, tasks, budgets, seeds, or nothing."""
 
@@ -162,12 +153,12 @@ class _Axes:
             else:
                 fixed += choices
         self.common = fixed
-        self.tasks = _product({k: v for k, v in swept.items() if k.partition(".")[0] in TASK_AXIS})
-        self.models = _product({k: v for k, v in swept.items() if k.partition(".")[0] not in TASK_AXIS})
+        self.tasks = product({k: v for k, v in swept.items() if k.partition(".")[0] in TASK_AXIS})
+        self.models = product({k: v for k, v in swept.items() if k.partition(".")[0] not in TASK_AXIS})
 
     def name_by(self, axis: Sequence[str], otherwise: str) -> str:
         """What to call the only one of an axis: by the choices that were made for all."""
-        return " ".join(_short(override) for override in self.common if override.partition("=")[0] in axis) or otherwise
+        return " ".join(short(override) for override in self.common if override.partition("=")[0] in axis) or otherwise
 
 
 def _whole(value: Any) -> int:
@@ -191,62 +182,48 @@ def _numbers(name: str, values: Any, kind: Any) -> list[Any]:
     return numbers
 
 
-def sweep(override: str) -> tuple[str, list[str]]:
-    """The key of an override and its choices in Hydra's own grammar (`a=1,2`, `a=range(3)`), each an override.
-
-    >>> sweep("fusion=gw,lw")
-    ('fusion', ['fusion=gw', 'fusion=lw'])
-    >>> sweep("select.taps=[a,b]")[1]
-    ['select.taps=[a,b]']
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-        if not parsed.is_sweep_override():
-            return parsed.key_or_group, [override]
-        name = override.partition("=")[0]
-        return parsed.key_or_group, [f"{name}={value}" for value in parsed.sweep_string_iterator()]
-    except HydraException as error:
-        raise UserError(f"{override!r} is not an override that makes a grid: {str(error).splitlines()[0]}") from None
-
-
-def _product(choices: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Every combination under its own name; one choice in a group goes by its value alone."""
-    if not choices:
-        return {}
-    return {
-        " ".join(_short(override) for override in combination): list(combination)
-        for combination in itertools.product(*choices.values())
-    }
-
-
-def _short(override: str) -> str:
-    key, _, value = override.partition("=")
-    return value if key in groups() else f"{key.rpartition('.')[2]}={value}"
-
-
-def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[str, list[str]]:
+def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[str, Row]:
     """The configured models or tasks, each in every variant that its own sweeps and those passed make of it."""
-    named: dict[str, list[str]] = {}
-    for name, overrides in (configured or {}).items():
-        parts = [sweep(override) for override in _strings(f"{what}s.{name}", overrides)]
+    named: dict[str, Row] = {}
+    there = {name: values for name, values in (configured or {}).items() if values is not None}
+    for name, values in there.items():
+        whole, own = _of_task(name, values) if what == "task" else (values, {})
+        parts = [sweep(override) for override in _strings(f"{what}s.{name}", whole)]
         if what == "model":
             wrong = next((key for key, _ in parts if key.partition(".")[0] in TASK_AXIS), None)
             if wrong is not None:
                 raise UserError(f"models.{name} sets {wrong}: models are compared on the same data, so it is for tasks")
-        fixed = [choices[0] for _, choices in parts if len(choices) == 1]
-        variants = _product({key: choices for key, choices in parts if len(choices) > 1})
+        row = Row(name, [choices[0] for _, choices in parts if len(choices) == 1], own)
+        variants = product({key: choices for key, choices in parts if len(choices) > 1})
         for label, chosen in (variants or {"": []}).items():
-            named[f"{name} {label}".strip()] = merged(fixed, chosen)
+            named[f"{name} {label}".strip()] = row.but(chosen)
     if not swept:
         return named
     return {
-        f"{name} {label}".strip(): merged(overrides, chosen)
-        for name, overrides in (named or {"": []}).items()
+        f"{name} {label}".strip(): row.but(chosen)
+        for name, row in (named or {"": Row("", [])}).items()
         for label, chosen in swept.items()
     }
+
+
+def _of_task(task: str, values: Any) -> tuple[Any, dict[str, list[str]]]:
+    """A task's overrides for all models, and those of some: a list, or a mapping of `all` and names of models."""
+    if not isinstance(values, Mapping):
+        return values, {}
+    own = {str(model): _strings(f"tasks.{task}.{model}", given) for model, given in values.items() if model != "all"}
+    return values.get("all", []), own
+
+
+def _check_own(tasks: Iterable[Row], models: Collection[Row]) -> None:
+    """What a task says of a model alone must be of one that there is, and choose nothing that belongs to the task."""
+    names = {row.name for row in models}
+    for task in tasks:
+        for model, overrides in task.own.items():
+            if not any(row.goes_by(model) for row in models):
+                raise UserError(f"tasks.{task.name}.{model}: no such model{nearest(model, names)}")
+            wrong = next((key for key in map(key_of, overrides) if key.partition(".")[0] in TASK_AXIS), None)
+            if wrong is not None:
+                raise UserError(f"tasks.{task.name}.{model} sets {wrong}: what all models share is for {task.name}.all")
 
 
 def digest(values: Any, length: int = 16) -> str:

@@ -9,11 +9,29 @@ import pytest
 from satdifuser.compare.grid import expand
 from satdifuser.config import compose, groups
 
+PLAIN = "A satellite image"
+# task, batch, weight decay, what is white (of reflectance, or of what is from 0 to 1), side, prompt, augmented
+RELEASED = {
+    "m-bigearthnet": ("MultiLabel", 64, 0.0, 0.4095, 256, PLAIN, True),
+    "m-eurosat": ("Classification", 32, 0.0, 0.4095, 256, PLAIN, False),
+    "m-chesapeake": ("Segmentation", 64, 1e-4, 1.0, 256, f"{PLAIN} of Cheasapeake landcovers", False),
+    "m-nz-cattle": ("Segmentation", 16, 0.0, 1.0, 512, f"{PLAIN} of New Zealand cattles", False),
+}
+
+
+@pytest.fixture
+def named_data(tmp_path: Path) -> list[str]:
+    """Readers of the data sets that SatDiFuser's grid goes by: ours for now, of other images."""
+    (tmp_path / "data").mkdir()
+    for name in RELEASED:
+        (tmp_path / "data" / f"{name}.yaml").write_text("defaults: [synthetic]\n")
+    return [str(tmp_path)]
+
 
 @pytest.mark.parametrize("name", groups()["experiment"])
-def test_every_grid_that_ships_has_runs_of_different_settings(name: str) -> None:
-    config = compose("compare", [f"experiment={name}"])
-    cells = expand(config, [] if config.tasks else ["task=segmentation"])
+def test_every_grid_that_ships_has_runs_of_different_settings(name: str, named_data: list[str]) -> None:
+    config = compose("compare", [f"experiment={name}"], named_data)
+    cells = expand(config, [] if config.tasks else ["task=segmentation"], named_data)
     assert len({cell.model for cell in cells}) >= len(config.models) >= 4
     seen = [cell.settings() for cell in cells]
     assert all(one not in seen[:place] for place, one in enumerate(seen))
@@ -22,17 +40,55 @@ def test_every_grid_that_ships_has_runs_of_different_settings(name: str) -> None
     )
 
 
-def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("paper", [False, True])
+def test_the_released_recipe_is_that_of_each_data_set(paper: bool, named_data: list[str]) -> None:
+    """The facts of the released code's configuration files and loaders, and what the paper's text says instead."""
+    config = compose("compare", ["experiment=satdifuser_paper" if paper else "experiment=satdifuser"], named_data)
+    cells = [cell for cell in expand(config, ["seed=0"], named_data) if cell.model.startswith("DiffusionSat")]
+    assert {(cell.task, cell.model) for cell in cells} == {
+        (task, f"DiffusionSat {head}") for task in RELEASED for head in ("gw", "lw", "moe")
+    }
+    for cell in cells:
+        kind, batch, decay, high, side, prompt, augmented = RELEASED[cell.task]
+        trainer, encoder = cell.config.trainer, cell.config.encoder
+        assert cell.config.task.label == kind
+        assert (trainer.batch_size, trainer.patience, trainer.epochs, trainer.warmup_epochs) == (batch, 10, 40, 5)
+        assert (trainer.lr, trainer.min_lr, trainer.warmup_from) == (1e-2, 1e-5, 2e-5)
+        assert (trainer.schedule, trainer.last_batch, trainer.eval_every) == ("epoch", "keep", None)
+        assert (trainer.optimizer, trainer.weight_decay) == (("adamw", decay or 0.01) if paper else ("adam", decay))
+        prepare = encoder["prepare"]
+        assert (prepare["bands"], prepare["low"], prepare["high"]) == (["B04", "B03", "B02"], 0.0, high)
+        assert (prepare["mean"], prepare["std"], prepare["size"], encoder["image_size"]) == (0.5, 0.5, side, side)
+        assert (encoder["compat"], encoder["mode"], encoder["prediction"]) == ("released", None, None)
+        assert (encoder["timesteps"], encoder["steps"]) == ([1, 100, 200] if paper else [21, 61, 161], 50)
+        assert encoder["backbone"]["prompt"] == prompt
+        assert ("512" in encoder["backbone"]["weights"]) == (side == 512)
+        assert cell.config.fusion["init"] == "msra"
+        assert cell.config.fusion.get("released", False) == (not paper and not cell.model.endswith("gw"))
+        assert cell.config.fusion["projection_dim"] == 384
+        if kind == "Segmentation":
+            decoder = cell.config.decoder
+            assert (decoder.label, decoder["channels"], decoder["norm"]) == ("UPerNet", 512, "batch")
+            assert (cell.config.task["absent"], cell.config.task["ignore"]) == ("zero", None)
+        augmentation = cell.config.augmentation
+        assert (augmentation is not None) == augmented
+        if augmentation is not None:
+            assert [augmentation[key] for key in ("probability", "rotation", "hue", "unit")] == [0.5, 90.0, 0.1, 0.4095]
+
+
+def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(
+    tmp_path: Path, named_data: list[str]
+) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "data").mkdir()
     (tmp_path / "data" / "m_eurosat.yaml").write_text("defaults: [synthetic]\nsize: 32\n")
+    gone = "".join(f"  {name}: null\n" for name in RELEASED)
     (tmp_path / "experiment" / "geobench.yaml").write_text(
         "# @package _global_\n"
         "defaults: [satdifuser, _self_]\n"
-        "tasks:\n  m-eurosat: [data=m_eurosat, task=classification, decoder=linear]\n"
+        f"tasks:\n  my-eurosat: [data=m_eurosat, task=classification, decoder=linear]\n{gone}"
     )
     folders = [str(tmp_path)]
     cells = expand(compose("compare", ["experiment=geobench"], folders), ["seed=0"], folders)
-    assert {cell.task for cell in cells} == {"m-eurosat"}
+    assert {cell.task for cell in cells} == {"my-eurosat"}
     assert {"DiffusionSat gw", "DiffusionSat moe", "CROMA"} <= {cell.model for cell in cells}
     assert all(cell.config.data["size"] == 32 for cell in cells)
