@@ -136,6 +136,7 @@ def _weights() -> list[Finding]:
     return [
         Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB"),
         *_folders(),
+        *_files(),
         *_vits(),
     ]
 
@@ -151,6 +152,19 @@ def _folders() -> list[Finding]:
         setting = f"encoder={name}"
         detail = f"weights in {weights}" if there else f"no weights in {weights}: set encoder.backbone.weights"
         found.append(Finding("ok" if there else "note", setting, detail))
+    return found
+
+
+def _files() -> list[Finding]:
+    """Whether the files that ViTs of published checkpoints name by default are there."""
+    from satdifuser.config import compose
+
+    found = []
+    for name in ("prithvi", "prithvi2", "dinomc", "crossscalemae"):
+        weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
+        there = Path(weights).expanduser().exists()
+        detail = f"weights in {weights}" if there else f"no weights at {weights}: set encoder.backbone.weights"
+        found.append(Finding("ok" if there else "note", f"encoder={name}", detail))
     return found
 
 

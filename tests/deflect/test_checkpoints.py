@@ -228,3 +228,18 @@ def test_inputs_are_standardised_as_in_pretraining() -> None:
         pixels = torch.full((1, 13, 4, 4), 0.15)  # half of the range: 127.5 of 255
         expected = [(0.5 - m) / s for m, s in zip(mean, std, strict=True)]
         torch.testing.assert_close(made(pixels)[0, :, 0, 0], torch.tensor(expected))
+
+
+def test_doctor_says_of_every_published_file_whether_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from satdifuser.commands.doctor import examine
+
+    there = saved(tmp_path / "Prithvi_EO_V1_100M.pt", {})
+    monkeypatch.setenv("PRITHVI_WEIGHTS", str(there))
+    monkeypatch.setenv("DINOMC_WEIGHTS", str(tmp_path / "no.pth"))
+    said = {finding.what: finding for finding in examine()}
+    assert said["encoder=prithvi"].status == "ok"
+    assert str(there) in said["encoder=prithvi"].detail
+    assert (said["encoder=dinomc"].status, str(tmp_path / "no.pth") in said["encoder=dinomc"].detail) == ("note", True)
+    assert {"encoder=prithvi2", "encoder=crossscalemae"} <= said.keys()
