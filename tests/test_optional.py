@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # With what depends on them: a machine without transformers has no peft, one without torchvision no timm.
 MISSING = (
     *("torchgeo", "rasterio", "transformers", "peft", "spyndex", "matplotlib", "tensorboard", "timm", "torchvision"),
-    *("scikit-learn", "scipy", "pandas", "xarray"),
+    *("scikit-learn", "scipy", "pandas", "xarray", "kornia"),
 )
 TINY = ["data.size=16", "data.splits.train.length=8", "data.splits.val.length=4", "data.splits.test.length=4"]
 QUICK = ["task=segmentation", "fusion.projection_dim=16", "trainer=quick", "trainer.max_steps=2"]
@@ -94,6 +94,7 @@ def test_latent_diffusion_with_random_weights_runs_without_transformers(lean: Pa
         (["train", *TINY, "encoder=small_vit", "data.size=64", "run=r"], "timm", "ViT encoders"),
         (["train", *TINY, "adapter=lora", "encoder.timesteps=[0]", "run=r"], "peft", "LoRA and its kin"),
         (["train", *TINY, "encoder=cnn", "run=r"], "timm", "ViT encoders"),
+        (["train", *TINY, "augmentation=segmentation", "run=r"], "kornia", "augmentation"),
     ],
 )
 def test_what_needs_a_missing_library_says_which_and_how_to_get_it(

@@ -32,7 +32,10 @@ def moved(values: Tensor, horizontal: Numbers, vertical: Numbers, turns: Numbers
 
 @dataclass(frozen=True)
 class Sources:
-    """For each pixel, where it comes from: `x` and `y` `[samples, H, W]`, 0 at the first pixel's outer edge."""
+    """For each pixel, where it comes from: `x` and `y`, 0 at the first pixel's outer edge.
+
+    They are `[samples, H, W]`, or, where nothing is turned, `[samples, 1, W]` and `[samples, H, 1]`.
+    """
 
     x: Tensor
     y: Tensor
@@ -53,7 +56,9 @@ class Sources:
         y = top + (torch.arange(height, device=like.device, dtype=like.dtype)[:, None] + 0.5) * (tall / height)
         x = torch.minimum(torch.maximum(x, left + 0.5), left + wide - 0.5) - width / 2
         y = torch.minimum(torch.maximum(y, top + 0.5), top + tall - 0.5) - height / 2
-        return cls(cos * x - sin * y + width / 2, sin * x + cos * y + height / 2)
+        if angles.any():
+            x, y = cos * x - sin * y, sin * x + cos * y
+        return cls(x + width / 2, y + height / 2)
 
     def nearest(self, values: Tensor, fill: float) -> Tensor:
         """The pixels of `[samples, channels, H, W]` that lie nearest; `fill` where there is none."""
@@ -61,7 +66,7 @@ class Sources:
         inside = (self.x >= 0) & (self.x < width) & (self.y >= 0) & (self.y < height)
         column, row = self.x.floor().long().clamp(0, width - 1), self.y.floor().long().clamp(0, height - 1)
         index = (row * width + column).flatten(1)[:, None].expand(-1, values.shape[1], -1)
-        found = values.flatten(2).gather(2, index).view(len(values), values.shape[1], *self.x.shape[1:])
+        found = values.flatten(2).gather(2, index).view_as(values)
         return torch.where(inside[:, None], found, torch.as_tensor(fill, dtype=values.dtype, device=values.device))
 
     def bilinear(self, images: Tensor) -> Tensor:
@@ -69,9 +74,8 @@ class Sources:
         from kornia.geometry.transform import remap
 
         data = has_data(images)
-        sampled = remap(
-            torch.cat([images, data.to(images)], 1), self.x - 0.5, self.y - 0.5, mode="bilinear", align_corners=True
-        )
+        x, y = torch.broadcast_tensors(self.x - 0.5, self.y - 0.5)
+        sampled = remap(torch.cat([images, data.to(images)], 1), x, y, mode="bilinear", align_corners=True)
         mean = sampled[:, :-1] / sampled[:, -1:].clamp_min(0.1)  # the nearest of four counts for a quarter or more
         return torch.where(self.nearest(data, False), mean, mean.new_zeros(()))
 

@@ -45,6 +45,7 @@ def test_the_optional_libraries_stay_behind_unless_they_are_asked_for(bundle: Mo
     needed = names(list(map(Requirement, PROJECT["dependencies"])))
     least = names(bundle.wanted(PROJECT, []))
     assert needed - least == {"torchgeo", "rasterio", "transformers", "peft", "timm", "torchvision", "spyndex"} | {
+        "kornia",
         "matplotlib",
         "scikit-learn",
         "tensorboard",
