@@ -114,9 +114,8 @@ def prithvi_vit(
     norm = functools.partial(nn.LayerNorm, eps=eps)
     given = {"img_size": image_size, "in_chans": BANDS, "num_classes": 0, "qkv_bias": True, "norm_layer": norm}
     vit = built(lambda: VisionTransformer(**{**given, **shape}), seed, model)
-    with torch.no_grad():
-        vit.pos_embed.copy_(positions(width, 1, image_size // patch, image_size // patch))
-    vit.pos_embed.requires_grad_(False)
+    del vit.pos_embed  # a parameter of timm's, and here what never trains
+    vit.register_buffer("pos_embed", positions(width, 1, image_size // patch, image_size // patch))
     normed = file is None or _load(vit, found, file, model)
     made = {**(options or {}), "eps": eps}
     backbone = assembled(PrithviFamily, vit, model, weights, seed, image_size, BANDS, normed, made)

@@ -26,7 +26,7 @@ from deflect.adapters import (
     parameter_counts,
 )
 from deflect.adapters.lowrank import ScaledLowRankLinear
-from deflect.backbones import Backbone, timm_vit, torchgeo_vit
+from deflect.backbones import Backbone, prithvi_vit, timm_vit, torchgeo_vit
 from deflect.vit import ViTEncoder
 from satdifuser.bank import BankError
 from satdifuser.data.bands import SENTINEL2
@@ -36,7 +36,9 @@ from satdifuser.errors import UserError
 WIDTH, DEPTH = 32, 2
 TINY = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": 2}
 OPTICAL = tuple(name for name in SENTINEL2.names if name != "B10")
-FAMILIES = ("timm", "registers", "scalemae", "dofa", "croma", "copernicus", "panopticon")
+HLS = ("B02", "B03", "B04", "B8A", "B11", "B12")
+INPUTS = {"croma": OPTICAL, "prithvi": HLS}
+FAMILIES = ("timm", "registers", "prithvi", "scalemae", "dofa", "croma", "copernicus", "panopticon")
 ADAPTERS: dict[str, Adapter] = {
     "frozen": Frozen(),
     "full": Full(),
@@ -73,6 +75,8 @@ def untouched(family: str) -> Backbone:
         return timm_vit("vit_tiny_patch16_224", image_size=32, options=plain)
     if family == "registers":
         return timm_vit("vit_small_patch14_reg4_dinov2", image_size=28, options=TINY)
+    if family == "prithvi":
+        return prithvi_vit("tiny", image_size=32, options=plain)
     if family == "croma":
         return torchgeo_vit("CROMA", image_size=32, options={"encoder_dim": WIDTH, "encoder_depth": DEPTH})
     if family == "panopticon":  # on two narrow blocks of timm instead of ViT-B's twelve
@@ -86,8 +90,7 @@ def untouched(family: str) -> Backbone:
 
 
 def encoder(family: str = "timm", adapter: Adapter | None = None, **given: Any) -> ViTEncoder:
-    prepare = ImageInput(OPTICAL if family == "croma" else RGB)
-    return ViTEncoder(backbone(family), prepare=prepare, adapter=adapter, **given)
+    return ViTEncoder(backbone(family), prepare=ImageInput(INPUTS.get(family, RGB)), adapter=adapter, **given)
 
 
 @functools.cache

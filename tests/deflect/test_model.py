@@ -27,7 +27,7 @@ from satdifuser.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_kernel")
 
-SMALL = ("timm", "dinov2", "scalemae", "dofa", "croma", "copernicusfm")
+SMALL = ("timm", "dinov2", "prithvi", "scalemae", "dofa", "croma", "copernicusfm")
 ALL = (*SMALL, "panopticon")
 BANDS = deflect.DeflectConfig(bands=tuple(SENTINEL2)).bands  # type: ignore[arg-type]
 

@@ -318,8 +318,8 @@ def test_reflectance_is_standardised_as_the_published_numbers_say() -> None:
 
 def test_what_trains_of_a_prithvi_leaves_its_fixed_positions_alone() -> None:
     built = ViTEncoder(prithvi(), prepare=ImageInput(HLS), adapter=Full())
-    frozen = [name for name, p in built.named_parameters() if not p.requires_grad]
-    assert frozen == ["backbone.model.pos_embed"]
+    assert all(p.requires_grad for p in built.parameters())
+    assert [name for name, _ in built.backbone.model.named_buffers()] == ["pos_embed"]
 
 
 @pytest.mark.parametrize("adapter", [Lora(), Deflect()])
