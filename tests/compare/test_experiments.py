@@ -66,6 +66,8 @@ def test_the_released_recipe_is_that_of_each_data_set(paper: bool, named_data: l
         assert cell.config.fusion["init"] == "msra"
         assert cell.config.fusion.get("released", False) == (not paper and not cell.model.endswith("gw"))
         assert cell.config.fusion["projection_dim"] == 384
+        if cell.model.endswith("moe"):
+            assert cell.config.fusion["warmup_steps"] == (500 if kind == "Segmentation" else 300)
         if kind == "Segmentation":
             decoder = cell.config.decoder
             assert (decoder.label, decoder["channels"], decoder["norm"]) == ("UPerNet", 512, "batch")
