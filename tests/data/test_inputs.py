@@ -56,6 +56,19 @@ def test_a_standardised_input_is_that_of_torchvision() -> None:
     assert prepare.settings != ImageInput(["B04", "B03", "B02"], high=0.4).settings
 
 
+@pytest.mark.parametrize(("side", "size"), [(64, 256), (120, 256), (500, 512)])
+def test_the_released_loaders_input_is_ours_with_its_white_and_size(side: int, size: int) -> None:
+    """Digital numbers by 4095, clipped, resized with antialiasing by torchvision, and to [-1, 1]; bands 04, 03, 02."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import normalize, resize
+
+    numbers = torch.randint(0, 6000, (2, 13, side, side))
+    unit = numbers[:, [3, 2, 1]].double().div(4095).clamp(0, 1)
+    wanted = normalize(resize(unit, [size, size], InterpolationMode.BILINEAR, antialias=True), [0.5] * 3, [0.5] * 3)
+    given = ImageInput(["B04", "B03", "B02"], high=0.4095, size=size)(numbers / 10000)
+    torch.testing.assert_close(given.double(), wanted, atol=2e-6, rtol=0)
+
+
 @pytest.mark.parametrize("given", [{}, {"mean": (0.2, 0.5, 0.6), "std": (0.25, 0.2, 0.1)}])
 def test_inputs_can_be_undone_and_end_at_the_limit(given: dict[str, tuple[float, ...]]) -> None:
     prepare = ImageInput(["B04", "B03", "B02"], low=0.1, high=0.3, **given)
