@@ -32,7 +32,7 @@ def named_data(tmp_path: Path) -> list[str]:
 def test_every_grid_that_ships_has_runs_of_different_settings(name: str, named_data: list[str]) -> None:
     config = compose("compare", [f"experiment={name}"], named_data)
     cells = expand(config, [] if config.tasks else ["task=segmentation"], named_data)
-    assert len({cell.model for cell in cells}) >= len(config.models) >= 4
+    assert len({cell.model for cell in cells}) >= len(config.models) >= 3
     seen = [cell.settings() for cell in cells]
     assert all(one not in seen[:place] for place, one in enumerate(seen))
     assert len(cells) == len({cell.task for cell in cells}) * len({c.model for c in cells}) * len(config.budgets) * len(
