@@ -88,6 +88,7 @@ def test_latent_diffusion_with_random_weights_runs_without_transformers(lean: Pa
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name", "use"),
     [

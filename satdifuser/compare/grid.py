@@ -30,17 +30,11 @@ MODEL_AXIS = ("encoder", "adapter", "fusion", "decoder")
 
 @dataclass(frozen=True)
 class Row:
-    """A model or task in one variant: its name in the configuration, and overrides; of a task, some models' own too.
-
-    These go by the name of a model, or by how the names of several begin: `DiffusionSat` is `DiffusionSat gw` too.
-    """
+    """A model or task in one variant: its name in the configuration, and overrides; of a task, some models' own too."""
 
     name: str
     overrides: list[str]
     own: Mapping[str, list[str]] = field(default_factory=dict)
-
-    def goes_by(self, name: str) -> bool:
-        return f"{self.name} ".startswith(f"{name} ")
 
     def but(self, more: Sequence[str]) -> Row:
         return replace(self, overrides=merged(self.overrides, more))
@@ -82,7 +76,7 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
     tasks = _named(config.tasks, axes.tasks, "task")
     models = models or {axes.name_by(MODEL_AXIS, "model"): Row("", [])}
     tasks = tasks or {axes.name_by(TASK_AXIS, "task"): Row("", [])}
-    _check_own(tasks.values(), models.values())
+    _check_own(tasks.values(), [*models, *(config.models or {})])
     budgets = axes.budgets or _numbers("budgets", config.budgets, float)
     seeds = axes.seeds or _numbers("seeds", config.seeds, _whole)
     for percent in budgets:
@@ -91,7 +85,7 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
     cells: list[Cell] = []
     with trusting(trusted_by(config_dirs, passed)):
         for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
-            own = [given for name, given in of_task.own.items() if of_model.goes_by(name)]
+            own = [given for name, given in of_task.own.items() if goes_by(model, name)]
             overrides = merged(recipe, of_task.overrides, of_model.overrides, *own, axes.common)
             cells += _cells(model, task, overrides, config_dirs, budgets, seeds)
     return cells
@@ -214,16 +208,27 @@ def _of_task(task: str, values: Any) -> tuple[Any, dict[str, list[str]]]:
     return values.get("all", []), own
 
 
-def _check_own(tasks: Iterable[Row], models: Collection[Row]) -> None:
+def goes_by(model: str, name: str) -> bool:
+    """Whether a model has that name, or one that begins with its words.
+
+    >>> goes_by("DiffusionSat gw", "DiffusionSat"), goes_by("DiffusionSat", "Diff")
+    (True, False)
+    """
+    return f"{model} ".startswith(f"{name} ")
+
+
+def _check_own(tasks: Iterable[Row], models: Sequence[str]) -> None:
     """What a task says of a model alone must be of one that there is, and choose nothing that belongs to the task."""
-    names = {row.name for row in models}
     for task in tasks:
         for model, overrides in task.own.items():
-            if not any(row.goes_by(model) for row in models):
-                raise UserError(f"tasks.{task.name}.{model}: no such model{nearest(model, names)}")
-            wrong = next((key for key in map(key_of, overrides) if key.partition(".")[0] in TASK_AXIS), None)
-            if wrong is not None:
-                raise UserError(f"tasks.{task.name}.{model} sets {wrong}: what all models share is for {task.name}.all")
+            where = f"tasks.{task.name}.{model}"
+            if not any(goes_by(there, model) for there in models):
+                raise UserError(f"{where}: no such model{nearest(model, models)}")
+            for key, choices in map(sweep, overrides):
+                if key.partition(".")[0] in TASK_AXIS:
+                    raise UserError(f"{where} sets {key}: what all models share is for tasks.{task.name}.all")
+                if len(choices) > 1:
+                    raise UserError(f"{where} has {len(choices)} choices of {key}: a sweep is for models.{model}")
 
 
 def digest(values: Any, length: int = 16) -> str:

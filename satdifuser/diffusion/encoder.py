@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -126,6 +126,13 @@ class DiffusionEncoder(nn.Module):
             mode=mode,
             settings=tuple(sorted(settings.items())),
         )
+
+    @staticmethod
+    def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with what `compat` decides said: so a run's record tells it, and the same runs have the same key."""
+        way = WAYS.get(str(settings.get("compat", "ours")))
+        decided = {} if way is None else {"mode": way.mode, "posterior": way.posterior, "prediction": way.prediction}
+        return {key: decided.get(key) if value is None else value for key, value in settings.items()}
 
     @property
     def device(self) -> torch.device:

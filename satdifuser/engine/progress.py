@@ -84,7 +84,7 @@ class ExtractProgress(Shown):
             rate = (self._done - self._began) / (now - self._start)
             left = (self._total - self._done) / rate
             speed = f"{rate:.1f} images/s, {rate * self._bytes / 1e6:.0f} MB/s, {left / 60:.0f} min left, {free}"
-            console.print(f"{self._name} {self._done}/{self._total}: {speed}", highlight=False)
+            say(f"{self._name} {self._done}/{self._total}: {speed}")
 
 
 class TrainProgress(Shown):
@@ -102,4 +102,4 @@ class TrainProgress(Shown):
             scores = "  ".join(
                 f"{name.removeprefix('val/')} {v:.4f}" for name, v in row.items() if name.startswith("val/")
             )
-            console.print(f"step {step}  {scores}", highlight=False)
+            say(f"step {step}  {scores}")

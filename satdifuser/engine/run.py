@@ -94,12 +94,15 @@ class RunFolder:
         if not self.config.is_file():
             raise UserError(f"{self.path} has lost {self.config.name}, so nobody knows what it was begun with: {ANEW}")
         begun = load_yaml(self.config, ANEW)
-        ours, theirs = _dotted(settings.plain()), _dotted(begun)
-        changed = [
-            key
-            for key, value in theirs.items()  # what was null may be a group now
-            if key not in PASSING and (ours.get(key) != value or any(name.startswith(f"{key}.") for name in ours))
-        ]
+        plain = settings.plain()
+        lacks = [name for name in TRAINING if name in plain and name not in begun]
+        if lacks:
+            raise DamagedError(f"{self.config} has no {lacks[0]}: it is damaged: {ANEW}")
+        ours, theirs, usual = _dotted(plain), _dotted(begun), _dotted(settings.usual())
+        changed = [key for key, value in theirs.items() if ours.get(key) != value]
+        # what a version did not know, when the run was begun, was as it is where nothing is said
+        changed += [key for key, value in ours.items() if key not in theirs and value != usual.get(key, ...)]
+        changed = [key for key in changed if key not in PASSING]
         if changed:
             raise UserError(
                 f"{self.path} was begun with another {', '.join(changed[:4])}: resume it with the same settings, or"

@@ -70,6 +70,18 @@ class Settings(BaseModel):
         """As plain values, of which the same settings can be made again."""
         return self.model_dump(mode="python")
 
+    def usual(self) -> dict[str, Any]:
+        """What each setting that may be left out is where nothing is said of it, as plain values."""
+        found: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if hasattr(value, "usual"):
+                found[name] = value.usual()
+            elif not field.is_required():
+                default = field.get_default(call_default_factory=True)
+                found[name] = default.plain() if hasattr(default, "plain") else default
+        return found
+
     def yaml(self) -> str:
         """As text, of which the same settings can be read again."""
         from omegaconf._utils import get_omega_conf_dumper  # it quotes what the loader would take for a number

@@ -41,7 +41,9 @@ class Part:
         self.target = find(values[TARGET], f"{name}.{TARGET}")
         self.path = str(values[TARGET])
         _check_kind(self.target, kind, f"{name}.{TARGET}", self.path)
-        self.settings = self._read({key: value for key, value in values.items() if key != TARGET})
+        read = self._read({key: value for key, value in values.items() if key != TARGET})
+        settled = getattr(self.target, "settled", None)  # by a class of which a setting decides what others left open
+        self.settings = read if settled is None else settled(read)
 
     def _read(self, values: Mapping[str, Any]) -> dict[str, Any]:
         hints = hints_of(self.target)
@@ -94,6 +96,12 @@ class Part:
 
     def plain(self) -> dict[str, Any]:
         return {TARGET: self.path, **{key: plain(value) for key, value in self.settings.items()}}
+
+    def usual(self) -> dict[str, Any]:
+        """The class's defaults, and those of the parts inside, as plain values."""
+        known = inspect.signature(self.target).parameters.values()
+        found = {p.name: plain(p.default) for p in known if p.default is not p.empty}
+        return found | {key: value.usual() for key, value in self.settings.items() if isinstance(value, Part)}
 
     def get(self, setting: str, default: Any = None) -> Any:
         return self.settings.get(setting, default)

@@ -38,6 +38,7 @@ def test_an_image_of_one_colour_has_no_correlation_and_no_nan() -> None:
     assert float(numbers[-1]) == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_linear_head_learns_from_them(tmp_path: Path) -> None:
     overrides = ["encoder=colours", "fusion=concat", "fusion.norm=batch", "task=classification", "trainer=quick"]
     overrides += ["data.size=16", "data.splits.train.length=64", "data.splits.val.length=16"]

@@ -215,6 +215,7 @@ def test_a_run_that_is_stopped_again_and_again_makes_the_store_of_an_unbroken_on
     equal(tmp_path / "f.zarr", unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_stop_is_one_that_loses_nothing_and_says_how_to_go_on(
     tmp_path: Path, driver: Driver, unbroken: dict[str, bytes], by: signal.Signals
@@ -251,6 +252,7 @@ def test_a_kill_between_two_steps_leaves_nothing_in_the_finished_store(
     equal(path, unbroken)
 
 
+@pytest.mark.slow
 def test_a_kill_while_an_old_store_is_replaced_leaves_one_of_them_and_the_command_ends_with_the_new(
     tmp_path: Path, driver: Driver, unbroken: dict[str, bytes]
 ) -> None:

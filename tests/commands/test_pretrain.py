@@ -195,6 +195,7 @@ def test_a_run_is_the_same_again_and_when_it_was_interrupted(
             assert torch.equal(tensors(run, part)[name], value), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["vae.weights=small", "vae.steps=2", *VAE]])
 def test_a_run_whose_time_is_over_says_so_and_goes_on_to_the_model_of_an_unbroken_one(
     tmp_path: Path, capsys: Capture, words: list[str]
@@ -405,6 +406,7 @@ def test_a_run_asks_for_its_folder_before_it_looks_at_an_image(tmp_path: Path, c
     assert "holds a run: add resume=true" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words", "said"),
     [
@@ -458,6 +460,7 @@ def test_a_truncated_image_stops_a_run_or_is_skipped_and_named(tmp_path: Path, c
     assert [provenance[key][0]["left_out"] for key in ("data", "held_out")] == [split == "train", split == "val"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "said"), [(float("nan"), "has NaN or infinite values in 1 pixels"), (1e9, "has values from")]
 )

@@ -28,6 +28,7 @@ def stored(tmp_path: Path, tiny_data: list[str]) -> Callable[..., Path]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["moved away", "written anew"])
 def test_a_run_whose_store_is_replaced_is_tested_on_its_own_store_or_ends_with_an_error(
     tmp_path: Path,
@@ -61,6 +62,7 @@ def test_a_run_whose_store_is_replaced_is_tested_on_its_own_store_or_ends_with_a
         assert not (tmp_path / "two" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_ends_a_run_unless_checks_are_switched_off(
     tmp_path: Path, tiny: list[str], stored: Callable[..., Path]
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_flipped_bit_ends_a_run_unless_checks_are_switched_off(
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_eval_reads_one_store_from_beginning_to_end(
     tmp_path: Path, tiny: list[str], stored: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

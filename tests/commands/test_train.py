@@ -19,6 +19,7 @@ def rows(path: Path) -> list[dict[str, float]]:
     return RunFolder(path).rows()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["gw", "lw", "moe"])
 def test_training_from_the_store_or_live_gives_the_same_result(
     tmp_path: Path, tiny: list[str], tiny_data: list[str], fusion: str
@@ -62,6 +63,7 @@ def test_an_interrupted_run_goes_on_and_other_settings_are_refused(tmp_path: Pat
     assert again["steps"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_writes_is_left_alone(
     tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture
 ) -> None:
@@ -94,6 +96,7 @@ def test_tensorboard_curves_are_written(tmp_path: Path, tiny: list[str]) -> None
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_bf16_training_runs_and_stays_near_float32(tmp_path: Path, tiny: list[str]) -> None:
     plain = train.run(compose("train", [*tiny, f"run={tmp_path / 'a'}"]), quiet=True)
     mixed = train.run(compose("train", [*tiny, f"run={tmp_path / 'b'}", "trainer.mixed_precision=bf16"]), quiet=True)

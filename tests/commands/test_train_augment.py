@@ -52,6 +52,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str], Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_same_curve_on_the_same_images(
     tmp_path: Path, trained: Train, seen: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_resumed_run_continues_the_same_curve_on_the_same_images(
         assert torch.equal(images, others)
 
 
+@pytest.mark.slow
 def test_micro_batches_are_augmented_as_the_whole_batch_is(trained: Train, seen: list[Any]) -> None:
     for folder, parts in (("whole", 1), ("cut", 3)):
         trained(folder, "augmentation=segmentation", f"trainer.accumulate={parts}", "trainer.max_steps=1")
@@ -103,6 +105,7 @@ def test_a_run_does_not_go_on_with_another_augmentation(trained: Train, begun: l
         trained("run", *given, "resume=true")
 
 
+@pytest.mark.slow
 def test_stored_features_are_not_augmented(tmp_path: Path, tiny_data: list[str], trained: Train) -> None:
     store = f"{tmp_path / 'f.zarr'}"
     extract.run(compose("extract", [*tiny_data, *ENCODER, f"store.path={store}"]))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from satdifuser.cli import main
@@ -83,6 +84,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OTHERS)
 def test_a_run_does_not_go_on_with_another_store(tmp_path: Path, stored: Make, trained: Run, change: str) -> None:
     words, says = OTHERS[change]
@@ -112,6 +114,7 @@ def test_a_run_goes_on_with_the_same_store_in_another_place(tmp_path: Path, stor
     assert RunFolder(tmp_path / "run").settings().features == str(tmp_path / "moved.zarr")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_told_by_its_spec_and_samples(
     tmp_path: Path, stored: Make, trained: Run
 ) -> None:
@@ -205,6 +208,40 @@ def test_a_run_whose_settings_are_lost_is_not_taken_up_with_any(tmp_path: Path, 
     trained()
     (tmp_path / "run" / "config.yaml").unlink()
     assert "config.yaml" in refused(tmp_path / "run", trained, "trainer.lr=0.5")
+
+
+NEW = [  # since the first wave
+    *("encoder.compat", "encoder.prediction", "fusion.init", "augmentation"),
+    *("trainer.schedule", "trainer.warmup_from", "trainer.last_batch"),
+]
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_was_begun_and_not_with_what_it_did_not_know(
+    tmp_path: Path, trained: Run
+) -> None:
+    """Its configuration lacks the settings of today, and says the mode that is left open today."""
+    trained()
+    folder = tmp_path / "run"
+    unfinish(folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for name in NEW:
+        *path, last = name.split(".")
+        group = config
+        for step in path:
+            group = group[step]
+        del group[last]
+    assert config["encoder"]["mode"] == "noise"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    before = contents(folder)
+    for word in (
+        *("encoder.compat=released", "encoder.prediction=epsilon", "fusion.init=msra", "augmentation=classification"),
+        *("trainer.last_batch=keep", "trainer.warmup_from=0.0001", "fusion=lw", "fusion=moe fusion.released=true"),
+    ):
+        with pytest.raises(UserError, match=f"was begun with another .*{word.split('=')[0]}"):
+            trained("resume=true", *word.split())
+    assert contents(folder) == before
+    trained("resume=true")
+    assert (folder / "result.json").is_file()
 
 
 def test_eval_with_other_samples_leaves_the_answers_of_the_run_alone(

@@ -109,6 +109,7 @@ def test_deflect_trains_for_a_task_of_whole_images(tmp_path: Path, vit: list[str
     assert evaluation.run(compose("eval", [f"run={run}"]))["test"] == pytest.approx(result["test"], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora", "deflect"])
 def test_a_resumed_run_gives_the_metrics_of_an_unbroken_one_to_the_bit(
     tmp_path: Path, vit: list[str], adapter: str, monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,7 @@ def made(cells: Cells, shared: Make, small_model: list[str]) -> tuple[Shared, Ce
     return found, cell, note
 
 
+@pytest.mark.slow
 def test_a_damaged_note_of_an_extraction_is_made_anew_with_what_can_be_known(
     made: tuple[Shared, Cell, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_damaged_note_of_a_failure_is_none(job: Callable[..., tuple[Path, Plan
     assert not (folder / "failed.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.yaml", "spec.json", "data.json", "training-samples.json", "last.safetensors"])
 def test_an_unfinished_run_of_which_a_file_is_damaged_begins_anew(
     job: Callable[..., tuple[Path, Planned, Path]], name: str
@@ -177,6 +179,7 @@ def test_a_damaged_job_is_left_undone_and_its_file_goes(tmp_path: Path, content:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_report_goes_on_without_runs_whose_files_are_damaged(
     cells: Cells, shared: Make, moe_head: list[str], small_model: list[str], tmp_path: Path
 ) -> None:

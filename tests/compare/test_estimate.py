@@ -44,6 +44,7 @@ def lines(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_dry_run_lists_every_run_with_its_needs_and_its_state_and_does_none(
     cells: Cells,
     shared: Make,

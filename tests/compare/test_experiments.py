@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from satdifuser.compare.grid import expand
 from satdifuser.config import compose, groups
 
+EXTRACTION = ["released", "inversion", "epsilon", "sample"]
 PLAIN = "A satellite image"
 # task, batch, weight decay, what is white (of reflectance, or of what is from 0 to 1), side, prompt, augmented
 RELEASED = {
@@ -20,11 +23,20 @@ RELEASED = {
 
 
 @pytest.fixture
-def named_data(tmp_path: Path) -> list[str]:
-    """Readers of the data sets that SatDiFuser's grid goes by: ours for now, of other images."""
+def named_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Readers of the data sets that SatDiFuser's grid goes by: ours for now, of other images.
+
+    Two are of Sentinel-2; the sensors of the others number no bands, and have more than red, green and blue.
+    """
     (tmp_path / "data").mkdir()
-    for name in RELEASED:
-        (tmp_path / "data" / f"{name}.yaml").write_text("defaults: [synthetic]\n")
+    (tmp_path / "naip_of_experiments.py").write_text(
+        "from satdifuser.data.bands import Band, Sensor\n"
+        "NAIP = Sensor('NAIP', tuple(Band(name, name, 500.0, 1.0) for name in ('blue', 'green', 'nir', 'red')))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, (*_, high, _side, _prompt, _augmented) in RELEASED.items():
+        sensor = "sensor: naip_of_experiments.NAIP\n" if high == 1.0 else ""
+        (tmp_path / "data" / f"{name}.yaml").write_text(f"defaults: [synthetic]\n{sensor}")
     return [str(tmp_path)]
 
 
@@ -57,9 +69,12 @@ def test_the_released_recipe_is_that_of_each_data_set(paper: bool, named_data: l
         assert (trainer.schedule, trainer.last_batch, trainer.eval_every) == ("epoch", "keep", None)
         assert (trainer.optimizer, trainer.weight_decay) == (("adamw", decay or 0.01) if paper else ("adam", decay))
         prepare = encoder["prepare"]
-        assert (prepare["bands"], prepare["low"], prepare["high"]) == (["B04", "B03", "B02"], 0.0, high)
+        made = prepare.build()
+        read = [made.sensor.names[i] for i in made.sensor.index(made.bands)]
+        assert read == (["red", "green", "blue"] if high == 1.0 else ["B04", "B03", "B02"])
+        assert (made.low, made.high) == (0.0, high)
         assert (prepare["mean"], prepare["std"], prepare["size"], encoder["image_size"]) == (0.5, 0.5, side, side)
-        assert (encoder["compat"], encoder["mode"], encoder["prediction"]) == ("released", None, None)
+        assert [encoder[key] for key in ("compat", "mode", "prediction", "posterior")] == EXTRACTION
         assert (encoder["timesteps"], encoder["steps"]) == ([1, 100, 200] if paper else [21, 61, 161], 50)
         assert encoder["backbone"]["prompt"] == prompt
         assert ("512" in encoder["backbone"]["weights"]) == (side == 512)
@@ -94,3 +109,17 @@ def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(
     assert {cell.task for cell in cells} == {"my-eurosat"}
     assert {"DiffusionSat gw", "DiffusionSat moe", "CROMA"} <= {cell.model for cell in cells}
     assert all(cell.config.data["size"] == 32 for cell in cells)
+
+
+def test_the_documented_import_is_the_grids_cell(named_data: list[str]) -> None:
+    """A head is scored on what it was trained on, in the words of docs/reproduce.md."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reproduce.md").read_text()
+    command = re.search(r"tools/import_released\.py (.*?)\n    satdifuser eval", page, re.DOTALL)
+    assert command is not None
+    words = shlex.split(command[1].replace("\\\n", " "))[1:]
+    documented = compose("train", words, named_data)
+    cells = expand(compose("compare", ["experiment=satdifuser"], named_data), ["seed=0"], named_data)
+    (cell,) = (c for c in cells if (c.model, c.task) == ("DiffusionSat moe", "m-chesapeake"))
+    for part in ("encoder", "decoder", "task", "data"):
+        assert getattr(documented, part) == getattr(cell.config, part), part
+    assert documented.fusion.plain() == {**cell.config.fusion.plain(), "init": "default"}  # first weights, which go

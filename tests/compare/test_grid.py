@@ -61,6 +61,14 @@ def test_a_task_can_say_something_of_one_model_alone(cells: Cells) -> None:
     assert {key for key, width in widths.items() if width == 8} == {("fine", "net gw"), ("fine", "net lw")}
     rates = {(cell.task, cell.model): cell.config.trainer.lr for cell in found}
     assert (rates["fine", "net lw"], rates["fine", "other"]) == (0.2, 0.1)  # a model's own comes after its task's
+    variant = {"fine": {"net lw": ["encoder.width=8"], "net": ["trainer.lr=0.3"]}}
+    found = cells(models={"net": ["encoder=unet", "fusion=gw,lw"]}, tasks=variant)
+    assert {cell.model: (cell.config.encoder["width"], cell.config.trainer.lr) for cell in found} == {
+        "net gw": (32, 0.3),
+        "net lw": (8, 0.3),
+    }
+    gone = cells(models={"net": ["encoder=unet"], "other": None}, tasks={"fine": {"other": ["trainer.lr=0.3"]}})
+    assert {cell.model for cell in gone} == {"net"}  # what is said of a model that was left out is no mistake
     swept = cells("data.size=32,16", models={"net": ["encoder=unet"]}, tasks={"fine": {"net": ["encoder.width=8"]}})
     assert {cell.config.encoder["width"] for cell in swept} == {8}
 
@@ -69,7 +77,8 @@ def test_a_task_can_say_something_of_one_model_alone(cells: Cells) -> None:
     ("own", "said"),
     [
         ({"nte": []}, r"tasks\.fine\.nte: no such model.*did you mean net"),
-        ({"net": ["data.size=8"]}, r"tasks\.fine\.net sets data\.size: what all models share is for fine\.all"),
+        ({"net": ["data.size=8"]}, r"tasks\.fine\.net sets data\.size: what all models share is for tasks\.fine\.all"),
+        ({"net": ["fusion=gw,lw"]}, r"tasks\.fine\.net has 2 choices of fusion: a sweep is for models\.net"),
         ({"net": "encoder.width=8"}, r"tasks\.fine\.net must be a list of overrides"),
     ],
 )

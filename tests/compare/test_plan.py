@@ -183,6 +183,7 @@ def done_in_turn(planned: list[Planned], made: Shared) -> None:
         do(runs, made.output / "jobs", threads=1)
 
 
+@pytest.mark.slow
 def test_a_grid_does_the_head_first_and_then_the_adapter_with_it(cells: Cells, shared: Make) -> None:
     made = shared(share_features=False)
     planned = plan(vits(cells), made)
@@ -195,6 +196,7 @@ def test_a_grid_does_the_head_first_and_then_the_adapter_with_it(cells: Cells, s
     assert result(again.folder or Path()) is not None
 
 
+@pytest.mark.slow
 def test_a_run_whose_first_one_failed_says_so(cells: Cells, shared: Make) -> None:
     made = shared(share_features=False)
     planned = plan(vits(cells, probe=("trainer.lr=1e30", "trainer.clip_norm=null")), made)

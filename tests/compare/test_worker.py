@@ -212,6 +212,7 @@ def test_a_claim_is_for_one_at_a_time(tmp_path: Path) -> None:
         assert after
 
 
+@pytest.mark.slow
 def test_a_run_that_was_broken_off_goes_on_to_the_scores_and_predictions_of_an_unbroken_one(
     job: Callable[..., tuple[Path, Planned]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,9 +189,24 @@ def test_sixteen_bits_on_a_gpu_are_those_of_each_way() -> None:
     assert _precision("auto", torch.device("cpu"), WAYS["released"].half) == torch.float32
 
 
+def test_a_record_says_what_the_word_has_decided_and_a_setting_that_is_given_wins() -> None:
+    def settled(*words: str) -> tuple[Any, ...]:
+        part = compose("train", ["encoder=diffusionsat", "encoder.backbone.weights=random", *words]).encoder
+        again = compose("train", ["encoder=diffusionsat"]).but(encoder=part.plain()).encoder
+        assert again == part
+        return part["mode"], part["posterior"], part["prediction"]
+
+    assert settled() == ("noise", "mean", None)
+    assert settled("encoder.compat=released") == ("inversion", "sample", "epsilon")
+    given = ["encoder.mode=noise", "encoder.posterior=mean", "encoder.prediction=v_prediction"]
+    assert settled("encoder.compat=released", *given) == ("noise", "mean", "v_prediction")
+    small = compose("train", ["encoder.compat=released"]).encoder
+    assert (small["mode"], small["prediction"], "posterior" in small) == ("inversion", "epsilon", False)
+
+
 def test_diffusionsat_alone_has_the_published_timesteps_in_one_call_and_released_walks_to_them() -> None:
     alone = compose("train", ["encoder=diffusionsat", "encoder.backbone.weights=random"]).encoder
-    assert (alone["timesteps"], alone["mode"], alone["compat"]) == ([21, 61, 161], None, "ours")
+    assert (alone["timesteps"], alone["mode"], alone["compat"]) == ([21, 61, 161], "noise", "ours")
     small = ["encoder.backbone.architecture=tiny", "encoder.image_size=32", "encoder.precision=float32"]
     words = ["encoder=diffusionsat", "encoder.backbone.weights=random", *small]
     specs = {word: compose("train", [*words, f"encoder.compat={word}"]).encoder.build().spec for word in WAYS}

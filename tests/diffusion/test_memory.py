@@ -312,6 +312,7 @@ def test_compilation_changes_nothing_in_any_mode_and_batch(
         close(compiled(images, sample_ids=ids), plain(images, sample_ids=ids), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_pass_is_one_graph_without_what_comes_after_the_last_tap(
     latent_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
