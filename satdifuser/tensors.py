@@ -6,6 +6,7 @@ This module imports nothing of the project, so that `deflect` may read with it t
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def _content(path: Path) -> Any:
     import torch
     from torch.serialization import safe_globals
 
-    with safe_globals([*((Inert, name) for name in HARMLESS), (_dictionary, "collections.defaultdict")]):
+    inert = [*((Inert, name) for name in HARMLESS), (_dictionary, "collections.defaultdict")]
+    with safe_globals(inert), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a newer pickle's form, which is read or refused all the same
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

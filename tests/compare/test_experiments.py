@@ -43,6 +43,7 @@ def named_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("name", groups()["experiment"])
 def test_every_grid_that_ships_has_runs_of_different_settings(name: str, named_data: list[str]) -> None:
     config = compose("compare", [f"experiment={name}"], named_data)
+    config = config.but(seeds=config.seeds[:1], budgets=config.budgets[:2])
     cells = expand(config, [] if config.tasks else ["task=segmentation"], named_data)
     assert len({cell.model for cell in cells}) >= len(config.models) >= 3
     seen = [cell.settings() for cell in cells]
@@ -56,7 +57,8 @@ def test_every_grid_that_ships_has_runs_of_different_settings(name: str, named_d
 def test_the_released_recipe_is_that_of_each_data_set(paper: bool, named_data: list[str]) -> None:
     """The facts of the released code's configuration files and loaders, and what the paper's text says instead."""
     config = compose("compare", ["experiment=satdifuser_paper" if paper else "experiment=satdifuser"], named_data)
-    cells = [cell for cell in expand(config, ["seed=0"], named_data) if cell.model.startswith("DiffusionSat")]
+    config = config.but(models={name: given for name, given in config.models.items() if "DiffusionSat" in name})
+    cells = expand(config, ["seed=0"], named_data)
     assert {(cell.task, cell.model) for cell in cells} == {
         (task, f"DiffusionSat {head}") for task in RELEASED for head in ("gw", "lw", "moe")
     }
@@ -118,7 +120,9 @@ def test_the_documented_import_is_the_grids_cell(named_data: list[str]) -> None:
     assert command is not None
     words = shlex.split(command[1].replace("\\\n", " "))[1:]
     documented = compose("train", words, named_data)
-    cells = expand(compose("compare", ["experiment=satdifuser"], named_data), ["seed=0"], named_data)
+    config = compose("compare", ["experiment=satdifuser"], named_data)
+    config = config.but(models={name: given for name, given in config.models.items() if "DiffusionSat" in name})
+    cells = expand(config, ["seed=0"], named_data)
     (cell,) = (c for c in cells if (c.model, c.task) == ("DiffusionSat moe", "m-chesapeake"))
     for part in ("encoder", "decoder", "task", "data"):
         assert getattr(documented, part) == getattr(cell.config, part), part
