@@ -86,7 +86,7 @@ def _content(path: Path) -> Any:
     import torch
     from torch.serialization import safe_globals
 
-    inert = [*((Inert, name) for name in HARMLESS), (_dictionary, "collections.defaultdict")]
+    inert: list[Any] = [*((Inert, name) for name in HARMLESS), (_dictionary, "collections.defaultdict")]
     with safe_globals(inert), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a newer pickle's form, which is read or refused all the same
         return torch.load(path, map_location="cpu", weights_only=True)
