@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from satdifuser import facts
 from satdifuser.errors import UserError, nearest
 from satdifuser.settings.commands import COMMANDS
 from satdifuser.settings.trust import named_in, trusting
@@ -25,12 +26,12 @@ def config_root() -> Path:
 
 
 def groups() -> dict[str, list[str]]:
-    """Group -> the names that can be chosen in it (Hydra's own groups are not among them)."""
+    """Group -> the names that can be chosen in it (Hydra's own groups, and facts, are not among them)."""
     root = config_root()
     return {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in sorted(root.iterdir())
-        if folder.is_dir() and folder.name != "hydra"
+        if folder.is_dir() and folder.name not in ("hydra", facts.FOLDER)
     }
 
 
@@ -43,7 +44,9 @@ def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] =
 
 def trusted_by(config_dirs: Sequence[str], overrides: Sequence[str]) -> set[str]:
     """The packages that a user's own groups and overrides name (`DIR/GROUP/NAME.yaml`, and no other file below DIR)."""
-    own = [file for folder in config_dirs for group in groups() for file in _files(Path(folder).expanduser() / group)]
+    roots = [Path(folder).expanduser() for folder in config_dirs]
+    own = [file for root in roots for group in groups() for file in _files(root / group)]
+    own += [file for root in roots for kind in (root / facts.FOLDER).glob("*") for file in _files(kind)]
     return named_in(own, overrides)
 
 
@@ -58,7 +61,8 @@ def settings_of(command: str, config: Any) -> Any:
     """The settings that a composed configuration, or a file with one, says."""
     from omegaconf import OmegaConf
 
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    with explained(command, ()):
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     if not isinstance(plain, dict):
         raise UserError(f"the settings of satdifuser {command} are no names with values")
     return COMMANDS[command](**{str(name): value for name, value in plain.items()})
@@ -70,6 +74,7 @@ def composed(command: str, overrides: Sequence[str], config_dirs: Sequence[str] 
 
     words = readable(command, overrides)
     _check_own(config_dirs, words)
+    facts.look_in([*config_dirs, config_root()])
     with explained(command, words):
         config = _composed(command, [*search_path(config_dirs), *words])
         if resolve:
@@ -154,6 +159,9 @@ def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
+        ours = _ours(error)
+        if ours is not None:
+            raise UserError(str(ours)) from None
         raise UserError(_explain(str(error), command, overrides)) from error
     except MarkedYAMLError as error:
         where = error.problem_mark or error.context_mark
@@ -161,6 +169,13 @@ def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
         raise UserError(f"{place}, is not YAML: {error.problem}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"a configuration is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _ours(error: BaseException | None) -> UserError | None:
+    """Of what an error came from, one of ours: a fact that is not known."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _explain(message: str, command: str, overrides: Sequence[str]) -> str:

@@ -1,0 +1,43 @@
+"""What a data set's class and files do not tell: a YAML of facts for each set, beside the configuration groups.
+
+A setting refers to a fact as `${facts:geobench,${data.task},size}`: that is `size` in `facts/geobench/<task>.yaml` of
+a user's own folder of configurations, or of ours. Of a setting that is given no fact is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from satdifuser.errors import UserError, nearest
+from satdifuser.yaml_file import load_yaml
+
+FOLDER = "facts"
+_roots: ContextVar[tuple[Path, ...]] = ContextVar("folders of facts", default=())
+
+
+def look_in(folders: Sequence[str | Path]) -> None:
+    """Let configurations refer to facts, which are looked for in these folders, the first ones first."""
+    from omegaconf import OmegaConf
+
+    _roots.set(tuple(Path(folder).expanduser() / FOLDER for folder in folders))
+    if not OmegaConf.has_resolver("facts"):
+        OmegaConf.register_new_resolver("facts", fact)
+
+
+def fact(kind: str, name: str, key: str) -> Any:
+    """One fact of a data set, or one line that says what is not known of which."""
+    sets = {file.stem: file for root in reversed(_roots.get()) for file in sorted((root / kind).glob("*.yaml"))}
+    if not re.fullmatch(r"[\w.-]+", str(name)) or str(name) not in sets:
+        raise UserError(
+            f"nothing is known of the {kind} set {name!r}: known are {', '.join(sorted(sets)) or 'none'}"
+            f"{nearest(str(name), sets)}; another one needs a file {FOLDER}/{kind}/NAME.yaml in a --config-dir, or"
+            f" data.{key} and the like"
+        )
+    values = load_yaml(sets[str(name)])
+    if key not in values:
+        raise UserError(f"{sets[str(name)]} does not say {key}: add it, or give data.{key}=...")
+    return values[key]

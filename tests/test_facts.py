@@ -1,0 +1,58 @@
+"""Facts of data sets, to which settings refer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from satdifuser.compare.grid import expand
+from satdifuser.config import compose, groups, trusted_by
+from satdifuser.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A user's own folder: a data set of which one setting is a fact."""
+    (tmp_path / "facts" / "toy").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "facts" / "toy" / "small.yaml").write_text("size: 16\nsensor: satdifuser.data.bands.SENTINEL2\n")
+    (tmp_path / "facts" / "toy" / "large.yaml").write_text("size: 32\n")
+    (tmp_path / "data" / "toy.yaml").write_text("defaults: [synthetic]\nsize: ${facts:toy,small,size}\n")
+    (tmp_path / "data" / "other.yaml").write_text("defaults: [synthetic]\nsize: ${facts:toy,larg,size}\n")
+    (tmp_path / "data" / "lacking.yaml").write_text("defaults: [synthetic]\ncloud: ${facts:toy,large,cloud}\n")
+    return str(tmp_path)
+
+
+def test_a_setting_takes_a_fact_and_what_refers_to_it_takes_it_too(folder: str) -> None:
+    settings = compose("train", ["data=toy"], [folder])
+    assert (settings.data["size"], settings.encoder["image_size"]) == (16, 16)
+    assert compose("train", ["data=toy", "data.size=24"], [folder]).encoder["image_size"] == 24
+
+
+def test_a_grid_takes_facts_too(folder: str) -> None:
+    cells = expand(compose("compare", [], [folder]), ["data=toy", "seed=0,1"], [folder])
+    assert [cell.config.data["size"] for cell in cells] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("other", r"^nothing is known of the toy set 'larg': known are large, small; did you mean large.*data\.size"),
+        ("lacking", r"large\.yaml does not say cloud: add it, or give data\.cloud="),
+    ],
+)
+def test_a_fact_that_is_not_known_is_one_line(folder: str, data: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        compose("train", [f"data={data}"], [folder])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=said.lstrip("^")):
+        expand(compose("compare", [], [folder]), [f"data={data}"], [folder])
+    if data == "other":
+        assert compose("train", ["data=other", "data.size=16"], [folder]).data["size"] == 16
+
+
+def test_facts_are_no_group_and_what_they_name_is_trusted(folder: str) -> None:
+    assert "facts" not in groups()
+    (Path(folder) / "facts" / "toy" / "large.yaml").write_text("sensor: somebodys.bands.NAIP\n")
+    assert "somebodys" in trusted_by([folder], [])
