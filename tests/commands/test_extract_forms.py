@@ -103,6 +103,7 @@ def test_every_form_holds_the_encoders_maps_pooled_and_rounded(
             assert np.abs(got - wanted).max() > 1e-5  # it was rounded
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 0.0), ("float16", 0.02), ("bfloat16", 0.2), ("int8", 0.2)])
 def test_stored_latents_are_the_prepared_images_and_give_the_features_of_the_images(

@@ -170,6 +170,7 @@ def test_the_vae_of_an_earlier_run_can_be_taken(tmp_path: Path, latents: Path, f
     assert configs[0]["scaling_factor"] == configs[1]["scaling_factor"]
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_again_and_when_it_was_interrupted(
     tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +281,7 @@ def full_for_safetensors(*args: Any, **kwargs: Any) -> None:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "act", "wrote"),
     [

@@ -138,6 +138,7 @@ def image_tree(folder: Path, count: int = 60) -> list[str]:
     return ["data=image_folder", f"data.root={folder}", "encoder=unet", "encoder.width=8", "fusion=mean"]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_folder_of_images_knows_when_they_have_changed(
     tmp_path: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_run_with_a_broken_result_is_done_again(job: Callable[..., tuple[Path,
     assert result(folder) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -65,6 +65,7 @@ def test_every_weight_is_bit_for_bit_that_of_the_files(
     assert (backbone.name, backbone.num_metadata, backbone.blueprint) == ("sd", 0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The configuration file of this scheduler")
 def test_the_prompt_is_embedded_as_the_pipeline_embeds_it_and_its_model_let_go(
     latent_folder: Path, monkeypatch: pytest.MonkeyPatch

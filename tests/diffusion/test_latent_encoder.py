@@ -91,6 +91,7 @@ def test_features_are_the_same_in_any_batch_order_company_and_slicing(mode: str,
         close(make(mode=mode, posterior="sample", batch=batch)(images, sample_ids=ids), whole, atol=ROUNDING[mode])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_loader_workers_and_batches_do_not_change_a_samples_features(mode: str, make: Make) -> None:
     encoder, data = make(mode=mode), SyntheticScenes(length=5, size=16, seed=random.randrange(1000))
