@@ -25,11 +25,21 @@ def look_in(folders: Sequence[str | Path]) -> None:
 
     _roots.set(tuple(Path(folder).expanduser() / FOLDER for folder in folders))
     if not OmegaConf.has_resolver("facts"):
-        OmegaConf.register_new_resolver("facts", fact)
+        OmegaConf.register_new_resolver("facts", _node)
+
+
+def _node(kind: str, name: str, key: str) -> Any:
+    """A fact as OmegaConf can put it in the place of what refers to it: no plain list or mapping."""
+    from omegaconf import OmegaConf
+
+    found = fact(kind, name, key)
+    return OmegaConf.create(found) if isinstance(found, dict | list) else found
 
 
 def fact(kind: str, name: str, key: str) -> Any:
     """One fact of a data set, or one line that says what is not known of which."""
+    from omegaconf import OmegaConf
+
     sets = {file.stem: file for root in reversed(_roots.get()) for file in sorted((root / kind).glob("*.yaml"))}
     if not re.fullmatch(r"[\w.-]+", str(name)) or str(name) not in sets:
         raise UserError(
@@ -40,4 +50,5 @@ def fact(kind: str, name: str, key: str) -> Any:
     values = load_yaml(sets[str(name)])
     if key not in values:
         raise UserError(f"{sets[str(name)]} does not say {key}: add it, or give data.{key}=...")
-    return values[key]
+    value = values[key]
+    return OmegaConf.create(value) if isinstance(value, dict | list) else value

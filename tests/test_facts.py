@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from satdifuser.compare.grid import expand
-from satdifuser.config import compose, groups, trusted_by
+from satdifuser.config import compose, composed, groups, trusted_by
 from satdifuser.errors import UserError
 
 
@@ -16,7 +16,9 @@ def folder(tmp_path: Path) -> str:
     """A user's own folder: a data set of which one setting is a fact."""
     (tmp_path / "facts" / "toy").mkdir(parents=True)
     (tmp_path / "data").mkdir()
-    (tmp_path / "facts" / "toy" / "small.yaml").write_text("size: 16\nsensor: satdifuser.data.bands.SENTINEL2\n")
+    (tmp_path / "facts" / "toy" / "small.yaml").write_text(
+        "size: 16\nsensor: satdifuser.data.bands.SENTINEL2\nmean: [0.1, 0.2, 0.3]\nnames: {B04: red}\n"
+    )
     (tmp_path / "facts" / "toy" / "large.yaml").write_text("size: 32\n")
     (tmp_path / "data" / "toy.yaml").write_text("defaults: [synthetic]\nsize: ${facts:toy,small,size}\n")
     (tmp_path / "data" / "other.yaml").write_text("defaults: [synthetic]\nsize: ${facts:toy,larg,size}\n")
@@ -28,6 +30,13 @@ def test_a_setting_takes_a_fact_and_what_refers_to_it_takes_it_too(folder: str) 
     settings = compose("train", ["data=toy"], [folder])
     assert (settings.data["size"], settings.encoder["image_size"]) == (16, 16)
     assert compose("train", ["data=toy", "data.size=24"], [folder]).encoder["image_size"] == 24
+
+
+def test_a_fact_can_be_a_list_or_a_mapping(folder: str) -> None:
+    words = ["encoder.prepare.mean=${facts:toy,small,mean}", "+encoder.prepare.names=${facts:toy,small,names}"]
+    config = composed("train", words, [folder])
+    assert (list(config.encoder.prepare.mean), dict(config.encoder.prepare.names)) == ([0.1, 0.2, 0.3], {"B04": "red"})
+    assert compose("train", words[:1], [folder]).encoder["prepare"]["mean"] == [0.1, 0.2, 0.3]
 
 
 def test_a_grid_takes_facts_too(folder: str) -> None:

@@ -22,29 +22,11 @@ RELEASED = {
 }
 
 
-@pytest.fixture
-def named_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Readers of the data sets that SatDiFuser's grid goes by: ours for now, of other images.
-
-    Two are of Sentinel-2; the sensors of the others number no bands, and have more than red, green and blue.
-    """
-    (tmp_path / "data").mkdir()
-    (tmp_path / "naip_of_experiments.py").write_text(
-        "from satdifuser.data.bands import Band, Sensor\n"
-        "NAIP = Sensor('NAIP', tuple(Band(name, name, 500.0, 1.0) for name in ('blue', 'green', 'nir', 'red')))\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name, (*_, high, _side, _prompt, _augmented) in RELEASED.items():
-        sensor = "sensor: naip_of_experiments.NAIP\n" if high == 1.0 else ""
-        (tmp_path / "data" / f"{name}.yaml").write_text(f"defaults: [synthetic]\n{sensor}")
-    return [str(tmp_path)]
-
-
 @pytest.mark.parametrize("name", groups()["experiment"])
-def test_every_grid_that_ships_has_runs_of_different_settings(name: str, named_data: list[str]) -> None:
-    config = compose("compare", [f"experiment={name}"], named_data)
+def test_every_grid_that_ships_has_runs_of_different_settings(name: str) -> None:
+    config = compose("compare", [f"experiment={name}"])
     config = config.but(seeds=config.seeds[:1], budgets=config.budgets[:2])
-    cells = expand(config, [] if config.tasks else ["task=segmentation"], named_data)
+    cells = expand(config, [] if config.tasks else ["task=segmentation"])
     assert len({cell.model for cell in cells}) >= len(config.models) >= 3
     seen = [cell.settings() for cell in cells]
     assert all(one not in seen[:place] for place, one in enumerate(seen))
@@ -54,18 +36,22 @@ def test_every_grid_that_ships_has_runs_of_different_settings(name: str, named_d
 
 
 @pytest.mark.parametrize("paper", [False, True])
-def test_the_released_recipe_is_that_of_each_data_set(paper: bool, named_data: list[str]) -> None:
+def test_the_released_recipe_is_that_of_each_data_set(paper: bool) -> None:
     """The facts of the released code's configuration files and loaders, and what the paper's text says instead."""
-    config = compose("compare", ["experiment=satdifuser_paper" if paper else "experiment=satdifuser"], named_data)
+    config = compose("compare", ["experiment=satdifuser_paper" if paper else "experiment=satdifuser"])
     config = config.but(models={name: given for name, given in config.models.items() if "DiffusionSat" in name})
-    cells = expand(config, ["seed=0"], named_data)
+    cells = expand(config, ["seed=0"])
     assert {(cell.task, cell.model) for cell in cells} == {
         (task, f"DiffusionSat {head}") for task in RELEASED for head in ("gw", "lw", "moe")
     }
     for cell in cells:
         kind, batch, decay, high, side, prompt, augmented = RELEASED[cell.task]
         trainer, encoder = cell.config.trainer, cell.config.encoder
-        assert cell.config.task.label == kind
+        assert (cell.config.data.label, cell.config.data["task"], cell.config.task.label) == (
+            "GeoBench",
+            cell.task,
+            kind,
+        )
         assert (trainer.batch_size, trainer.patience, trainer.epochs, trainer.warmup_epochs) == (batch, 10, 40, 5)
         assert (trainer.lr, trainer.min_lr, trainer.warmup_from) == (1e-2, 1e-5, 2e-5)
         assert (trainer.schedule, trainer.last_batch, trainer.eval_every) == ("epoch", "keep", None)
@@ -95,10 +81,9 @@ def test_the_released_recipe_is_that_of_each_data_set(paper: bool, named_data: l
             assert [augmentation[key] for key in ("probability", "rotation", "hue", "unit")] == [0.5, 90.0, 0.1, 0.4095]
 
 
-def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(
-    tmp_path: Path, named_data: list[str]
-) -> None:
+def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
+    (tmp_path / "data").mkdir()
     (tmp_path / "data" / "m_eurosat.yaml").write_text("defaults: [synthetic]\nsize: 32\n")
     gone = "".join(f"  {name}: null\n" for name in RELEASED)
     (tmp_path / "experiment" / "geobench.yaml").write_text(
@@ -113,16 +98,16 @@ def test_a_grid_of_ones_own_takes_models_from_one_that_ships_and_adds_its_tasks(
     assert all(cell.config.data["size"] == 32 for cell in cells)
 
 
-def test_the_documented_import_is_the_grids_cell(named_data: list[str]) -> None:
+def test_the_documented_import_is_the_grids_cell() -> None:
     """A head is scored on what it was trained on, in the words of docs/reproduce.md."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "reproduce.md").read_text()
     command = re.search(r"tools/import_released\.py (.*?)\n    satdifuser eval", page, re.DOTALL)
     assert command is not None
     words = shlex.split(command[1].replace("\\\n", " "))[1:]
-    documented = compose("train", words, named_data)
-    config = compose("compare", ["experiment=satdifuser"], named_data)
+    documented = compose("train", words)
+    config = compose("compare", ["experiment=satdifuser"])
     config = config.but(models={name: given for name, given in config.models.items() if "DiffusionSat" in name})
-    cells = expand(config, ["seed=0"], named_data)
+    cells = expand(config, ["seed=0"])
     (cell,) = (c for c in cells if (c.model, c.task) == ("DiffusionSat moe", "m-chesapeake"))
     for part in ("encoder", "decoder", "task", "data"):
         assert getattr(documented, part) == getattr(cell.config, part), part
