@@ -17,6 +17,7 @@ OPTIONAL = {
     "transformers": "prompts of text-to-image models",
     "spyndex": "spectral indices",
     "rasterio": "GeoTIFF",
+    "h5py": "GEO-Bench and other files of HDF5",
     "kornia": "augmentation",
     "matplotlib": "figures",
     "scikit-learn": "probes and the report of a comparison",

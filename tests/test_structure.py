@@ -54,7 +54,14 @@ def test_files_fit_in_a_head() -> None:
 
 
 def test_nothing_is_loaded_or_saved_by_pickle() -> None:
+    """Labels of GEO-Bench are in pickles: one file reads them, with a reader that imports nothing that they name."""
+    inert = "satdifuser.data.readers.inert"
+    assert "import pickle\n" in FILES[inert].read_text()
+    assert "class Reader(pickle.Unpickler):\n    def find_class(" in FILES[inert].read_text()
+    for word in ("pickle.load", "super().find_class", "importlib", "__import__"):
+        assert word not in FILES[inert].read_text(), word
     for name, path in FILES.items():
         text = path.read_text().replace('torch.load(path, map_location="cpu", weights_only=True)', "")  # tensors alone
+        text = text.replace("import pickle\n", "") if name == inert else text
         for word in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "joblib.load"):
             assert word not in text, f"{name}: {word}"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
-import math
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -20,6 +17,8 @@ from torch.utils.data import Dataset
 from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
 from satdifuser.data.budgets import Within
+from satdifuser.data.colours import colours
+from satdifuser.data.contents import contents
 from satdifuser.data.fitting import Fit, Fitting
 from satdifuser.data.holdout import check_split, held_out
 from satdifuser.data.names import name_bytes, name_fault, shown
@@ -27,8 +26,6 @@ from satdifuser.data.reflectance import SKIP, read_image
 from satdifuser.data.tree import by_class, find_root, warn_once
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Positive, Rate, Side, Word, checked
-
-LOOKED_AT, LOOKED_AT_BYTES = 32, 2**18  # files of a split, and how much of the middle of each, by which it is known
 
 
 class ImageFolder(Dataset[Sample]):
@@ -76,7 +73,7 @@ class ImageFolder(Dataset[Sample]):
             count = len(self.files)  # in the order of their classes
             self.files = [self.files[place * count // limit] for place in range(limit)] if limit < count else self.files
         known = tuple(names) if list(names) != [""] else ()
-        self.labels = Labels(classes=known, colours=_colours(len(known)))
+        self.labels = Labels(classes=known, colours=colours(len(known)))
         shows = {name.partition("/")[0] for name in self.files}
         absent = [name for name in known if name not in shows]
         if absent:
@@ -115,14 +112,8 @@ class ImageFolder(Dataset[Sample]):
 
     @cached_property
     def _contents(self) -> str:
-        """Of some files, evenly chosen: uncompressed images of one shape all have one size."""
-        found = hashlib.blake2b(digest_size=8)
-        for place in sorted({number * len(self.files) // LOOKED_AT for number in range(LOOKED_AT)}):
-            name = self.files[place]
-            with suppress(OSError), (self.root / name).open("rb") as file:
-                file.seek(max(0, (self._bytes(name) - LOOKED_AT_BYTES) // 2))
-                found.update(file.read(LOOKED_AT_BYTES))
-        return found.hexdigest()
+        """Of some files: uncompressed images of one shape all have one size."""
+        return contents([self.root / name for name in self.files])
 
     def sample_id(self, index: int) -> str:
         return shown(self.files[index])
@@ -165,10 +156,3 @@ class ImageFolder(Dataset[Sample]):
 
 def _count(names: dict[str, list[str]]) -> str:
     return f"{sum(map(len, names.values()))} images in {len(names)} classes"
-
-
-def _colours(count: int) -> tuple[str, ...]:
-    """As many colours, far apart on the wheel."""
-    golden = (math.sqrt(5) - 1) / 2
-    wheel = (colorsys.hls_to_rgb(number * golden % 1.0, 0.45 + 0.15 * (number % 2), 0.6) for number in range(count))
-    return tuple("#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in wheel)
