@@ -221,6 +221,16 @@ def test_images_and_masks_of_another_size_are_refused_cropped_or_resized(tmp_pat
     assert torch.equal(double["mask"][::2, 1::2], full["mask"])
 
 
+def test_what_shrinks_is_a_mean_of_all_pixels_weighted_by_a_triangle(tmp_path: Path) -> None:
+    one(tmp_path)
+    full = made(tmp_path)[0]["image"].double().numpy()
+    centres, places = (np.arange(4) + 0.5) * 4, np.arange(16) + 0.5
+    weights = np.maximum(1 - np.abs(centres[:, None] - places) / 4, 0)
+    weights /= weights.sum(1, keepdims=True)
+    small = made(tmp_path, size=4, fit="resize")[0]["image"]
+    np.testing.assert_allclose(small.double().numpy(), weights @ full @ weights.T, atol=1e-6)
+
+
 def test_a_sensor_of_fewer_bands_reads_fewer(root: Path) -> None:
     wanted = known(root, "m-eurosat")
     partition(wanted["folder"], train=["id_0"])

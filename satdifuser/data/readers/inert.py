@@ -1,7 +1,7 @@
 """The record in a GEO-Bench file, which is a pickle: what it names is not imported, and nothing of it runs.
 
-A pickle calls what it names. Here a name gives a stand-in: of GEO-Bench's classes one that keeps nothing, of numpy's one
-that keeps numbers; every other name is refused.
+A pickle calls what it names. Here a name gives a stand-in: of a class of GEO-Bench one that keeps nothing, of numpy
+one that keeps numbers; every other name is refused.
 """
 
 from __future__ import annotations
