@@ -43,9 +43,9 @@ def fact(kind: str, name: str, key: str) -> Any:
     sets = {file.stem: file for root in reversed(_roots.get()) for file in sorted((root / kind).glob("*.yaml"))}
     if not re.fullmatch(r"[\w.-]+", str(name)) or str(name) not in sets:
         raise UserError(
-            f"nothing is known of the {kind} set {name!r}: known are {', '.join(sorted(sets)) or 'none'}"
-            f"{nearest(str(name), sets)}; another one needs a file {FOLDER}/{kind}/NAME.yaml in a --config-dir, or"
-            f" data.{key} and the like"
+            f"nothing is known of the {kind} set {name!r}: known are {', '.join(sorted(sets)) or 'none'}; another one"
+            f" needs a file {FOLDER}/{kind}/NAME.yaml in a --config-dir, or data.{key} and the like"
+            f"{nearest(str(name), sets)}"
         )
     values = load_yaml(sets[str(name)])
     if key not in values:
