@@ -25,19 +25,11 @@ def look_in(folders: Sequence[str | Path]) -> None:
 
     _roots.set(tuple(Path(folder).expanduser() / FOLDER for folder in folders))
     if not OmegaConf.has_resolver("facts"):
-        OmegaConf.register_new_resolver("facts", _node)
-
-
-def _node(kind: str, name: str, key: str) -> Any:
-    """A fact as OmegaConf can put it in the place of what refers to it: no plain list or mapping."""
-    from omegaconf import OmegaConf
-
-    found = fact(kind, name, key)
-    return OmegaConf.create(found) if isinstance(found, dict | list) else found
+        OmegaConf.register_new_resolver("facts", fact)
 
 
 def fact(kind: str, name: str, key: str) -> Any:
-    """One fact of a data set, or one line that says what is not known of which."""
+    """One fact of a data set, as OmegaConf puts it in its place; or one line that says what is not known of which."""
     from omegaconf import OmegaConf
 
     sets = {file.stem: file for root in reversed(_roots.get()) for file in sorted((root / kind).glob("*.yaml"))}

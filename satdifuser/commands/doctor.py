@@ -135,36 +135,25 @@ def _weights() -> list[Finding]:
     size = (SMALL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 1e6
     return [
         Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB"),
-        *_folders(),
-        *_files(),
+        *_checkpoints(),
         *_vits(),
     ]
 
 
-def _folders() -> list[Finding]:
-    """Whether the folders that the configurations of large encoders name by default are there."""
+def _checkpoints() -> list[Finding]:
+    """Whether the folders and files that published checkpoints are looked for in are there."""
     from satdifuser.config import compose
 
     found = []
-    for name in ("diffusionsat", "stable_diffusion", "unconditional"):
-        weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
-        there = Path(weights).expanduser().is_dir()
-        setting = f"encoder={name}"
-        detail = f"weights in {weights}" if there else f"no weights in {weights}: set encoder.backbone.weights"
-        found.append(Finding("ok" if there else "note", setting, detail))
-    return found
-
-
-def _files() -> list[Finding]:
-    """Whether the files that ViTs of published checkpoints name by default are there."""
-    from satdifuser.config import compose
-
-    found = []
-    for name in ("prithvi", "prithvi2", "dinomc", "crossscalemae"):
-        weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
-        there = Path(weights).expanduser().exists()
-        detail = f"weights in {weights}" if there else f"no weights at {weights}: set encoder.backbone.weights"
-        found.append(Finding("ok" if there else "note", f"encoder={name}", detail))
+    for names, word, is_there in (
+        (("diffusionsat", "stable_diffusion", "unconditional"), "in", Path.is_dir),
+        (("prithvi", "prithvi2", "dinomc", "crossscalemae"), "at", Path.exists),
+    ):
+        for name in names:
+            weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
+            there = is_there(Path(weights).expanduser())
+            detail = f"weights in {weights}" if there else f"no weights {word} {weights}: set encoder.backbone.weights"
+            found.append(Finding("ok" if there else "note", f"encoder={name}", detail))
     return found
 
 

@@ -19,16 +19,13 @@ def run(settings: TapsSettings) -> None:
     encoder = settings.encoder
     if encoder.get("backbone") is None or encoder.get("timesteps") is None:
         raise UserError("satdifuser taps lists the taps of a diffusion backbone: encoder=small, diffusionsat, ...")
-    from satdifuser.diffusion.compat import WAYS
     from satdifuser.diffusion.schedule import NoiseSchedule
     from satdifuser.diffusion.selection import choose_taps, kind_of, list_taps
 
     backbone = encoder["backbone"].build(blueprint=True)
     size = int(encoder["image_size"])
     chosen = choose_taps(backbone, encoder["taps"], size)
-    way, schedule = WAYS[encoder.get("compat", "ours")], NoiseSchedule(backbone.scheduler)
-    wanted = encoder["timesteps"], encoder["save_steps"], encoder["steps"], encoder["mode"]
-    timesteps = way.timesteps(schedule, *wanted)
+    timesteps = NoiseSchedule(backbone.scheduler).resolve(encoder["timesteps"], encoder["save_steps"], encoder["steps"])
     names = {tap.name for tap in chosen}
     table = Table("", "tap", "kind", "channels", "stride", f"map at {size} px", box=None, header_style="bold")
     for tap in list_taps(backbone, size, every=settings.all):

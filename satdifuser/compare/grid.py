@@ -147,12 +147,17 @@ class _Axes:
             else:
                 fixed += choices
         self.common = fixed
-        self.tasks = product({k: v for k, v in swept.items() if k.partition(".")[0] in TASK_AXIS})
-        self.models = product({k: v for k, v in swept.items() if k.partition(".")[0] not in TASK_AXIS})
+        self.tasks = product({k: v for k, v in swept.items() if _of_data(k)})
+        self.models = product({k: v for k, v in swept.items() if not _of_data(k)})
 
     def name_by(self, axis: Sequence[str], otherwise: str) -> str:
         """What to call the only one of an axis: by the choices that were made for all."""
         return " ".join(short(override) for override in self.common if override.partition("=")[0] in axis) or otherwise
+
+
+def _of_data(key: str) -> bool:
+    """Whether a setting belongs to a task: it is what all models share."""
+    return key.partition(".")[0] in TASK_AXIS
 
 
 def _whole(value: Any) -> int:
@@ -184,7 +189,7 @@ def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[s
         whole, own = _of_task(name, values) if what == "task" else (values, {})
         parts = [sweep(override) for override in _strings(f"{what}s.{name}", whole)]
         if what == "model":
-            wrong = next((key for key, _ in parts if key.partition(".")[0] in TASK_AXIS), None)
+            wrong = next((key for key, _ in parts if _of_data(key)), None)
             if wrong is not None:
                 raise UserError(f"models.{name} sets {wrong}: models are compared on the same data, so it is for tasks")
         row = Row(name, [choices[0] for _, choices in parts if len(choices) == 1], own)
@@ -225,7 +230,7 @@ def _check_own(tasks: Iterable[Row], models: Sequence[str]) -> None:
             if not any(goes_by(there, model) for there in models):
                 raise UserError(f"{where}: no such model{nearest(model, models)}")
             for key, choices in map(sweep, overrides):
-                if key.partition(".")[0] in TASK_AXIS:
+                if _of_data(key):
                     raise UserError(f"{where} sets {key}: what all models share is for tasks.{task.name}.all")
                 if len(choices) > 1:
                     raise UserError(f"{where} has {len(choices)} choices of {key}: a sweep is for models.{model}")

@@ -241,7 +241,7 @@ def _confusion(task: Task, answers: Sequence[Predictions]) -> NDArray[Any] | Non
     for found in answers:
         valid = found.truth < task.outputs
         if task.dense:
-            valid &= ~np.isin(found.truth.astype(np.int64), (task.labels.ignore_index, *task.ignored))
+            valid &= ~np.isin(found.truth.astype(np.int64), task.ignored)
         total += confusion_matrix(found.truth[valid], found.prediction[valid], labels=range(task.outputs))
     return total
 

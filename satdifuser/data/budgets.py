@@ -209,7 +209,7 @@ def _of_labels(truth: Tensor, task: Task) -> Tensor:
 def _of_pixels(truth: Tensor, task: Task) -> Tensor:
     classes = len(task.labels.classes)
     flat = truth.flatten(1)
-    for ignored in (task.labels.ignore_index, *task.ignored):
+    for ignored in task.ignored:
         flat = torch.where(flat == ignored, classes, flat)
     flat = flat + (classes + 1) * torch.arange(len(flat))[:, None]
     counts = flat.flatten().bincount(minlength=(classes + 1) * len(flat)).view(len(flat), -1)[:, :classes]

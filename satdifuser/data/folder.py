@@ -113,7 +113,7 @@ class ImageFolder(Dataset[Sample]):
     @cached_property
     def _contents(self) -> str:
         """Of some files: uncompressed images of one shape all have one size."""
-        return contents([self.root / name for name in self.files])
+        return contents(len(self.files), lambda place: self.root / self.files[place])
 
     def sample_id(self, index: int) -> str:
         return shown(self.files[index])

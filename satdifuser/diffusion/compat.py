@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,18 +28,6 @@ class Way:
     first: int
     half: Literal["bfloat16", "float16"]
     counts_on: bool
-
-    def timesteps(
-        self,
-        schedule: NoiseSchedule,
-        given: Sequence[int],
-        save_steps: Sequence[int] | None,
-        steps: int,
-        mode: Mode | None = None,
-    ) -> tuple[int, ...]:
-        """The training timesteps, of which `save_steps` is another notation."""
-        later = self.counts_on and (mode or self.mode) == "generation"
-        return schedule.resolve(given, save_steps, steps, generation=later)
 
     def check(self, schedule: NoiseSchedule, mode: Mode) -> None:
         """A network that predicts the clean image says nothing of the noise of a latent that has none."""

@@ -81,7 +81,8 @@ class DiffusionEncoder(nn.Module):
         if noise_draws > 1 and mode != "noise":
             raise UserError(f"encoder.noise_draws is {noise_draws}: more than 1 is for encoder.mode=noise alone")
         schedule = NoiseSchedule(backbone.scheduler, prediction or way.prediction)
-        wanted = way.timesteps(schedule, timesteps, save_steps, steps, mode)
+        later = way.counts_on and mode == "generation"
+        wanted = schedule.resolve(timesteps, save_steps, steps, generation=later)
         way.check(schedule, mode)
         _check_image(backbone, prepare, image_size)
         if backbone.folder is not None:

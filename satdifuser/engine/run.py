@@ -93,11 +93,8 @@ class RunFolder:
             return
         if not self.config.is_file():
             raise UserError(f"{self.path} has lost {self.config.name}, so nobody knows what it was begun with: {ANEW}")
-        begun = load_yaml(self.config, ANEW)
         plain = settings.plain()
-        lacks = [name for name in TRAINING if name in plain and name not in begun]
-        if lacks:
-            raise DamagedError(f"{self.config} has no {lacks[0]}: it is damaged: {ANEW}")
+        begun = self._record([name for name in TRAINING if name in plain])
         ours, theirs, usual = _dotted(plain), _dotted(begun), _dotted(settings.usual())
         changed = [key for key, value in theirs.items() if ours.get(key) != value]
         # what a version did not know, when the run was begun, was as it is where nothing is said
@@ -130,16 +127,20 @@ class RunFolder:
             there = False
         if not there:
             raise UserError(f"no run at {self.path}: give a folder that satdifuser train wrote")
-        config = load_yaml(self.config, ANEW)
-        lacks = [name for name in TRAINING if name not in config]
-        if lacks:
-            raise DamagedError(f"{self.config} has no {lacks[0]}: it is damaged or not of satdifuser train: {ANEW}")
         try:
-            return TrainSettings(**config)
+            return TrainSettings(**self._record(TRAINING))
         except UntrustedError as error:
             raise UserError(f"{self.config}: {error}") from error
         except UserError as error:
             raise DamagedError(f"{self.config}: {error}: mend it, or {ANEW}") from error
+
+    def _record(self, names: Sequence[str]) -> dict[str, Any]:
+        """The configuration that the run was begun with, in which these settings must be."""
+        config: dict[str, Any] = load_yaml(self.config, ANEW)
+        lacks = [name for name in names if name not in config]
+        if lacks:
+            raise DamagedError(f"{self.config} has no {lacks[0]}: it is damaged or of another command: {ANEW}")
+        return config
 
     def spec(self) -> BankSpec:
         """The features that its head was built for."""

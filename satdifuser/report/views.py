@@ -121,7 +121,7 @@ def _sample(section: Section, shown: Panel, number: int, order: Sequence[str]) -
     picture = png(shrink(shown.pictures[number]))
     cells = [Cell(picture=picture, alt=f"test sample {name}")]
     if section.task.dense:
-        counted = np.where(_counts(section, truth), truth.astype(np.int64), -1) if section.task.ignored else truth
+        counted = np.where(_counts(section, truth), truth.astype(np.int64), -1)
         cells.append(Cell(picture=png(drawn(section.task, counted)), alt=f"truth of sample {name}"))
     else:
         cells.append(Cell(_say(section, truth)))

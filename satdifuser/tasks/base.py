@@ -27,7 +27,7 @@ class Task:
     dense: bool = False  # logits for every pixel rather than for the image
     least_classes: int = 0  # with fewer there is nothing to learn
     monitor: str  # the metric that chooses the best checkpoint; more is better
-    ignored: tuple[int, ...] = ()  # values of the truth that count in no loss and no metric
+    ignored: tuple[int, ...]  # values of a map of the truth that count in no loss and no metric
 
     def __init__(self, labels: Labels) -> None:
         there = labels.classes
@@ -37,7 +37,7 @@ class Task:
                 f"{f' ({there[0]})' if there else ''}: of images in folders, give data.root a folder for each class,"
                 " and name them in data.classes or leave it out"
             )
-        self.labels = labels
+        self.labels, self.ignored = labels, (labels.ignore_index,)
 
     @property
     def outputs(self) -> int:

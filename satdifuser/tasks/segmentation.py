@@ -43,7 +43,7 @@ class Segmentation(Task):
     def __init__(self, labels: Labels, absent: Absent = "leave", ignore: ClassNames | None = None) -> None:
         super().__init__(labels)
         self.absent = absent
-        self.ignored = (labels.ignore_index, *_numbers(labels, ignore))
+        self.ignored = (*self.ignored, *_numbers(labels, ignore))
         self.learned = ~np.isin(np.arange(self.outputs), self.ignored)  # the data's own value may be a class, too
         if ignore is not None and self.learned.sum() < 2:
             left = " and ".join(name for name, learned in zip(labels.classes, self.learned, strict=True) if learned)

@@ -102,7 +102,7 @@ class GeoBench(Dataset[Sample]):
 
     @cached_property
     def _contents(self) -> str:
-        return contents([self._path(name) for name in self.names])
+        return contents(len(self.names), lambda place: self._path(self.names[place]))
 
     def sample_id(self, index: int) -> str:
         return self.names[index]

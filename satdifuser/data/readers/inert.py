@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from satdifuser import tensors
+
 WRITTEN = re.compile(
     r"(geobench|ccb)(\.io)?(\.(dataset|label|task))? \w+|affine Affine|rasterio\.crs CRS"
     r"|datetime (date|datetime|time|timedelta|timezone)|collections OrderedDict"
@@ -25,13 +27,9 @@ class RefusedError(Exception):
     """What a record names that it should not, to follow the file's name in a sentence."""
 
 
-class Inert:
-    """Stands for an object of any class, takes whatever it is given, and keeps nothing."""
+class Inert(tensors.Inert):
+    """Stands for an object of any class, a dictionary's too."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None: ...
     def __setitem__(self, name: Any, value: Any) -> None: ...
 
 
