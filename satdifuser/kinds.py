@@ -207,26 +207,40 @@ def check_finite(value: Any, name: str) -> None:
         raise UserError(f"{name} is {value}: it must be a finite number")
 
 
+Above = Any
+"""The kind of `**above: Above`, in which a class takes what the class above it takes by name."""
+
+
+def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Arguments of a function or of a class's `__init__`; for `**above: Above`, those by name of the class above."""
+    return {name: parameter for name, (parameter, _) in _arguments(target).items()}
+
+
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Argument -> its kind (`Any` where none is declared), of a function or of a class's `__init__`."""
-    return dict(_hints_of(target))
+    return {name: hint for name, (_, hint) in _arguments(target).items()}
 
 
 @functools.lru_cache(maxsize=256)
-def _hints_of(target: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
+def _arguments(target: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
     function: Any = target.__init__ if inspect.isclass(target) else target
     function = inspect.unwrap(function)
     names = getattr(function, "__globals__", {})
-    found = []
+    found: dict[str, tuple[inspect.Parameter, Any]] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         hint = parameter.annotation
+        if parameter.kind is parameter.VAR_KEYWORD and hint == "Above" and inspect.isclass(target):
+            above = next(cls for cls in target.__mro__[1:] if "__init__" in vars(cls))
+            by_name = {n: own for n, own in _arguments(above).items() if own[0].kind is inspect.Parameter.KEYWORD_ONLY}
+            found.update({n: own for n, own in by_name.items() if n not in found})
+            continue
         if isinstance(hint, str):
             try:
                 hint = eval(hint, dict(names))
             except Exception:  # a name that is there for type checkers alone
                 hint = Any
-        found.append((name, Any if hint is inspect.Parameter.empty else hint))
-    return tuple(found)
+        found[name] = (parameter, Any if hint is inspect.Parameter.empty else hint)
+    return found
 
 
 def check_fields(instance: Any, group: str) -> None:

@@ -260,7 +260,7 @@ def test_jitter_is_torchvisions_for_the_same_factors_in_any_order(unit: float) -
     factors = {name: rng.uniform(0.4, 1.6, 24) for name in names} | {"hue": rng.uniform(-0.5, 0.5, 24)}
     images = unit * torch.rand(24, 3, 11, 13, dtype=torch.float64) * 1.2
     images[:, :, :3] = 0.0  # a black strip counts in the mean, and stays
-    found = jittered(images, factors, orders, (0, 1, 2), unit, (-0.2, 7.0))
+    found = jittered(images, factors, orders, (0, 1, 2), unit, [(-0.2, 7.0)])
     apply = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for number, order in enumerate(orders):
         wanted = (images[number] / unit).clamp(0, 1)
@@ -273,7 +273,7 @@ def test_jitter_is_torchvisions_for_the_same_factors_in_any_order(unit: float) -
 
 def test_a_turn_of_the_hue_is_that_of_pythons_own_colours() -> None:
     images, turns = torch.rand(3, 3, 8, 8, dtype=torch.float64), np.array([-0.4, 0.05, 0.3])
-    found = jittered(images, {"hue": turns}, np.zeros((3, 1), int), (0, 1, 2), 1.0, (-0.2, 7.0))
+    found = jittered(images, {"hue": turns}, np.zeros((3, 1), int), (0, 1, 2), 1.0, [(-0.2, 7.0)])
     for number, row, column in itertools.product(range(3), range(8), range(8)):
         hue, saturation, value = colorsys.rgb_to_hsv(*images[number, :, row, column].tolist())
         wanted = colorsys.hsv_to_rgb((hue + turns[number]) % 1, saturation, value)
@@ -285,8 +285,8 @@ def test_jitter_of_many_bands_is_that_of_their_colours_and_a_factor_and_a_contra
     rgb = SENTINEL2.index(["red", "green", "blue"])
     factors = {"brightness": np.array([0.7, 1.2, 1.1, 0.9]), "contrast": np.array([1.5, 0.6, 0.8, 1.2])}
     order = np.array([[0, 1], [1, 0], [0, 1], [1, 0]])
-    found = jittered(images, factors, order, rgb, None, (-0.2, 7.0))
-    picture = jittered(images[:, list(rgb)], factors, order, (0, 1, 2), None, (-0.2, 7.0))
+    found = jittered(images, factors, order, rgb, None, [(-0.2, 7.0)])
+    picture = jittered(images[:, list(rgb)], factors, order, (0, 1, 2), None, [(-0.2, 7.0)])
     torch.testing.assert_close(found[:, list(rgb)], picture)
     for number, band in itertools.product(range(4), [0, 7, 12]):
         wanted = images[number, band].numpy()

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from satdifuser.commands import train
 from satdifuser.config import compose
 from satdifuser.data.bands import SENTINEL2
-from satdifuser.data.scenes import SCALE
-from satdifuser.data.spectra import CLASSES, IGNORE
+from satdifuser.data.synthetic.scenes import SCALE
+from satdifuser.data.synthetic.spectra import CLASSES, IGNORE
 from satdifuser.data.synthetic import SyntheticScenes
 from satdifuser.report.tables import markdown
 

@@ -67,8 +67,9 @@ class PrithviFamily(TimmFamily):
         if self.known is None:
             return
         given = [[float(x) for x in values] for values in (prepare.mean, prepare.std)]
-        span = prepare.high - prepare.low
-        found = [[prepare.low + x * span for x in given[0]], [x * span for x in given[1]]]
+        spans = [high - low for low, high in zip(prepare.lows, prepare.highs, strict=True)]
+        means = [low + x * span for low, x, span in zip(prepare.lows, given[0], spans, strict=True)]
+        found = [means, [x * span for x, span in zip(given[1], spans, strict=True)]]
         wanted = [[x / DIGITAL for x in values] for values in self.known.input]
         if len(found[0]) != BANDS or all(
             abs(x - y) <= 0.01 * y for xs, ys in zip(found, wanted, strict=True) for x, y in zip(xs, ys, strict=True)

@@ -20,13 +20,13 @@ def jittered(
     order: Numbers,
     rgb: Sequence[int],
     unit: float | None,
-    valid: tuple[float, float],
+    limits: Sequence[tuple[float, float]],
 ) -> Tensor:
     """Change `[samples, bands, H, W]` by `factors`, in each sample's `order` of their names.
 
     The red, green and blue of `rgb` are one picture: it is scaled by `unit` and clipped to [0, 1], before and after
     each operation (a `unit` of None: neither). Of the other bands each has the brightness and a contrast of its own.
-    Pixels without data stay so, and reflectance stays in `valid`.
+    Pixels without data stay so, and each band stays in its `limits`.
     """
     rest = [band for band in range(images.shape[1]) if band not in rgb]
     picture, others = images[:, list(rgb)], images[:, rest]
@@ -47,7 +47,8 @@ def jittered(
     out = torch.empty_like(images)
     out[:, list(rgb)] = picture * unit if unit is not None else picture
     out[:, rest] = others
-    return torch.where(has_data(images), out.clamp(*valid), out.new_zeros(()))
+    least, most = out.new_tensor(limits).T[..., None, None]
+    return torch.where(has_data(images), out.clamp(least, most), out.new_zeros(()))
 
 
 def _clipped(picture: Tensor, clips: bool) -> Tensor:

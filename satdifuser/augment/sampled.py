@@ -163,7 +163,7 @@ class RandomAugmentation(Augmentation):
             draws.order(list(self.jitter))[chosen],
             self.rgb,
             self.unit,
-            self.sensor.valid,
+            self.sensor.limits,
         )
         return images.index_copy(0, index, new)
 

@@ -27,7 +27,7 @@ def run(settings: TrainSettings, quiet: bool = False, draw: bool = True) -> dict
 
 def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
     from satdifuser.commands.eval import score_split
-    from satdifuser.data.budgets import within_budget
+    from satdifuser.data.splits.budgets import within_budget
     from satdifuser.engine.begin import begin_with
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.cost import PeakMemory

@@ -15,7 +15,7 @@ from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import failure, result
 from satdifuser.data.batches import batches_per_epoch
-from satdifuser.data.budgets import budget_size
+from satdifuser.data.splits.budgets import budget_size
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:

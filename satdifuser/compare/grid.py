@@ -13,7 +13,7 @@ from typing import Any
 
 from satdifuser.compare.overrides import key_of, merged, product, short, sweep
 from satdifuser.config import composed, settings_of, trusted_by
-from satdifuser.data.budgets import check_percent
+from satdifuser.data.splits.budgets import check_percent
 from satdifuser.engine.run import PASSING
 from satdifuser.errors import UserError, nearest
 from satdifuser.pooling import is_pooling

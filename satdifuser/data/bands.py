@@ -10,10 +10,19 @@ from typing import Annotated
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Word
 
+UNITS = {
+    "reflectance": ((-0.2, 7.0), (0.0, 0.3)),  # a little below zero after correction, and up to a saturated detector
+    "colour": ((0.0, 1.0), (0.0, 1.0)),
+    "dB": ((-100.0, 60.0), (-25.0, 0.0)),
+    "kelvin": ((0.0, 1000.0), (220.0, 320.0)),
+    "metres": ((-12_000.0, 9_000.0), (0.0, 100.0)),
+}
+"""What a band measures: what its values can be, and between which nearly all of them are."""
+
 
 @dataclass(frozen=True)
 class Band:
-    """One spectral band: the sensor's name, the field's common name, centre (nm), ground sampling (m), width (nm).
+    """One band: the sensor's name, the field's common name, centre (nm), ground sampling (m), width (nm), unit.
 
     A width of 0 is one that is not known; few encoders ask for it.
     """
@@ -23,11 +32,25 @@ class Band:
     wavelength: float
     gsd: float
     bandwidth: float = 0.0
+    unit: str = "reflectance"
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise UserError(f"band {self.name} has the unit {self.unit!r}: it can be {', '.join(UNITS)}")
+
+    @property
+    def valid(self) -> tuple[float, float]:
+        return UNITS[self.unit][0]
+
+    @property
+    def usual(self) -> tuple[float, float]:
+        """Where an encoder's input begins and ends, unless it says so itself."""
+        return UNITS[self.unit][1]
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """The ordered bands of an image, in reflectance.
+    """The ordered bands of an image, each in its unit; `valid` says what values can be, where the unit does not.
 
     >>> SENTINEL2.index(["B04", "B03", "B02"])
     (3, 2, 1)
@@ -37,8 +60,12 @@ class Sensor:
 
     name: str
     bands: tuple[Band, ...]
-    valid: tuple[float, float] = (-0.2, 7.0)
-    """What reflectance can be: a little below zero after atmospheric correction, and up to a saturated detector."""
+    valid: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise UserError(f"{self.name} has two bands {twice[0]}: name them apart")
 
     def __len__(self) -> int:
         return len(self.bands)
@@ -47,12 +74,21 @@ class Sensor:
         return iter(self.bands)
 
     @property
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """The least and the most that a value of each band can be."""
+        return tuple(band.valid if self.valid is None else self.valid for band in self.bands)
+
+    def __add__(self, other: Sensor) -> Sensor:
+        """The bands of both in one image, as radar beside light."""
+        return Sensor(f"{self.name} + {other.name}", (*self.bands, *other.bands))
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(band.name for band in self.bands)
 
     def index(self, wanted: Sequence[str]) -> tuple[int, ...]:
         """Positions of the named bands (sensor names or common names), or an error that lists what there is."""
-        where = {band.common: i for i, band in enumerate(self.bands)}
+        where = {band.common: i for i, band in reversed(list(enumerate(self.bands)))}
         where.update({band.name: i for i, band in enumerate(self.bands)})
         missing = [name for name in wanted if name not in where]
         if missing:
@@ -61,6 +97,19 @@ class Sensor:
                 f"{nearest(missing[0], where)}"
             )
         return tuple(where[name] for name in wanted)
+
+    def of(self, wanted: Sequence[str]) -> Sensor:
+        """Only these bands, in this order.
+
+        >>> SENTINEL2.of(["red", "B03"]).name
+        'Sentinel-2 MSI: B04, B03'
+        """
+        bands = tuple(self.bands[place] for place in self.index(wanted))
+        return (
+            self
+            if bands == self.bands
+            else Sensor(f"{self.name}: {', '.join(b.name for b in bands)}", bands, self.valid)
+        )
 
 
 SENTINEL2 = Sensor(
@@ -86,22 +135,39 @@ SENTINEL2_RGB = Sensor("Sentinel-2 RGB", tuple(SENTINEL2.bands[i] for i in SENTI
 """What pictures made of Sentinel-2 have: red, green and blue."""
 
 
-SensorName = Annotated[Sensor | str, Word("the dotted path of a sensor")]
+SensorName = Annotated[Sensor | str, Word("a sensor")]
+ALL = "satdifuser.data.sensors"
 
 
 def find_sensor(sensor: Sensor | str) -> Sensor:
-    """A sensor by its dotted path, so that a configuration can name one that a data set's own file defines.
+    """A sensor as a configuration names it: one of ours, or the path of one's own; some of its bands; or several.
 
-    >>> find_sensor("satdifuser.data.bands.SENTINEL2") is SENTINEL2
+    >>> find_sensor("SENTINEL2") is find_sensor("satdifuser.data.bands.SENTINEL2") is SENTINEL2
     True
+    >>> find_sensor("SENTINEL2:B04/B03+SENTINEL1:VV").names
+    ('B04', 'B03', 'VV')
     """
     if isinstance(sensor, Sensor):
         return sensor
-    module, _, name = sensor.rpartition(".")
+    found = [_one(text, sensor) for text in sensor.split("+")]
+    joined = found[0]
+    for other in found[1:]:
+        joined = joined + other
+    return joined
+
+
+def _one(text: str, whole: str) -> Sensor:
+    path, colon, bands = text.strip().partition(":")
+    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module or ALL), name)
     except (ImportError, AttributeError, TypeError, ValueError):
         found = None
     if not isinstance(found, Sensor):
-        raise UserError(f"data.sensor is {sensor!r}: give the path of a Sensor, as satdifuser.data.bands.SENTINEL2")
-    return found
+        known = vars(importlib.import_module(ALL))
+        ours = sorted(name for name, value in known.items() if isinstance(value, Sensor))
+        raise UserError(
+            f"data.sensor is {whole!r}: give one of {', '.join(ours)}, the path of a Sensor of your own (a.b.NAME),"
+            f" some bands of one (SENTINEL2:B04/B03/B02), or several (SENTINEL2+SENTINEL1){nearest(path, ours)}"
+        )
+    return found.of(bands.split("/")) if colon else found

@@ -1,4 +1,4 @@
-"""The contract of a data set: samples with an id, an image in reflectance, its labels, and metadata."""
+"""The contract of a data set: samples with an id, an image in its sensor's units, labels, dates and metadata."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ class Sample(TypedDict, total=False):
     """One sample. `id` and `image` are always there; a task asks for the label that it learns."""
 
     id: str
-    image: Tensor  # float32 [bands, H, W], reflectance; 0 is no data
+    image: Tensor  # float32 [bands, H, W], or [T, bands, H, W] of several dates; in the sensor's units, 0 is no data
+    dates: Tensor  # int64 [T], days since 1970-01-01; -1 is an image that is not there
     mask: Tensor  # int64 [H, W], class numbers or the ignore index
     label: Tensor  # int64 [], the class of the whole image
     multilabel: Tensor  # float32 [classes], 0 or 1
-    target: Tensor  # float32 [], the value to regress
+    target: Tensor  # float32 [], the value to regress, or [H, W], one for each pixel; NaN counts nowhere
     metadata: Tensor  # float32 [n], numbers that a model is conditioned on (DiffusionSat's seven: where, when, how)
 
 

@@ -27,9 +27,11 @@ RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or res
 
 
 class ImageInput(nn.Module):
-    """Choose bands by name, map reflectance [low, high] to [-1, 1] (clipped), and resize if a size is given.
+    """Choose bands by name, map [low, high] to [-1, 1] (clipped), and resize if a size is given.
 
-    With `mean` and `std` [low, high] becomes [0, 1], clipped, and then `(x - mean) / std`, of one number or one for
+    `low` and `high` are one number or one for each band, in the band's unit; null is where its values usually are:
+    0 to 0.3 of reflectance, 0 to 1 of pictures, -25 to 0 dB of radar. With `mean` and `std` [low, high] becomes [0, 1],
+    clipped, and then `(x - mean) / std`, of one number or one for
     each band: what an encoder that was pretrained on standardised images expects.
 
     >>> prepare = ImageInput(["red", "green", "blue"], high=0.3)
@@ -37,27 +39,40 @@ class ImageInput(nn.Module):
     [0.0]
     """
 
+    _lows: Tensor
+    _highs: Tensor
+    _means: Tensor
+    _stds: Tensor
+    _radar: Tensor
+
     @checked("encoder.prepare")
     def __init__(
         self,
         bands: Annotated[Sequence[str], Len(1)] | None = None,
         *,
-        low: float = 0.0,
-        high: float = 0.3,
+        low: float | Sequence[float] | None = None,
+        high: float | Sequence[float] | None = None,
         size: Side | None = None,
         sensor: SensorName = SENTINEL2,
         mean: float | Sequence[float] = 0.5,
         std: Positive | Sequence[Positive] = 0.5,
     ) -> None:
         super().__init__()
-        if not high > low:
-            raise UserError(f"input range: high ({high}) must be above low ({low})")
-        self.sensor, self.low, self.high, self.size = find_sensor(sensor), float(low), float(high), size
-        self.bands = tuple(bands) if bands is not None else self.sensor.names
-        self._index = list(self.sensor.index(self.bands))
+        self.sensor, self.size = find_sensor(sensor), size
+        self._index = list(self.sensor.index(bands if bands is not None else self.sensor.names))
+        chosen = [self.sensor.bands[place] for place in self._index]
+        self.bands = tuple(band.name for band in chosen)
+        self.lows = self._each("low", [band.usual[0] for band in chosen] if low is None else low)
+        self.highs = self._each("high", [band.usual[1] for band in chosen] if high is None else high)
+        for name, least, most in zip(self.bands, self.lows, self.highs, strict=True):
+            if not most > least:
+                raise UserError(f"input range: high ({most:g}) must be above low ({least:g}), of {name}")
         self.mean, self.std = self._each("mean", mean), self._each("std", std)
-        for name, numbers in (("_means", self.mean), ("_stds", self.std)):
+        radar = [band.unit == "dB" for band in chosen]
+        self._blank_is_low = any(radar)
+        for name, numbers in (("_lows", self.lows), ("_highs", self.highs), ("_means", self.mean), ("_stds", self.std)):
             self.register_buffer(name, torch.tensor(numbers).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_radar", torch.tensor(radar).view(-1, 1, 1), persistent=False)
 
     def _each(self, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
         """One number for each band."""
@@ -68,7 +83,16 @@ class ImageInput(nn.Module):
 
     @property
     def channels(self) -> int:
-        return len(self.bands)
+        return len(self._index)
+
+    @property
+    def low(self) -> float | tuple[float, ...]:
+        """One number where all bands have the same."""
+        return self.lows[0] if len({*self.lows}) == 1 else self.lows
+
+    @property
+    def high(self) -> float | tuple[float, ...]:
+        return self.highs[0] if len({*self.highs}) == 1 else self.highs
 
     @property
     def limit(self) -> float:
@@ -78,7 +102,7 @@ class ImageInput(nn.Module):
 
     def undo(self, inputs: Tensor) -> Tensor:
         """Inputs, or what a network made to be like them, as [0, 1] of [low, high]."""
-        return inputs * self._stds.to(inputs) + self._means.to(inputs)  # type: ignore[operator]
+        return inputs * self._stds.to(inputs) + self._means.to(inputs)
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -97,12 +121,16 @@ class ImageInput(nn.Module):
         if not bool(torch.isfinite(image.new_tensor([low, high])).all()):
             count = int((~image.isfinite()).any(0).sum())
             return f"has NaN or infinite values in {count} pixels: mask them as no-data (0) or leave the sample out"
-        least, most = self.sensor.valid
-        if low < least - 1e-6 or high > most + 1e-6:  # a bound in float32 is not the bound in float64
-            return (
-                f"has values from {low:.4g} to {high:.4g}, but {self.sensor.name} is declared as {least:g} to {most:g}:"
-                " scale digital numbers to reflectance, or declare the sensor's range (Sensor.valid)"
-            )
+        limits = self.sensor.limits
+        for number, (least, most) in enumerate(limits) if len({*limits}) > 1 else ((None, limits[0]),):
+            if number is not None:
+                low, high = (float(value) for value in torch.aminmax(image[number]))
+            if low < least - 1e-6 or high > most + 1e-6:  # a bound in float32 is not the bound in float64
+                what = self.sensor.name if number is None else f"{self.sensor.names[number]} of {self.sensor.name}"
+                return (
+                    f"has values from {low:.4g} to {high:.4g}, but {what} is declared as {least:g} to {most:g}:"
+                    " scale digital numbers to reflectance (data.scaling), or declare the sensor's range (Sensor.valid)"
+                )
         side = (self.size, self.size) if self.size is not None else tuple(image.shape[-2:])
         if expect is not None and side != expect:
             return f"is {side[0]} x {side[1]} px, but the network was built for {expect[0]} x {expect[1]}: {remedy}"
@@ -137,10 +165,13 @@ class ImageInput(nn.Module):
         return {*self.mean, *self.std} == {0.5}
 
     def _scaled(self, chosen: Tensor) -> Tensor:
+        low, high = self._lows.to(chosen), self._highs.to(chosen)
+        if self._blank_is_low:  # 0 is no data, and would be the brightest radar
+            chosen = torch.where((chosen == 0) & self._radar, low, chosen)
         if self._plain:
-            return ((chosen - self.low) * (2.0 / (self.high - self.low)) - 1.0).clamp(-1.0, 1.0)
-        unit = ((chosen - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
-        return (unit - self._means.to(unit)) / self._stds.to(unit)  # type: ignore[operator]
+            return ((chosen - low) * (2.0 / (high - low)) - 1.0).clamp(-1.0, 1.0)
+        unit = ((chosen - low) / (high - low)).clamp(0.0, 1.0)
+        return (unit - self._means.to(unit)) / self._stds.to(unit)
 
 
 def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None) -> list[str]:
@@ -152,9 +183,9 @@ def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None)
     ['encoder.prepare.mean=0.34', 'encoder.prepare.std=0.15']
     """
     found, known = [], inspect.signature(ImageInput).parameters
+    usual = {**{name: known[name].default for name in RANGE}, "low": 0.0, "high": 0.3}  # of reflectance
     for name in RANGE:
-        usual = known[name].default
-        wanted, has = trained.get(name, usual), usual if given is None else getattr(given, name)
+        wanted, has = trained.get(name, usual[name]), usual[name] if given is None else getattr(given, name)
         if not np.allclose(wanted, has, rtol=0, atol=5e-10):
             text = json.dumps(wanted, separators=(",", ":"))
             found.append(f"encoder.prepare.{name}={text}")
@@ -209,4 +240,5 @@ def sample_check(encoder: nn.Module) -> SampleCheck | None:
 
 def _blank(images: Tensor, sensor: Sensor) -> Tensor:
     """A valid image of the same shape, for the checks that need no pixels."""
-    return torch.full((1, 1, 1, 1), max(0.0, sensor.valid[0])).expand(1, *images.shape[1:])
+    least = torch.tensor([max(0.0, low) for low, _ in sensor.limits])
+    return least.view(1, -1, 1, 1).expand(1, *images.shape[1:])

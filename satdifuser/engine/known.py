@@ -127,7 +127,7 @@ def other_data(folder: RunFolder, data: LabelledDataset, split: str) -> str | No
 def try_sample(data: LabelledDataset, task: Task, check: Check | None) -> None:
     """Look at the first sample of a split, so that images or labels of another kind are refused before any work."""
     from satdifuser.data.batches import OrderedBatches, loader
-    from satdifuser.data.budgets import ReadsLabels
+    from satdifuser.data.splits.budgets import ReadsLabels
 
     if len(data):
         one = data.subset([0]) if isinstance(data, ReadsLabels) else data  # a store would read all of the split

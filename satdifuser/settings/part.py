@@ -12,8 +12,8 @@ from typing import Annotated, Any, Self, get_args, get_origin
 from pydantic import PlainSerializer, PlainValidator, ValidationInfo
 
 from satdifuser.errors import UserError, nearest
-from satdifuser.kinds import check, hints_of, must_be
-from satdifuser.settings.trust import check_package, find, trusting
+from satdifuser.kinds import check, hints_of, must_be, parameters_of
+from satdifuser.settings.trust import check_sensor, find, trusting
 
 TARGET, MISSING = "_target_", "???"
 ABSTRACT = (".FusionHead", ".Decoder", ".Task", ".Augmentation")
@@ -47,7 +47,7 @@ class Part:
 
     def _read(self, values: Mapping[str, Any]) -> dict[str, Any]:
         hints = hints_of(self.target)
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.target).parameters.values())
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters_of(self.target).values())
         read = {}
         for key, value in values.items():
             name = self._name(key)
@@ -99,7 +99,7 @@ class Part:
 
     def usual(self) -> dict[str, Any]:
         """The class's defaults, and those of the parts inside, as plain values."""
-        known = inspect.signature(self.target).parameters.values()
+        known = parameters_of(self.target).values()
         found = {p.name: plain(p.default) for p in known if p.default is not p.empty}
         return found | {key: value.usual() for key, value in self.settings.items() if isinstance(value, Part)}
 
@@ -138,7 +138,7 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, list | tuple) and any(isinstance(v, Mapping) and TARGET in v for v in value):
         return [_value(inner, Any, f"{name}.{place}") for place, inner in enumerate(value)]
     if isinstance(value, str) and name.rpartition(".")[2] == "sensor":
-        return check_package(value, name)
+        return check_sensor(value, name)
     return check(value, hint, name)
 
 
@@ -232,7 +232,7 @@ class DataPart(Part):
         if TARGET in common and "sensor" not in hints_of(find(common[TARGET], f"{name}.{TARGET}")):
             common.pop("sensor", None)  # it is the encoder's to know
         if self.sensor not in (None, MISSING):
-            check_package(self.sensor, f"{name}.sensor")
+            check_sensor(self.sensor, f"{name}.sensor")
         super().__init__(common, name, kind)
         self.own = {str(split): {str(key): value for key, value in own.items()} for split, own in splits.items()}
         self.splits = {

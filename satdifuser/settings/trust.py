@@ -76,6 +76,17 @@ def check_package(path: Any, name: str) -> str:
     return path
 
 
+def check_sensor(words: Any, name: str) -> str:
+    """What names a sensor, each dotted path in it of a trusted package: `SENTINEL2:B04/B03+mine.sensors.RADAR`."""
+    if not isinstance(words, str):
+        raise UserError(f"{name} is {words!r}: give the name of a sensor, as SENTINEL2")
+    for text in words.split("+"):
+        path = text.strip().partition(":")[0]
+        if "." in path or not re.fullmatch(r"[^\W\d]\w*", path):
+            check_package(path, name)
+    return words
+
+
 def find(path: Any, name: str) -> Any:
     """The class that a `_target_` names, or the function that makes one: of a trusted package, and defined there.
 

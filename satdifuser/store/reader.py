@@ -13,7 +13,7 @@ from torch import Tensor
 
 from satdifuser.bank import BankError, BankSpec
 from satdifuser.data.base import Batch
-from satdifuser.data.budgets import within
+from satdifuser.data.splits.budgets import within
 from satdifuser.errors import UserError, nearest
 from satdifuser.store.checks import RowCheck, Sums
 from satdifuser.store.describe import Array

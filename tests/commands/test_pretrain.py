@@ -96,7 +96,7 @@ def write_images(root: Path, count: int = 24) -> Path:
 
 def truncate(root: Path, split: str) -> str:
     """Cut a file of a split short; its name."""
-    from satdifuser.data.folder import ImageFolder
+    from satdifuser.data.readers.folder import ImageFolder
 
     name = ImageFolder(str(root), split, sensor="satdifuser.data.bands.SENTINEL2_RGB").files[0]
     (root / name).write_bytes((root / name).read_bytes()[:200])

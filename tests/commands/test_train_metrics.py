@@ -11,7 +11,7 @@ import pytest
 from satdifuser.build import build_data, build_task
 from satdifuser.commands import train
 from satdifuser.config import compose
-from satdifuser.data.scenes import CLASSES
+from satdifuser.data.synthetic.scenes import CLASSES
 from satdifuser.engine.predictions import Predictions
 
 UNET = ["encoder=unet", "encoder.width=8", "encoder.levels=2", "fusion=mean", "fusion.projection_dim=16"]

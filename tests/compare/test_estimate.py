@@ -18,7 +18,7 @@ from satdifuser.compare.launch import do
 from satdifuser.compare.plan import plan, with_features
 from satdifuser.compare.shared import Shared
 from satdifuser.data.batches import ShuffledBatches
-from satdifuser.data.budgets import within_budget
+from satdifuser.data.splits.budgets import within_budget
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
 from satdifuser.store import Form

@@ -20,7 +20,7 @@ from satdifuser.compare.plan import Planned, in_turn, plan, with_features
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.worker import claimed, failure, perform, result
 from satdifuser.data.bands import SENTINEL2_RGB
-from satdifuser.data.folder import ImageFolder
+from satdifuser.data.readers.folder import ImageFolder
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError

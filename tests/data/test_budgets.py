@@ -16,7 +16,7 @@ import torch
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.base import Labels
 from satdifuser.data.batches import OrderedBatches, ShuffledBatches, loader
-from satdifuser.data.budgets import Shares, budget, label_shares, order, within_budget
+from satdifuser.data.splits.budgets import Shares, budget, label_shares, order, within_budget
 from satdifuser.data.synthetic import SyntheticScenes
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore, Form, StorePlan, StoreWriter

@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 
 from satdifuser.cli import main
 from satdifuser.data.bands import SENTINEL2, SENTINEL2_RGB, Sensor
-from satdifuser.data.folder import ImageFolder
+from satdifuser.data.readers.folder import ImageFolder
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore
 

@@ -23,8 +23,8 @@ from satdifuser.build import build_data
 from satdifuser.cli import main
 from satdifuser.config import compose
 from satdifuser.data.bands import find_sensor
-from satdifuser.data.budgets import label_shares, within_budget
 from satdifuser.data.readers.geobench import GeoBench
+from satdifuser.data.splits.budgets import label_shares, within_budget
 from satdifuser.errors import UserError, expected
 from satdifuser.optional import missing
 from satdifuser.tasks import Classification, MultiLabel, Segmentation

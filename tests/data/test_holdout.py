@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from satdifuser.data.holdout import SPLITS, check_split, held_out
+from satdifuser.data.splits.holdout import SPLITS, check_split, held_out
 from satdifuser.errors import UserError
 
 PARTS = ("train", "val", "test")

@@ -218,7 +218,7 @@ def test_values_beyond_what_the_sensor_is_declared_to_give_are_a_fault(
         assert fault is None
         return
     assert fault is not None
-    low, high = sensor.valid
+    low, high = sensor.limits[0]
     for word in (f"{value:.4g}", f"declared as {low:g} to {high:g}", "scale digital numbers", "Sensor.valid"):
         assert word in fault
 

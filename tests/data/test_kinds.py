@@ -19,8 +19,8 @@ from rasterio.transform import Affine
 
 from satdifuser.data.bands import Band, Sensor
 from satdifuser.data.batches import OrderedBatches, faults, loader
-from satdifuser.data.folder import ImageFolder
 from satdifuser.data.inputs import ImageInput, SampleCheck
+from satdifuser.data.readers.folder import ImageFolder
 from satdifuser.errors import UserError
 
 Array = np.ndarray[Any, Any]

@@ -15,9 +15,9 @@ from scipy import ndimage
 
 import satdifuser
 from satdifuser.data.bands import SENTINEL2
-from satdifuser.data.scenes import CLOUD_RATE, NODATA_RATE, Scene, render
-from satdifuser.data.spectra import CLASSES, IGNORE
-from satdifuser.data.texture import Stream, at_resolution, blur
+from satdifuser.data.synthetic.scenes import CLOUD_RATE, NODATA_RATE, Scene, render
+from satdifuser.data.synthetic.spectra import CLASSES, IGNORE
+from satdifuser.data.synthetic.texture import Stream, at_resolution, blur
 
 NIR, RED, BLUE = SENTINEL2.index(["nir", "red", "blue"])
 FEW = [(0, 0, 64), (0, 1, 48), (7, 2_000_003, 65), (123, 3_000_001, 16), (5, 9, 33)]

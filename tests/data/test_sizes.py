@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 import PIL.Image, PIL.JpegImagePlugin, PIL.PngImagePlugin, rasterio
 from satdifuser.data.bands import Band, Sensor
-from satdifuser.data.folder import ImageFolder
+from satdifuser.data.readers.folder import ImageFolder
 from satdifuser.errors import UserError
 
 def memory():

@@ -10,9 +10,9 @@ import torch
 
 from satdifuser.data.base import LABELS
 from satdifuser.data.batches import OrderedBatches, loader
-from satdifuser.data.scenes import SCALE, render
-from satdifuser.data.spectra import CLASSES, COLOURS, IGNORE
-from satdifuser.data.synthetic import FIRST, Remembered, SyntheticScenes
+from satdifuser.data.synthetic.dataset import FIRST, Remembered, SyntheticScenes
+from satdifuser.data.synthetic.scenes import SCALE, render
+from satdifuser.data.synthetic.spectra import CLASSES, COLOURS, IGNORE
 from satdifuser.errors import UserError
 
 
@@ -78,7 +78,7 @@ def test_a_remembered_scene_is_the_rendered_one_and_cannot_be_spoilt_by_its_read
         if isinstance(value, torch.Tensor):
             value.zero_()
     again = data[2]
-    monkeypatch.setattr("satdifuser.data.synthetic.REMEMBERED", Remembered(0))
+    monkeypatch.setattr("satdifuser.data.synthetic.dataset.REMEMBERED", Remembered(0))
     fresh = data[2]
     for name in ("image", *LABELS):
         assert torch.equal(again[name], fresh[name]), name
@@ -94,9 +94,9 @@ def test_scenes_are_remembered_while_there_is_room_and_data_sets_share_them(
         rendered.append(index)
         return render(seed, index, *args, **options)
 
-    monkeypatch.setattr("satdifuser.data.synthetic.render", counted)
+    monkeypatch.setattr("satdifuser.data.synthetic.dataset.render", counted)
     one = small()[0]["image"].numel() * 2  # digital numbers of 16 bits
-    monkeypatch.setattr("satdifuser.data.synthetic.REMEMBERED", Remembered(2 * one + 1))
+    monkeypatch.setattr("satdifuser.data.synthetic.dataset.REMEMBERED", Remembered(2 * one + 1))
     for data in (small(), small()):
         for index in range(3):
             data[index]

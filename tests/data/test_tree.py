@@ -17,10 +17,10 @@ from PIL import Image
 from satdifuser.cli import main
 from satdifuser.data.bands import SENTINEL2_RGB
 from satdifuser.data.batches import OrderedBatches, faults
-from satdifuser.data.folder import ImageFolder
-from satdifuser.data.holdout import held_out
-from satdifuser.data.names import name_fault, shown
-from satdifuser.data.tree import by_class
+from satdifuser.data.files.names import name_fault, shown
+from satdifuser.data.files.tree import by_class
+from satdifuser.data.readers.folder import ImageFolder
+from satdifuser.data.splits.holdout import held_out
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore
 

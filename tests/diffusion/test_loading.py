@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from satdifuser.build import build_encoder
 from satdifuser.config import compose
-from satdifuser.data.scenes import SCALE, render
-from satdifuser.data.synthetic import FIRST
+from satdifuser.data.synthetic.dataset import FIRST
+from satdifuser.data.synthetic.scenes import SCALE, render
 from satdifuser.diffusion.loading import SMALL, fingerprint, unconditional
 from satdifuser.errors import UserError
 

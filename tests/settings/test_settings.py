@@ -105,7 +105,7 @@ WRONG = [
     (
         "extract",
         "data=image_folder data.fit=corp",
-        "data.fit is 'corp': it can be none, crop or resize; did you",
+        "data.fit is 'corp': it can be none, crop, pad or resize; did you",
     ),
     ("extract", "data=image_folder", "data.root is not set: give it, as data.root=..."),
     ("pretrain", "recipe.steps=nan", "recipe.steps is nan: it must be a whole number of 1 or more"),
@@ -170,7 +170,7 @@ def test_any_number_of_any_command_that_is_nan_or_infinite_is_refused_by_name(co
     assert tried >= (20 if command in ("extract", "train", "pretrain") else 0)
 
 
-LISTS = ("mean", "std")  # a number, or one for each band
+LISTS = ("mean", "std", "low", "high")  # a number, or one for each band
 
 
 @pytest.mark.parametrize("command", COMMANDS)

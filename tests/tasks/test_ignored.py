@@ -10,7 +10,7 @@ import torch
 from sklearn import metrics as sk
 
 from satdifuser.data.base import Labels
-from satdifuser.data.budgets import label_shares
+from satdifuser.data.splits.budgets import label_shares
 from satdifuser.engine.predictions import PredictionLog, Predictions
 from satdifuser.errors import UserError
 from satdifuser.tasks import Segmentation

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from satdifuser.data.holdout import held_out
+from satdifuser.data.splits.holdout import held_out
 from satdifuser.errors import UserError
 
 PART = 40_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from satdifuser.data.names import name_fault, shown
+from satdifuser.data.files.names import name_fault, shown
 from satdifuser.errors import UserError, nearest
 
 SPLITS = {"train": "train", "val": "valid", "test": "test"}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from satdifuser.data.fitting import BadImageError, Fitting
-from satdifuser.data.names import shown
+from satdifuser.data.files.fitting import BadImageError, Fitting
+from satdifuser.data.files.names import shown
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from torch.utils.data import Dataset
 
 from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
-from satdifuser.data.budgets import Within
 from satdifuser.data.colours import colours
-from satdifuser.data.contents import contents
-from satdifuser.data.fitting import Fit, Fitting
-from satdifuser.data.holdout import check_split, held_out
-from satdifuser.data.names import name_bytes, name_fault, shown
-from satdifuser.data.reflectance import SKIP, read_image
-from satdifuser.data.tree import by_class, find_root, warn_once
+from satdifuser.data.files.contents import contents
+from satdifuser.data.files.fitting import Fit, Fitting
+from satdifuser.data.files.names import name_bytes, name_fault, shown
+from satdifuser.data.files.reflectance import SKIP, read_image
+from satdifuser.data.files.tree import by_class, find_root, warn_once
+from satdifuser.data.splits.budgets import Within
+from satdifuser.data.splits.holdout import check_split, held_out
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Positive, Rate, Side, Word, checked
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from satdifuser.data.names import name_fault, shown
-from satdifuser.data.pictures import PICTURES
-from satdifuser.data.rasters import RASTERS
+from satdifuser.data.files.geotiff import RASTERS
+from satdifuser.data.files.names import name_fault, shown
+from satdifuser.data.files.pictures import PICTURES
 from satdifuser.errors import UserError
 
 log = logging.getLogger(__name__)

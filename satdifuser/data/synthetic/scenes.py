@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satdifuser.data.bands import SENTINEL2
-from satdifuser.data.spectra import BUILTUP, CLASSES, CLOUD, COVER, HAZE, IGNORE, SHADE, SPECTRA, VEGETATED
-from satdifuser.data.texture import Stream, at_resolution, blur, field_grid, regions, smooth, stretch
+from satdifuser.data.synthetic.spectra import BUILTUP, CLASSES, CLOUD, COVER, HAZE, IGNORE, SHADE, SPECTRA, VEGETATED
+from satdifuser.data.synthetic.texture import Stream, at_resolution, blur, field_grid, regions, smooth, stretch
 
 Array = NDArray[np.float64]
 MIN_SIZE = 16

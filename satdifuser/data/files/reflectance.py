@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from satdifuser.data.fitting import BadImageError, Fitting
-from satdifuser.data.names import shown
-from satdifuser.data.pictures import PICTURES, read_picture
-from satdifuser.data.rasters import Raster, read_raster
+from satdifuser.data.files.fitting import BadImageError, Fitting
+from satdifuser.data.files.geotiff import Raster, read_raster
+from satdifuser.data.files.names import shown
+from satdifuser.data.files.pictures import PICTURES, read_picture
 from satdifuser.errors import UserError
 
 SKIP = "(extract and pretrain can leave it out: on_error=skip)"

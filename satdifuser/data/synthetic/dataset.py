@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from satdifuser.data.bands import SENTINEL2, Sensor
 from satdifuser.data.base import Labels, Sample
-from satdifuser.data.scenes import CLOUD_RATE, NODATA_RATE, SCALE, Scene, render
-from satdifuser.data.spectra import CLASSES, COLOURS, IGNORE
+from satdifuser.data.synthetic.scenes import CLOUD_RATE, NODATA_RATE, SCALE, Scene, render
+from satdifuser.data.synthetic.spectra import CLASSES, COLOURS, IGNORE
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Seed, Share, Unit, checked
 

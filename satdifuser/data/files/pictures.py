@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from satdifuser.data.fitting import BadImageError, Fitting
+from satdifuser.data.files.fitting import BadImageError, Fitting
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from satdifuser.data.names import name_bytes
+from satdifuser.data.files.names import name_bytes
 from satdifuser.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test", "all")

@@ -1,0 +1,1 @@
+"""Files as numbers: pictures and rasters, their names, and by what they are known."""

@@ -1,0 +1,110 @@
+"""What a number of a file is worth in the sensor's unit: one declared policy, applied once, where a file is read.
+
+auto        floating point is in the unit already, 8 bits are `8bit`, other whole numbers are `dn`
+as_is       in the unit already: reflectance, dB, kelvin
+dn          digital numbers: (number + offset) / unit
+8bit        number / 255 * white
+power       radar's power, which becomes dB: 10 log10(number); `amplitude`: 20 log10
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+
+from satdifuser.data.bands import Band
+from satdifuser.data.files.fitting import BadImageError
+from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import Word, check, hints_of, must_be
+
+Numbers = Literal["auto", "as_is", "dn", "8bit", "power", "amplitude"]
+ScalingWords = Annotated[
+    str | dict[str, Any], Word(f"{', '.join(get_args(Numbers))}, or {{numbers: dn, unit: 10000, offset: -1000}}")
+]
+LEAST = 1e-10  # of radar's power: -100 dB
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """
+    >>> RED = Band("B04", "red", 664.6, 10)
+    >>> float(Scaling("dn", unit=10000, offset=-1000).apply(np.array([3500], np.uint16), RED)[0])
+    0.25
+    >>> Scaling("8bit", white=0.275).to_dict()
+    {'numbers': '8bit', 'white': 0.275}
+    """
+
+    numbers: Numbers = "auto"
+    unit: float = 10000.0
+    offset: float = 0.0
+    white: float = 1.0
+    bands: Mapping[str, Scaling] = field(default_factory=dict)
+    """Bands whose numbers are others, as radar beside light."""
+
+    def __post_init__(self) -> None:
+        for name in ("unit", "white"):
+            if not getattr(self, name) > 0:
+                raise UserError(must_be(f"data.scaling.{name}", getattr(self, name), Annotated[float, Word("above 0")]))
+
+    @classmethod
+    def of(cls, words: Any, name: str = "data.scaling") -> Scaling:
+        """As the configuration says it: a policy's name, or its settings."""
+        if isinstance(words, Scaling):
+            return words
+        given: dict[str, Any] = {"numbers": words} if isinstance(words, str) else dict(words)
+        hints = hints_of(cls)
+        for key in given:
+            if key not in hints:
+                raise UserError(f"there is no setting {name}.{key}: it has {', '.join(hints)}{nearest(key, hints)}")
+        inner = {str(band): cls.of(own, f"{name}.bands.{band}") for band, own in dict(given.pop("bands", {})).items()}
+        return cls(**{key: check(value, hints[key], f"{name}.{key}") for key, value in given.items()}, bands=inner)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What counts of it, for the identity of data."""
+        counts = {"auto": ("unit", "offset", "white"), "dn": ("unit", "offset"), "8bit": ("white",)}
+        found = {"numbers": self.numbers, **{name: getattr(self, name) for name in counts.get(self.numbers, ())}}
+        return found | ({"bands": {name: own.to_dict() for name, own in self.bands.items()}} if self.bands else {})
+
+    def words(self) -> str:
+        """In words, for people."""
+        offset = "" if not self.offset else f" {'+' if self.offset > 0 else '-'} {abs(self.offset):g}"
+        digital = f"(number{offset}) / {self.unit:g}" if offset else f"number / {self.unit:g}"
+        said = {
+            "as_is": "as they are",
+            "dn": digital,
+            "8bit": f"number / 255 * {self.white:g}",
+            "power": "10 log10(number)",
+            "amplitude": "20 log10(number)",
+            "auto": f"8 bits: number / 255 * {self.white:g}; other whole numbers: {digital}; floating point: as it is",
+        }[self.numbers]
+        return "; ".join([said, *(f"{name}: {own.words()}" for name, own in self.bands.items())])
+
+    def apply(self, numbers: np.ndarray[Any, Any], band: Band) -> np.ndarray[Any, Any]:
+        """float32 in the band's unit."""
+        own = self.bands.get(band.name)
+        if own is not None:
+            return own.apply(numbers, band)
+        policy = self.numbers if self.numbers != "auto" else _by_kind(numbers.dtype)
+        if policy in ("power", "amplitude") and band.unit != "dB":
+            raise BadImageError(f"is {policy} for {band.name}, which is {band.unit}: set data.scaling.numbers")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused as that
+            found = numbers.astype(np.float32)
+            if policy == "dn":
+                found = ((found + np.float32(self.offset)) if self.offset else found) / np.float32(self.unit)
+            elif policy == "8bit":
+                found = found / np.float32(255 / self.white)
+            elif policy in ("power", "amplitude"):
+                floor = LEAST if policy == "power" else LEAST**0.5
+                found = (10.0 if policy == "power" else 20.0) * np.log10(np.maximum(found, np.float32(floor)))
+        return found.astype(np.float32)
+
+
+def _by_kind(kind: np.dtype[Any]) -> str:
+    if kind == np.int8:
+        raise BadImageError(
+            "holds signed numbers of 8 bits (int8), which are no reflectance: save it as uint8 or int16"
+        )
+    return "8bit" if kind == np.uint8 else "dn" if kind.kind in "iu" else "as_is"
