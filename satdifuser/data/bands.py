@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from satdifuser.errors import UserError, nearest
@@ -13,7 +13,7 @@ from satdifuser.kinds import Word
 UNITS = {
     "reflectance": ((-0.2, 7.0), (0.0, 0.3)),  # a little below zero after correction, and up to a saturated detector
     "colour": ((0.0, 1.0), (0.0, 1.0)),
-    "dB": ((-100.0, 60.0), (-25.0, 0.0)),
+    "dB": ((-120.0, 60.0), (-25.0, 0.0)),
     "kelvin": ((0.0, 1000.0), (220.0, 320.0)),
     "metres": ((-12_000.0, 9_000.0), (0.0, 100.0)),
 }
@@ -146,6 +146,11 @@ def find_sensor(sensor: Sensor | str) -> Sensor:
     True
     >>> find_sensor("SENTINEL2:B04/B03+SENTINEL1:VV").names
     ('B04', 'B03', 'VV')
+
+    `@` gives bands another unit, where files hold pictures of them.
+
+    >>> find_sensor("LANDSAT8:red/nir@colour").bands[0].usual
+    (0.0, 1.0)
     """
     if isinstance(sensor, Sensor):
         return sensor
@@ -157,7 +162,8 @@ def find_sensor(sensor: Sensor | str) -> Sensor:
 
 
 def _one(text: str, whole: str) -> Sensor:
-    path, colon, bands = text.strip().partition(":")
+    named, at, unit = text.strip().partition("@")
+    path, colon, bands = named.partition(":")
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module or ALL), name)
@@ -170,4 +176,7 @@ def _one(text: str, whole: str) -> Sensor:
             f"data.sensor is {whole!r}: give one of {', '.join(ours)}, the path of a Sensor of your own (a.b.NAME),"
             f" some bands of one (SENTINEL2:B04/B03/B02), or several (SENTINEL2+SENTINEL1){nearest(path, ours)}"
         )
-    return found.of(bands.split("/")) if colon else found
+    chosen = found.of(bands.split("/")) if colon else found
+    if not at:
+        return chosen
+    return Sensor(f"{chosen.name} as {unit}", tuple(replace(band, unit=unit) for band in chosen))

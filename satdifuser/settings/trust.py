@@ -81,7 +81,7 @@ def check_sensor(words: Any, name: str) -> str:
     if not isinstance(words, str):
         raise UserError(f"{name} is {words!r}: give the name of a sensor, as SENTINEL2")
     for text in words.split("+"):
-        path = text.strip().partition(":")[0]
+        path = text.strip().partition("@")[0].partition(":")[0]
         if "." in path or not re.fullmatch(r"[^\W\d]\w*", path):
             check_package(path, name)
     return words

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from satdifuser.data.bands import SENTINEL2, Band, Sensor, find_sensor
+from satdifuser.data.bands import SENTINEL2, SENTINEL2_RGB, Band, Sensor, find_sensor
 from satdifuser.errors import UserError
 
 
@@ -55,7 +55,7 @@ def test_a_sensor_is_found_by_its_path_and_given_back_as_it_is() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "SENTINEL2",
+        "SENTINEL3",
         "satdifuser.data.bands.SENTINEL3",
         "satdifuser.nowhere.SENTINEL2",
         "satdifuser.data.bands.Band",
@@ -63,7 +63,48 @@ def test_a_sensor_is_found_by_its_path_and_given_back_as_it_is() -> None:
         ".bands.SENTINEL2",
     ],
 )
-def test_a_path_that_leads_to_no_sensor_is_a_user_error_with_an_example(path: str) -> None:
-    with pytest.raises(UserError, match=r"satdifuser\.data\.bands\.SENTINEL2") as caught:
+def test_what_leads_to_no_sensor_is_a_user_error_with_the_names_and_examples(path: str) -> None:
+    with pytest.raises(UserError, match="SENTINEL2:B04/B03/B02") as caught:
         find_sensor(path)
     assert repr(path) in str(caught.value)
+    assert "LANDSAT8" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_some_bands_of_several_sensors_are_one_sensor_in_the_order_of_the_words() -> None:
+    found = find_sensor("SENTINEL2:nir/B02/red+SENTINEL1:VH")
+    assert found.names == ("B08", "B02", "B04", "VH")
+    assert [band.unit for band in found] == ["reflectance"] * 3 + ["dB"]
+    assert found.limits[0] == (-0.2, 7.0)
+    assert found.limits[3][0] < -25 < 0 < found.limits[3][1]
+    assert find_sensor("satdifuser.data.bands.SENTINEL2:B04/B03/B02").bands == SENTINEL2_RGB.bands
+
+
+def test_sensors_with_one_band_twice_are_refused() -> None:
+    for words in ("SENTINEL2+SENTINEL2_RGB", "SENTINEL2:B04/red"):
+        with pytest.raises(UserError, match="two bands B0"):
+            find_sensor(words)
+
+
+def test_pictures_of_a_sensor_have_another_unit_and_the_same_wavelengths() -> None:
+    plain, pictures = find_sensor("LANDSAT8:red/green"), find_sensor("LANDSAT8:red/green@colour")
+    assert {band.unit for band in pictures} == {"colour"}
+    assert [band.wavelength for band in pictures] == [band.wavelength for band in plain]
+    assert pictures.name != plain.name  # so that features of one are not taken for the other's
+    with pytest.raises(UserError, match="it can be reflectance"):
+        find_sensor("LANDSAT8@color")
+
+
+def test_every_sensor_has_bands_in_a_known_unit_and_what_is_usual_within_what_can_be() -> None:
+    import satdifuser.data.sensors as every
+
+    found = [getattr(every, name) for name in every.__all__]
+    assert len(found) >= 15
+    for sensor in found:
+        assert isinstance(sensor, Sensor)
+        for band in sensor:
+            assert band.valid[0] <= band.usual[0] < band.usual[1] <= band.valid[1]
+            assert band.gsd > 0
+            assert band.wavelength > 400
+    assert sorted(every.SENTINEL2_B8A_LAST.names) == sorted(SENTINEL2.names)
+    assert every.SENTINEL2_B8A_LAST.names[-1] == "B8A"
