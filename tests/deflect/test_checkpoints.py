@@ -223,7 +223,7 @@ def test_inputs_are_standardised_as_in_pretraining() -> None:
     }
     for name, (mean, std) in wanted.items():
         prepare = compose("train", [f"encoder={name}"]).encoder["prepare"]
-        assert (prepare["mean"], prepare["std"], tuple(prepare["bands"])) == (mean, std, RGB)
+        assert (prepare["mean"], prepare["std"], tuple(prepare["bands"])) == (mean, std, ("red", "green", "blue"))
         made = ImageInput(RGB, mean=mean, std=std, high=0.3)
         pixels = torch.full((1, 13, 4, 4), 0.15)  # half of the range: 127.5 of 255
         expected = [(0.5 - m) / s for m, s in zip(mean, std, strict=True)]
