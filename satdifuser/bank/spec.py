@@ -1,17 +1,10 @@
-"""The feature bank: the one contract between encoders, fusion heads, the store and the analysis.
-
-An encoder says with a `BankSpec` which maps it gives; a `FeatureBank` holds them for a batch. Maps are addressed by
-tap, by timestep or by stride, never by their place in a list. This module imports nothing of the project.
-"""
+"""What maps an encoder gives: its taps, and all that made them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 
 class BankError(ValueError):
@@ -47,6 +40,8 @@ class Tap:
 class BankSpec:
     """The ordered taps of an encoder, and what made them. Equal specs mean exchangeable features.
 
+    With `dates` each sample has that many images, and each tap a map of every one: `[dates, channels, height, width]`.
+
     >>> spec = BankSpec(
     ...     taps=tuple(Tap(n, t, d, 4, s) for t in (21, 61) for d, (n, s) in enumerate([("mid", 8), ("up", 4)])),
     ...     encoder="toy", weights="none", image_size=(32, 32))
@@ -60,12 +55,15 @@ class BankSpec:
     image_size: tuple[int, int]
     mode: str = "plain"
     settings: tuple[tuple[str, Any], ...] = field(default=())
+    dates: int | None = None
 
     def __post_init__(self) -> None:
         settings = {str(key): _plain(value) for key, value in self.settings}
         object.__setattr__(self, "settings", tuple(sorted(settings.items())))
         if not self.taps:
             raise BankError(f"the spec of encoder {self.encoder!r} has no taps")
+        if self.dates is not None and self.dates < 1:
+            raise BankError(f"the spec of encoder {self.encoder!r} is of {self.dates} dates: it must be 1 or more")
         seen: set[str] = set()
         kinds: dict[str, Tap] = {}
         for tap in self.taps:
@@ -114,9 +112,9 @@ class BankSpec:
         """Height and width of the maps at a stride."""
         return self.image_size[0] // stride, self.image_size[1] // stride
 
-    def shape(self, tap: Tap) -> tuple[int, int, int]:
-        """Channels, height and width of one sample's map."""
-        return (tap.channels, *self.size(tap.stride))
+    def shape(self, tap: Tap) -> tuple[int, ...]:
+        """Channels, height and width of one sample's map, after the number of dates where there are several."""
+        return (*(() if self.dates is None else (self.dates,)), tap.channels, *self.size(tap.stride))
 
     def is_grid(self) -> bool:
         """Whether every tap is there at every timestep, as the fusion heads need it."""
@@ -148,7 +146,7 @@ class BankSpec:
         """What sets two specs apart, one line each; empty if features are exchangeable."""
         found = [
             f"{what}: {getattr(self, what)!r} and {getattr(other, what)!r}"
-            for what in ("encoder", "weights", "image_size", "mode")
+            for what in ("encoder", "weights", "image_size", "mode", "dates")
             if getattr(self, what) != getattr(other, what)
         ]
         mine, theirs = dict(self.settings), dict(other.settings)
@@ -175,6 +173,8 @@ class BankSpec:
         values["taps"] = [asdict(tap) for tap in self.taps]
         values["image_size"] = list(self.image_size)
         values["settings"] = dict(self.settings)
+        if self.dates is None:  # as before there were dates
+            del values["dates"]
         return values
 
     @classmethod
@@ -188,143 +188,10 @@ class BankSpec:
             image_size=(height, width),
             mode=values["mode"],
             settings=tuple(dict(values["settings"]).items()),
+            dates=values.get("dates"),
         )
 
 
 def _plain(value: Any) -> Any:
     """Lists as tuples, so that a spec can be compared, hashed, and read back from JSON as it was."""
     return tuple(_plain(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-class FeatureBank(Mapping[Tap, Tensor]):
-    """The maps of a batch: a spec and one tensor `[batch, channels, height, width]` for each of its taps.
-
-    >>> spec = BankSpec((Tap("mid", 21, 0, 4, 8), Tap("up", 21, 1, 2, 4)), "toy", "none", (32, 32))
-    >>> bank = FeatureBank(spec, {tap: torch.zeros(3, *spec.shape(tap)) for tap in spec.taps})
-    >>> bank.batch_size, bank.map("up", 21).shape
-    (3, torch.Size([3, 2, 8, 8]))
-    """
-
-    def __init__(self, spec: BankSpec, maps: Mapping[Tap, Tensor]) -> None:
-        for tap in spec.taps:
-            if tap not in maps:
-                raise BankError(f"tap {tap} is missing: its spec promises a map of {spec.shape(tap)} for each sample")
-        for tap in maps:
-            if tap not in spec.taps:
-                raise BankError(f"tap {tap} has a map, but is not in the spec: {', '.join(map(str, spec.taps))}")
-        batch = maps[spec.taps[0]].shape[0] if maps[spec.taps[0]].ndim else 0
-        for tap in spec.taps:
-            shape = tuple(maps[tap].shape)
-            if shape[1:] != spec.shape(tap):
-                raise BankError(
-                    f"tap {tap} has the shape {shape[1:]} for each sample, but its spec says {spec.shape(tap)}"
-                )
-            if shape[0] != batch:
-                raise BankError(f"tap {tap} has {shape[0]} samples, but tap {spec.taps[0]} has {batch}")
-        self.spec = spec
-        self._maps = {tap: maps[tap] for tap in spec.taps}
-        self._stacks: dict[str, Tensor] = {}
-
-    @classmethod
-    def stacked(cls, spec: BankSpec, stacks: Mapping[str, Tensor]) -> FeatureBank:
-        """A bank whose maps of one name lie in one tensor `[taps of that name, batch, C, H, W]`, as a store reads them.
-
-        It is the same bank, but `stack` gives the tensor without a copy.
-        """
-        maps: dict[Tap, Tensor] = {}
-        for name in spec.names():
-            taps = [tap for tap in spec.taps if tap.name == name]
-            if name not in stacks or len(stacks[name]) != len(taps):
-                raise BankError(f"tap {name} needs a stack of {len(taps)} maps: {', '.join(map(str, taps))}")
-            maps.update(zip(taps, stacks[name], strict=True))
-        bank = cls(spec, maps)
-        bank._stacks = {name: stacks[name] for name in spec.names()}
-        return bank
-
-    def __getitem__(self, tap: Tap) -> Tensor:
-        try:
-            return self._maps[tap]
-        except KeyError:
-            raise BankError(f"no tap {tap}; the bank has {', '.join(map(str, self._maps))}") from None
-
-    def __contains__(self, tap: object) -> bool:
-        return tap in self._maps
-
-    def get(self, tap: Tap, default: Any = None) -> Any:
-        return self._maps.get(tap, default)
-
-    def __iter__(self) -> Iterator[Tap]:
-        return iter(self._maps)
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __repr__(self) -> str:
-        return f"FeatureBank({self.batch_size} samples of {len(self)} taps from {self.spec.encoder!r})"
-
-    @property
-    def batch_size(self) -> int:
-        return self._maps[self.spec.taps[0]].shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        return self._maps[self.spec.taps[0]].device
-
-    def map(self, name: str, timestep: int | None = None) -> Tensor:
-        return self._maps[self.spec.find(name, timestep)]
-
-    def stack(self, name: str) -> Tensor:
-        """All timesteps of one tap, folded into the batch: `[timesteps * batch, C, H, W]`, timestep by timestep."""
-        whole = self._stacks.get(name)
-        if whole is not None and tuple(t.timestep for t in self.spec.taps if t.name == name) == self.spec.timesteps:
-            return whole.flatten(0, 1)
-        return torch.cat([self.map(name, timestep) for timestep in self.spec.timesteps])
-
-    def select(self, spec: BankSpec) -> FeatureBank:
-        """Only the taps of a smaller spec."""
-        return FeatureBank(spec, {tap: self[tap] for tap in spec.taps})
-
-    def apply(self, function: Callable[[Tensor], Tensor]) -> FeatureBank:
-        """The bank with a function that keeps the shape applied to every map."""
-        return self._each(function, lambda x: function(x.flatten(0, 1)).unflatten(0, (len(x), -1)))
-
-    def samples(self, which: slice | Tensor) -> FeatureBank:
-        """Only some samples of the batch."""
-        return self._each(lambda x: x[which], lambda x: x[:, which])
-
-    def _each(self, of_map: Callable[[Tensor], Tensor], of_stack: Callable[[Tensor], Tensor]) -> FeatureBank:
-        if self._stacks:
-            return self.stacked(self.spec, {name: of_stack(value) for name, value in self._stacks.items()})
-        return FeatureBank(self.spec, {tap: of_map(value) for tap, value in self._maps.items()})
-
-    def to(self, *args: Any, **kwargs: Any) -> FeatureBank:
-        """As `Tensor.to`, for every map."""
-        return self.apply(lambda value: value.to(*args, **kwargs))
-
-    def check(self, spec: BankSpec, consumer: str) -> None:
-        """Raise unless this bank has what `consumer` was built for, tap by tap."""
-        if self.spec is spec or self.spec == spec:
-            return
-        for tap in spec.taps:
-            if tap not in self._maps:
-                near = [mine for mine in self._maps if str(mine) == str(tap)]
-                there = f"{near[0]} {self.spec.shape(near[0])}" if near else ", ".join(map(str, self._maps))
-                if near and self.spec.shape(near[0]) == spec.shape(tap):
-                    there += f" at depth {near[0].depth} instead of {tap.depth}"
-                raise BankError(f"{consumer} was built for tap {tap} {spec.shape(tap)}, but the bank has {there}")
-            if self.spec.shape(tap) != spec.shape(tap):
-                raise BankError(
-                    f"{consumer} was built for tap {tap} {spec.shape(tap)}, but the bank has {self.spec.shape(tap)}"
-                )
-
-    @staticmethod
-    def cat(banks: Sequence[FeatureBank]) -> FeatureBank:
-        """Join batches of one spec."""
-        if not banks:
-            raise BankError("there are no banks to join")
-        spec = banks[0].spec
-        for bank in banks[1:]:
-            different = spec.differences(bank.spec)
-            if different:
-                raise BankError(f"banks of different specs cannot be joined: {different[0]}")
-        return FeatureBank(spec, {tap: torch.cat([bank[tap] for bank in banks]) for tap in spec.taps})
