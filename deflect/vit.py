@@ -46,7 +46,7 @@ class ViTEncoder(nn.Module):
         super().__init__()
         facts = backbone.facts
         self.prepare, self.adapter = prepare, adapter or Frozen()
-        self.blocks = _chosen(blocks, len(backbone.blocks), facts.name)
+        self.blocks = chosen_blocks(blocks, len(backbone.blocks), facts.name)
         self.image_size = (facts.image_size, facts.image_size)
         if norm and backbone.norm is None:
             raise BankError(f"{facts.name} has no last LayerNorm: set encoder.norm=false")
@@ -136,7 +136,7 @@ class ViTEncoder(nn.Module):
         return [patches, tokens[:, 0, :, None, None]] if self._class_token else [patches]
 
 
-def _chosen(blocks: Blocks, depth: int, name: str) -> list[int]:
+def chosen_blocks(blocks: Blocks, depth: int, name: str) -> list[int]:
     evenly = sorted({max(depth * part // 4, 1) - 1 for part in (1, 2, 3, 4)})
     named = {"all": list(range(depth)), "four": evenly, "last": [depth - 1]}
     if isinstance(blocks, str):
