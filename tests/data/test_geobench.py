@@ -24,6 +24,7 @@ from satdifuser.cli import main
 from satdifuser.config import compose
 from satdifuser.data.bands import find_sensor
 from satdifuser.data.readers.geobench import GeoBench
+from satdifuser.data.sensors import SENTINEL1
 from satdifuser.data.splits.budgets import label_shares, within_budget
 from satdifuser.errors import UserError, expected
 from satdifuser.optional import missing
@@ -36,12 +37,18 @@ PUBLISHED = {  # classes, side
     "m-eurosat": (10, 64), "m-pv4ger": (2, 320), "m-pv4ger-seg": (2, 320), "m-chesapeake": (7, 256),
     "m-cashew-plant": (7, 256), "m-SA-crop-type": (10, 256), "m-nz-cattle": (2, 500), "m-NeonTree": (2, 400),
 }  # fmt: skip
+AS_IS = {"numbers": "as_is"}
 each_set = pytest.mark.parametrize("task", PUBLISHED)
 
 
 def facts(task: str) -> dict[str, Any]:
     found: Any = OmegaConf.to_container(OmegaConf.load(FACTS / f"{task}.yaml"))
     return dict(found)
+
+
+def names_of(said: dict[str, Any]) -> dict[str, str]:
+    """The files' names of the bands that are read unless more are asked for."""
+    return {name: said["bands"][name] for name in find_sensor(said["sensor"]).names}
 
 
 def record(bands: list[str], label: Any = None) -> str:
@@ -90,13 +97,15 @@ def known(root: Path, task: str, seed: int = 0, side: int | None = None) -> dict
     """One sample of a set in its layout, with values that can be told from each other; how it is to come out."""
     said, rng = facts(task), np.random.default_rng(seed)
     side, folder = side or said["size"], root / said["folder"]
+    unit = said["scaling"].get("unit", 1)
+    assert {**said["scaling"], "bands": 0} == {"bands": 0, **({"numbers": "dn", "unit": unit} if unit != 1 else AS_IS)}
     kinds: dict[Any, Any] = {255: np.uint8, 10000: np.int16, 1: np.float32}
-    top = {255: 250, 10000: 9000, 1: 1.0}[said["unit"]]
+    top = {255: 250, 10000: 9000, 1: 1.0}[unit]
     bands = {
-        (name if seed % 2 else f"{name}_2020-01-01"): (rng.random((side, side)) * top).astype(kinds[said["unit"]])
-        for name in said["bands"].values()
+        (name if seed % 2 else f"{name}_2020-01-01"): (rng.random((side, side)) * top).astype(kinds[unit])
+        for name in names_of(said).values()
     }
-    image = np.stack([band.astype(np.float64) for band in bands.values()]) / said["unit"]
+    image = np.stack([band.astype(np.float64) for band in bands.values()]) / unit
     bands["Unread"], count = np.ones((side, side), np.uint8), len(said["classes"])
     truth: Any = rng.integers(count)
     if said["label"] == "multilabel":
@@ -132,8 +141,9 @@ def test_the_facts_are_of_the_twelve_sets() -> None:
 def test_the_facts_of_a_set_agree_with_its_sensor_and_with_what_is_published(task: str) -> None:
     said = facts(task)
     sensor = find_sensor(said["sensor"])
-    assert tuple(said["bands"]) == sensor.names
-    assert len(set(said["bands"].values())) == len(sensor)
+    more = {"m-so2sat": SENTINEL1.names}.get(task, ())
+    assert tuple(said["bands"]) == (*sensor.names, *more)
+    assert len(set(said["bands"].values())) == len(said["bands"])
     assert (len(said["classes"]), said["size"]) == PUBLISHED[task]
     assert len(set(said["classes"])) == len(said["classes"])
     assert said["folder"] == ("segmentation" if said["label"] == "mask" else "classification") + f"_v1.0/{task}"
@@ -180,7 +190,8 @@ def test_eurosats_last_bands_are_by_what_they_hold_and_not_by_the_files_names(ro
 def made(folder: Path, split: str = "train", **settings: Any) -> GeoBench:
     """The samples below `folder/set`, 16 px with two bands and three classes unless said otherwise."""
     usual: dict[str, Any] = {"folder": "set", "label": "label", "sensor": "satdifuser.data.sensors.AERIAL_RGB"}
-    usual |= {"size": 16, "unit": 100, "bands": {"red": "R", "green": "G", "blue": "B"}, "classes": ["a", "b", "c"]}
+    usual |= {"size": 16, "scaling": {"numbers": "dn", "unit": 100}, "classes": ["a", "b", "c"]}
+    usual |= {"bands": {"red": "R", "green": "G", "blue": "B"}}
     return GeoBench(str(folder), "mine", split, **(usual | settings))
 
 
@@ -236,14 +247,31 @@ def test_a_sensor_of_fewer_bands_reads_fewer(root: Path) -> None:
     partition(wanted["folder"], train=["id_0"])
     data = built("m-eurosat", "data.sensor=satdifuser.data.bands.SENTINEL2_RGB")
     np.testing.assert_allclose(data[0]["image"].numpy(), wanted["image"][[3, 2, 1]], rtol=1e-6)
-    refused(lambda: built("m-eurosat", "data.sensor=satdifuser.data.sensors.NAIP"), "data.bands has no blue, green")
+    refused(
+        lambda: built("m-eurosat", "data.sensor=satdifuser.data.sensors.NAIP"),
+        "data.bands has no red, green, blue, nir",
+    )
+
+
+def test_so2sats_filtered_radar_becomes_db_beside_its_reflectance(root: Path) -> None:
+    wanted = known(root, "m-so2sat", seed=1)
+    power = np.random.default_rng().uniform(1e-3, 2, (2, 32, 32)).astype(np.float32)
+    with h5py.File(wanted["folder"] / "id_1.hdf5", "a") as file:
+        file["05 - VH.LEE Filtered"], file["06 - VV.LEE Filtered"] = power
+    partition(wanted["folder"], train=["id_1"])
+    image = built("m-so2sat", "data.sensor=SENTINEL2_LAND+SENTINEL1")[0]["image"].double().numpy()
+    np.testing.assert_allclose(image[:10], wanted["image"], rtol=1e-6)
+    np.testing.assert_allclose(image[10:], 10 * np.log10(power[::-1].astype(np.float64)), atol=1e-5)
 
 
 def test_limit_takes_samples_evenly_and_what_is_ignored_may_be_in_a_mask(tmp_path: Path) -> None:
     mask = np.random.default_rng().integers(0, 3, (16, 16))
     mask[3, 4] = 9
     one(tmp_path, label=None, mask=mask)
-    assert made(tmp_path, label="mask", ignore=9)[0]["mask"][3, 4] == made(tmp_path, ignore=9).labels.ignore_index == 9
+    data = made(tmp_path, label="mask", ignore=9)
+    wanted = torch.from_numpy(mask)
+    wanted[3, 4] = data.labels.ignore_index
+    assert torch.equal(data[0]["mask"], wanted)
     partition(tmp_path / "set", train=[f"s{number}" for number in range(10)])
     assert made(tmp_path, limit=4).names == ["s0", "s2", "s5", "s7"]
 
@@ -342,9 +370,9 @@ def test_masks_need_no_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "kind", "said"),
     [
-        (3, "label", "a label with 3, but there are 0 to 2: set data.classes"),
-        (-1, "label", "a label with -1"),
-        (1.5, "label", "a label with 1.5"),
+        (3, "label", "a label 3, but there are 0 to 2: set data.classes"),
+        (-1, "label", "a label -1"),
+        (1.5, "label", "a label 1.5"),
         ([1, 0, 1], "label", "a label of 3 numbers in its record, but data.label=label is one class"),
         ("c", "label", "a label of a str"),
         (
@@ -353,7 +381,7 @@ def test_masks_need_no_record(tmp_path: Path) -> None:
             "of 1 numbers in its record, but data.label=multilabel is 0 or 1 for each of 3 classes",
         ),
         ([1, 0], "multilabel", "a label of 2 numbers"),
-        ([1, 0, 2], "multilabel", "a label with 2, but there are 0 to 1"),
+        ([1, 0, 2], "multilabel", "a label with 2 in its record, but there are 0 and 1"),
         (None, "label", "has no label in its record: of a set with masks, set data.label=mask"),
         (1, "mask", "has no 'label': it has 'B', 'G', 'R'"),
     ],
@@ -369,7 +397,7 @@ def test_a_mask_with_another_value_is_one_line(tmp_path: Path, value: int) -> No
     mask = np.zeros((16, 16), np.int16)
     mask[3, 4] = value
     one(tmp_path, mask=mask)
-    refused(lambda: made(tmp_path, label="mask")[0], f"a.hdf5 has a mask with {value}, but there are 0 to 2: set")
+    refused(lambda: made(tmp_path, label="mask")[0], f"a.hdf5 has a mask with {value}, but the class table has 0 to 2:")
 
 
 def test_bands_that_are_not_there_or_of_several_dates_are_one_line(tmp_path: Path) -> None:
@@ -395,7 +423,7 @@ def test_files_that_are_missing_or_damaged_are_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     refused(lambda: made(tmp_path)[0], "a.hdf5 cannot be read", "download the set again", "on_error=skip")
     path.unlink()
-    refused(lambda: made(tmp_path)[0], "a.hdf5 is not there, but the partition names it")
+    refused(lambda: made(tmp_path)[0], "a.hdf5 is not there, but sample a needs it: download the set again")
 
 
 def test_folders_splits_and_partitions_that_are_not_there_are_one_line(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ class GeoBench(Reader):
                 f"has a label of {said} in its record, but data.label={self.label} is {wanted}: set data.label, and"
                 " data.classes to the set's"
             )
+        if self.label == "multilabel" and not np.isin(found, (0, 1)).all():
+            raise BadImageError(f"has a label with {found.max():g} in its record, but there are 0 and 1: {AGAIN}")
         return found.item() if self.label == "label" else found
 
 
