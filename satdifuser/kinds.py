@@ -207,7 +207,7 @@ def check_finite(value: Any, name: str) -> None:
         raise UserError(f"{name} is {value}: it must be a finite number")
 
 
-Above = Any
+Above = Annotated[Any, "what the class above takes by name"]
 """The kind of `**above: Above`, in which a class takes what the class above it takes by name."""
 
 
@@ -229,7 +229,7 @@ def _arguments(target: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter,
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         hint = parameter.annotation
-        if parameter.kind is parameter.VAR_KEYWORD and hint == "Above" and inspect.isclass(target):
+        if parameter.kind is parameter.VAR_KEYWORD and hint in ("Above", Above) and inspect.isclass(target):
             above = next(cls for cls in target.__mro__[1:] if "__init__" in vars(cls))
             by_name = {n: own for n, own in _arguments(above).items() if own[0].kind is inspect.Parameter.KEYWORD_ONLY}
             found.update({n: own for n, own in by_name.items() if n not in found})

@@ -47,7 +47,8 @@ def test_the_data_set_of_the_readme_trains(recipes: Path) -> None:
         folder = recipes / "tiles" / split
         folder.mkdir(parents=True)
         for number in range(count):
-            values = {"reflectance": draw.uniform(0, 0.4, (13, 20, 20)), "mask": draw.integers(0, 2, (20, 20))}
+            numbers, mask = draw.integers(0, 4000, (13, 20, 20)), draw.integers(0, 3, (20, 20))
+            values = {"numbers": numbers.astype(np.uint16), "mask": mask}
             np.savez(folder / f"tile-{number}.npz", **values)
     result = run(recipes, "data=tiles", f"data.root={recipes / 'tiles'}", "data.size=16")
     assert result["samples"] == 3
