@@ -82,11 +82,18 @@ class Scaling:
         }[self.numbers]
         return "; ".join([said, *(f"{name}: {own.words()}" for name, own in self.bands.items())])
 
-    def apply(self, numbers: np.ndarray[Any, Any], band: Band) -> np.ndarray[Any, Any]:
-        """float32 in the band's unit."""
+    def apply(
+        self, numbers: np.ndarray[Any, Any], band: Band, scale: float | None = None, offset: float = 0.0
+    ) -> np.ndarray[Any, Any]:
+        """float32 in the band's unit.
+
+        A file's own scale and offset count where it is `auto`: they make the unit; an offset alone is in numbers.
+        """
         own = self.bands.get(band.name)
         if own is not None:
-            return own.apply(numbers, band)
+            return own.apply(numbers, band, scale, offset)
+        if self.numbers == "auto" and (scale is not None or offset):
+            return self._by_file(numbers, scale, offset)
         policy = self.numbers if self.numbers != "auto" else _by_kind(numbers.dtype)
         if policy in ("power", "amplitude") and band.unit != "dB":
             raise BadImageError(f"is {policy} for {band.name}, which is {band.unit}: set data.scaling.numbers")
@@ -100,6 +107,14 @@ class Scaling:
                 floor = LEAST if policy == "power" else LEAST**0.5
                 found = (10.0 if policy == "power" else 20.0) * np.log10(np.maximum(found, np.float32(floor)))
         return found.astype(np.float32)
+
+    def _by_file(self, numbers: np.ndarray[Any, Any], scale: float | None, offset: float) -> np.ndarray[Any, Any]:
+        kind = _by_kind(numbers.dtype)
+        unit = (
+            self.unit if kind == "dn" and scale is None else 255 / self.white if kind == "8bit" and scale is None else 1
+        )
+        with np.errstate(over="ignore"):
+            return ((numbers * np.float64(1 if scale is None else scale) + offset) / unit).astype(np.float32)
 
 
 def _by_kind(kind: np.dtype[Any]) -> str:

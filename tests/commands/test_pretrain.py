@@ -98,7 +98,7 @@ def truncate(root: Path, split: str) -> str:
     """Cut a file of a split short; its name."""
     from satdifuser.data.readers.folder import ImageFolder
 
-    name = ImageFolder(str(root), split, sensor="satdifuser.data.bands.SENTINEL2_RGB").files[0]
+    name = ImageFolder(str(root), split, sensor="satdifuser.data.bands.SENTINEL2_RGB").names[0]
     (root / name).write_bytes((root / name).read_bytes()[:200])
     return name
 

@@ -72,7 +72,7 @@ def test_images_that_were_moved_are_the_same_data(
     assert made.key(here) == made.key(there)
     assert made.features(here) == made.features(there)
     assert (made.features(here) is None) == (words == ["encoder=unet"])
-    name = ImageFolder(str(trees[1]), sensor=SENTINEL2_RGB).files[0]
+    name = ImageFolder(str(trees[1]), sensor=SENTINEL2_RGB).names[0]
     other = bytearray((trees[1] / name).read_bytes())
     other[len(other) // 2] ^= 1
     (trees[1] / name).write_bytes(other)  # of the same name and size

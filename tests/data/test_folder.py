@@ -97,7 +97,7 @@ def refused(root: Path, *words: str, read: bool = False, **options: Any) -> None
 def test_eight_bits_are_shares_of_white(tmp_path: Path, white: float) -> None:
     pixels = bytes_of(8, 8, 3)
     picture(tmp_path / "a.png", pixels)
-    image = only(tmp_path, white=white)
+    image = only(tmp_path, scaling={"numbers": "auto", "white": white})
     agrees(image, pixels.transpose(2, 0, 1).astype(float) * white / 255)
     for x, y, band in ((0, 0, 0), (7, 5, 2), (3, 4, 1)):
         assert image[band, y, x].item() == pytest.approx(int(pixels[y, x, band]) / 255 * white, rel=1e-6)
@@ -105,7 +105,7 @@ def test_eight_bits_are_shares_of_white(tmp_path: Path, white: float) -> None:
 
 def test_a_jpeg_is_near_what_was_saved_and_its_bands_are_red_green_blue(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg", np.full((16, 16, 3), (200, 100, 50), np.uint8), quality=95)
-    image = only(tmp_path, white=1.0, size=16)
+    image = only(tmp_path, scaling={"numbers": "auto", "white": 1.0}, size=16)
     assert image.shape == (3, 16, 16)
     assert (image.mean((1, 2)) * 255).tolist() == pytest.approx([200, 100, 50], abs=3)
 
@@ -141,7 +141,7 @@ def test_what_is_wholly_transparent_is_no_data(tmp_path: Path) -> None:
         "keyed.png": np.where(keyed == (10, 11, 12), 0, keyed),
     }
     data = opened(tmp_path)
-    assert data.files == sorted(wanted)
+    assert data.names == sorted(wanted)
     for sample in data:
         agrees(sample["image"], wanted[sample["id"]].transpose(2, 0, 1).astype(float) * 0.275 / 255)
 
@@ -151,7 +151,7 @@ def test_transparent_greyscale_has_one_band_too(tmp_path: Path) -> None:
     picture(tmp_path / "alpha.png", alpha)
     keyed = bytes_of(8, 8) % 4
     picture(tmp_path / "keyed.png", keyed, transparency=2)
-    first, second = opened(tmp_path, white=1.0, bands=1)
+    first, second = opened(tmp_path, scaling={"numbers": "auto", "white": 1.0}, bands=1)
     agrees(first["image"], np.where(alpha[..., 1] == 0, 0, alpha[..., 0])[None] / 255)
     agrees(second["image"], np.where(keyed == 2, 0, keyed)[None] / 255)
 
@@ -160,7 +160,7 @@ def test_transparent_greyscale_has_one_band_too(tmp_path: Path) -> None:
 def test_a_png_of_16_bits_is_in_digital_numbers(tmp_path: Path, digital: float) -> None:
     pixels = np.random.default_rng().integers(0, 65536, (8, 8), dtype=np.uint16)
     picture(tmp_path / "a.png", pixels)
-    agrees(only(tmp_path, digital=digital, bands=1), pixels[None].astype(float) / digital)
+    agrees(only(tmp_path, scaling={"numbers": "auto", "unit": digital}, bands=1), pixels[None].astype(float) / digital)
 
 
 def test_a_transparent_number_of_16_bits_is_no_data(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_whole_numbers_of_a_geotiff_are_scaled_by_their_kind(tmp_path: Path, dty
 def test_floating_point_is_reflectance_already(tmp_path: Path, dtype: str) -> None:
     pixels = np.random.default_rng().normal(0.2, 0.1, (4, 8, 8)).astype(dtype)
     raster(tmp_path / "a.tif", pixels)
-    agrees(only(tmp_path, white=0.5, digital=7.0, bands=4), pixels.astype(float))
+    agrees(only(tmp_path, scaling={"numbers": "auto", "white": 0.5, "unit": 7.0}, bands=4), pixels.astype(float))
 
 
 def test_what_a_geotiff_says_is_no_data_is_zero(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_images_without_folders_have_no_label(tmp_path: Path) -> None:
     data = opened(tmp_path)
     assert data.labels.classes == ()
     assert [set(sample) for sample in data] == [{"id", "image"}] * 2
-    assert data.files == ["a.jpg", "b.png"]
+    assert data.names == ["a.jpg", "b.png"]
 
 
 def test_hidden_files_hidden_folders_and_other_suffixes_are_no_images(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_hidden_files_hidden_folders_and_other_suffixes_are_no_images(tmp_path: 
         (tmp_path / name).write_text("no image")
     (tmp_path / "a" / "folder.png").mkdir()
     data = opened(tmp_path)
-    assert data.files == ["a/1.png"]
+    assert data.names == ["a/1.png"]
     assert data.labels.classes == ("a",)
 
 
@@ -275,8 +275,8 @@ def test_the_splits_are_those_of_the_rule_and_a_class_without_files_in_one_is_st
         picture(tmp_path / name)
     splits = {split: opened(tmp_path, split, val=0.2, test=0.3) for split in ("train", "val", "test", "all")}
     assert {split: len(data) for split, data in splits.items()} == {"train": 5, "val": 2, "test": 3, "all": 10}
-    parts = [name for split in ("train", "val", "test") for name in splits[split].files]
-    assert sorted(parts) == splits["all"].files
+    parts = [name for split in ("train", "val", "test") for name in splits[split].names]
+    assert sorted(parts) == splits["all"].names
     assert {data.labels.classes for data in splits.values()} == {("few", "many")}
     assert all(sample["label"] == 1 for sample in splits["val"])
 
@@ -329,7 +329,7 @@ def test_an_image_of_the_right_size_is_left_alone(tmp_path: Path, fit: str) -> N
 def test_an_image_too_small_to_be_cut_is_one_line_with_both_sizes(tmp_path: Path, shape: tuple[int, int]) -> None:
     picture(tmp_path / "a.png", bytes_of(*shape, 3))
     size = f"{shape[0]} x {shape[1]} px"
-    refused(tmp_path, str(tmp_path / "a.png"), size, "8 x 8", "data.fit=resize", read=True, size=8, fit="crop")
+    refused(tmp_path, str(tmp_path / "a.png"), size, "8 x 8", "data.fit=pad or resize", read=True, size=8, fit="crop")
 
 
 # what is wrong is said in one line
@@ -374,7 +374,7 @@ def test_whatever_happens_to_the_bytes_of_a_file_is_an_image_or_one_line(tmp_pat
     raster(tmp_path / "c.tif", digits(3, 16, 16), compress="deflate")
     data = opened(tmp_path, size=16)
     refusals: list[tuple[str, str]] = []
-    for index, name in enumerate(data.files):
+    for index, name in enumerate(data.names):
         whole = (tmp_path / name).read_bytes()
         for _ in range(40):
             spoiled = bytearray(whole)
@@ -426,10 +426,10 @@ def test_a_class_that_is_missing_or_without_images_is_named(tmp_path: Path) -> N
     ("options", "words"),
     [
         ({"split": "tets"}, ["no split 'tets'", "train, val, test, all", "did you mean test"]),
-        ({"fit": "corp"}, ["data.fit is 'corp'", "none, crop or resize", "did you mean crop"]),
-        ({"white": 0}, ["data.white is 0", "above 0"]),
-        ({"white": -0.3}, ["data.white is -0.3", "above 0"]),
-        ({"digital": 0.0}, ["data.digital is 0.0", "above 0"]),
+        ({"fit": "corp"}, ["data.fit is 'corp'", "none, crop, pad or resize", "did you mean crop"]),
+        ({"scaling": {"white": 0}}, ["data.scaling.white is 0", "above 0"]),
+        ({"scaling": {"white": -0.3}}, ["data.scaling.white is -0.3", "above 0"]),
+        ({"scaling": {"unit": 0.0}}, ["data.scaling.unit is 0", "above 0"]),
         ({"val": 0.5, "test": 0.5}, ["data.val is 0.5", "data.test is 0.5"]),
         ({"sensor": "satdifuser.data.bands.SENTINEL3"}, ["data.sensor", "SENTINEL3"]),
     ],
@@ -477,8 +477,8 @@ def test_the_identity_is_the_same_wherever_the_root_lies(tmp_path: Path, monkeyp
 def test_the_identity_changes_with_files_split_classes_size_and_scale(tmp_path: Path) -> None:
     for name in [f"{letter}/{i}.png" for letter in "ab" for i in range(4)]:
         picture(tmp_path / name)
-    options: list[dict[str, Any]] = [{}, {"split": "train"}, {"size": 32}, {"fit": "crop"}, {"white": 1.0}]
-    options += [{"digital": 1.0}, {"classes": ["a"]}, {"classes": ["b", "a"]}]
+    options: list[dict[str, Any]] = [{}, {"split": "train"}, {"size": 32}, {"fit": "crop"}, {"scaling": "8bit"}]
+    options += [{"scaling": "dn"}, {"alpha": "data"}, {"classes": ["a"]}, {"classes": ["b", "a"]}]
     options += [{"split": "train", "val": 0.3, "test": 0.3}]
     found = [opened(tmp_path, **option).identity for option in options]
     (tmp_path / "b" / "3.png").rename(tmp_path / "b" / "5.png")
@@ -516,14 +516,14 @@ def test_features_of_a_folder_go_to_a_store_with_its_ids_labels_and_classes(tmp_
     assert {split: len(store.split(split)) for split in store.splits} == {"train": 4, "val": 2, "test": 2}
     assert store.split("train").labels.classes == ("forest", "water")
     batch = store.split("train").batch(range(4))
-    assert batch["id"] == opened(tmp_path / "tree", "train", val=0.25, test=0.25).files
+    assert batch["id"] == opened(tmp_path / "tree", "train", val=0.25, test=0.25).names
     assert [int(label) for label in batch["label"]] == [0, 0, 1, 1]
 
 
 def test_a_bad_image_stops_an_extraction_or_is_left_out_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture, tree: list[str]
 ) -> None:
-    bad = opened(tmp_path / "tree", "train", val=0.25, test=0.25).files[1]
+    bad = opened(tmp_path / "tree", "train", val=0.25, test=0.25).names[1]
     cut(tmp_path / "tree" / bad)
     words = ["extract", *tree, *SMALL, f"store.path={tmp_path / 'f.zarr'}"]
     assert str(tmp_path / "tree" / bad) in said(capsys, main([*words, "on_error=stop"]))
@@ -567,7 +567,7 @@ def test_validation_without_images_is_one_line_that_names_the_shares(
 def test_a_split_of_which_all_was_skipped_is_said_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture, tree: list[str], split: str
 ) -> None:
-    for name in opened(tmp_path / "tree", split, val=0.25, test=0.25).files:
+    for name in opened(tmp_path / "tree", split, val=0.25, test=0.25).names:
         cut(tmp_path / "tree" / name)
     store = tmp_path / "f.zarr"
     assert main(["extract", *tree, *SMALL, f"store.path={store}", "on_error=skip"]) == 0

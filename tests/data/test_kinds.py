@@ -99,13 +99,13 @@ def test_a_scale_says_what_reflectance_is_in_place_of_digital(
 ) -> None:
     pixels = numbers(3, low, high)
     tiff(tmp_path, pixels, scaled(scale, offset))
-    close(read(tmp_path, 3, digital=digital), pixels * scale + offset)
+    close(read(tmp_path, 3, scaling={"numbers": "auto", "unit": digital}), pixels * scale + offset)
 
 
 def test_an_offset_alone_is_in_digital_numbers(tmp_path: Path) -> None:
     pixels = numbers(3, 1001, 9000)
     tiff(tmp_path, pixels, scaled(1.0, -1000.0))
-    close(read(tmp_path, 3, digital=10000), (pixels - 1000.0) / 10000)
+    close(read(tmp_path, 3, scaling={"numbers": "auto", "unit": 10000}), (pixels - 1000.0) / 10000)
 
 
 def test_each_band_has_its_own_scale_and_offset(tmp_path: Path) -> None:
@@ -257,7 +257,9 @@ def test_other_colour_spaces_of_a_tiff_are_refused(tmp_path: Path, photometric: 
 def test_a_tiff_of_jpeg_blocks_is_red_green_and_blue(tmp_path: Path) -> None:
     pixels = np.broadcast_to(np.array([200, 100, 50], np.uint8)[:, None, None], (3, 16, 16))
     tiff(tmp_path, pixels, photometric="YCBCR", compress="jpeg")
-    assert read(tmp_path, 3, size=16, white=1.0).mean((1, 2)) * 255 == pytest.approx([200, 100, 50], abs=3)
+    assert read(tmp_path, 3, size=16, scaling={"numbers": "auto", "white": 1.0}).mean((1, 2)) * 255 == pytest.approx(
+        [200, 100, 50], abs=3
+    )
 
 
 def test_several_pages_are_refused(tmp_path: Path) -> None:
@@ -308,7 +310,7 @@ def test_a_picture_that_was_taken_sideways_is_turned_as_every_viewer_shows_it(
     exif = Image.Exif()
     exif[0x0112] = turn
     stored.save(tmp_path / name, exif=exif, **({"quality": 98, "subsampling": 0} if name == "a.jpg" else {}))
-    image = read(tmp_path, 3, size=16, fit="crop", white=1.0) * 255
+    image = read(tmp_path, 3, size=16, fit="crop", scaling={"numbers": "auto", "white": 1.0}) * 255
     wanted = upright[:, 4:20].transpose(2, 0, 1).astype(float)
     assert np.abs(image - wanted).mean() < 3
 
@@ -316,7 +318,7 @@ def test_a_picture_that_was_taken_sideways_is_turned_as_every_viewer_shows_it(
 def test_one_bit_of_a_png_is_black_or_white(tmp_path: Path) -> None:
     pixels = np.random.default_rng().choice([False, True], (SIZE, SIZE))
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    close(read(tmp_path, 1, white=1.0), pixels[None].astype(float))
+    close(read(tmp_path, 1, scaling={"numbers": "auto", "white": 1.0}), pixels[None].astype(float))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "BMP", "PPM"])
@@ -338,7 +340,7 @@ def test_a_description_of_other_files_under_the_name_of_a_geotiff_is_refused(tmp
 
 def test_a_jpeg_under_the_name_of_a_png_is_read_as_what_it_is(tmp_path: Path) -> None:
     Image.fromarray(np.full((SIZE, SIZE, 3), 100, np.uint8)).save(tmp_path / "a.png", "JPEG")
-    close(read(tmp_path, 3, white=1.0), np.full((3, SIZE, SIZE), 100 / 255))
+    close(read(tmp_path, 3, scaling={"numbers": "auto", "white": 1.0}), np.full((3, SIZE, SIZE), 100 / 255))
 
 
 def png_header(path: Path, width: int, height: int, rows: bytes = b"", colour: int = 0) -> None:

@@ -122,7 +122,7 @@ def test_a_name_that_can_be_no_id_is_shown_with_escapes_and_can_be_skipped(tmp_p
     picture(tmp_path / "a" / "good.png")
     data = opened(tmp_path)
     wanted, reason = ODD[name]
-    odd = data.files.index(f"a/{name}")
+    odd = data.names.index(f"a/{name}")
     assert data.sample_id(odd) == f"a/{wanted}"
     ((number, line),) = [fault for batch in faults(data, OrderedBatches(2, 1)) for fault in batch]
     assert number == odd
@@ -161,7 +161,7 @@ def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path: Pat
     (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "unmounted" / "1.png")
     (tmp_path / "a" / "loop.png").symlink_to("loop.png")
     data = opened(tmp_path)
-    assert data.files == ["a/gone.png", "a/good.png", "a/loop.png"]
+    assert data.names == ["a/gone.png", "a/good.png", "a/loop.png"]
     found = dict(fault for batch in faults(data, OrderedBatches(3, 3)) for fault in batch)
     assert sorted(found) == [0, 2]
     assert "gone.png cannot be read as an image" in found[0]
@@ -182,7 +182,7 @@ def test_links_to_images_and_to_folders_of_images_are_followed(tmp_path: Path) -
     (tmp_path / "root" / "a" / "more").symlink_to(tmp_path / "elsewhere" / "more")
     (tmp_path / "root" / "b").symlink_to(tmp_path / "elsewhere")
     data = opened(tmp_path / "root")
-    assert data.files == [
+    assert data.names == [
         "a/here.png", "a/linked.png", "a/more/deep/two.png", "b/more/deep/two.png", "b/one.png"
     ]  # fmt: skip
     assert len(list(data)) == 5
@@ -194,8 +194,8 @@ def test_a_link_to_a_folder_above_it_ends(tmp_path: Path) -> None:
     (tmp_path / "a" / "root").symlink_to(tmp_path)
     (tmp_path / "a" / "self").symlink_to(".")
     picture(tmp_path / "c" / "2.png")
-    assert opened(tmp_path, classes=["c"]).files == ["c/2.png"]
-    assert [name for name in opened(tmp_path, classes=["a"]).files if "up" not in name and "root" not in name] == [
+    assert opened(tmp_path, classes=["c"]).names == ["c/2.png"]
+    assert [name for name in opened(tmp_path, classes=["a"]).names if "up" not in name and "root" not in name] == [
         "a/b/1.png"
     ]
 
@@ -205,7 +205,7 @@ def test_what_is_no_file_is_no_image(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "folder.png" / "2.png")
     os.mkfifo(tmp_path / "a" / "pipe.png")  # reading it would wait for ever
     (tmp_path / "a" / "link.png").symlink_to("pipe.png")
-    assert opened(tmp_path).files == ["a/1.png", "a/folder.png/2.png"]
+    assert opened(tmp_path).names == ["a/1.png", "a/folder.png/2.png"]
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

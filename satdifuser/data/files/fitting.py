@@ -13,6 +13,7 @@ from satdifuser.data.bands import Sensor
 Fit = Literal["none", "crop", "pad", "resize"]
 MOST = 2**26
 """How many numbers (pixels times bands) are read at once; a larger image is refused before any is."""
+SKIP = "(extract and pretrain can leave it out: on_error=skip)"
 
 
 class BadImageError(Exception):

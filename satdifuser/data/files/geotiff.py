@@ -1,38 +1,30 @@
-"""GeoTIFF as numbers `[bands, H, W]`, with what the file says of them: scale and offset, no data, alpha."""
+"""GeoTIFF as numbers `[bands, H, W]`, with what the file says of them: scale and offset, no data, alpha, place."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from satdifuser.data.files.fitting import BadImageError, Fitting
+from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
+from satdifuser.data.files.opened import Array, Ask, Numbers, Opened, Own, Place
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 RASTERS = (".tif", ".tiff")
-Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Raster:
-    """Numbers as they are stored, where they are no data, and the scale and offset of each band if the file has one."""
-
-    numbers: Array
-    blank: Array | None
-    scales: tuple[float, ...] | None
-    offsets: tuple[float, ...] | None
-
-
-def read_raster(path: Path, fitting: Fitting) -> Raster:
-    """As much of the file as the fitting keeps; only the blocks that it lies in are decoded."""
+@contextmanager
+def geotiff(path: Path, ask: Ask) -> Iterator[Opened]:
+    """The file, open; only the blocks that are asked of it are decoded."""
     try:
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
@@ -42,80 +34,87 @@ def read_raster(path: Path, fitting: Fitting) -> Raster:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(path.absolute(), driver="GTiff") as file:  # no other: a VRT would read other files
-                return _read(file, fitting)
+                yield GeoTiff(file, ask)
         except RasterioIOError as error:
             raise OSError(str(error.__cause__ or error)) from error  # "see previous exception": the cause has the words
 
 
-def _read(file: DatasetReader, fitting: Fitting) -> Raster:
-    bands = _bands(file, fitting)
-    fitting.check(len(bands), file.height, file.width)
-    _check_meaning(file, bands)
-    rows, columns = fitting.part(file.height, file.width)
-    _check_room(file, fitting, (rows.stop - rows.start) * (columns.stop - columns.start) * len(bands))
-    window: Any = ((rows.start, rows.stop), (columns.start, columns.stop))
-    numbers = file.read(bands, window=window)
-    blank = _blank(file, bands, window)
-    return Raster(numbers, blank, *_scales(file, bands))
+class GeoTiff(Opened):
+    """Its bands are all that are data, but for alpha."""
+
+    def __init__(self, file: DatasetReader, ask: Ask) -> None:
+        self.file, self.ask = file, ask
+        kinds = [kind.name for kind in file.colorinterp]
+        self.alpha = [n for n, kind in enumerate(kinds, 1) if kind == "alpha"] if ask.alpha == "mask" else []
+        _check_colours(file, kinds, self.alpha, ask)
+        self.bands = [number for number in file.indexes if number not in self.alpha]
+        self.table = file.colormap(1) if ask.use == "colours" and "palette" in kinds else None
+        self.count = 3 if self.table else len(self.bands)
+        self.height, self.width = file.height, file.width
+        if not file.transform.is_identity:
+            self.place = Place(tuple(file.transform)[:6], file.crs, file.height, file.width)
+
+    def decoded(self, bands: Sequence[int], rows: slice, columns: slice) -> int:
+        """Of a block all is decoded, whatever is wanted of it."""
+        height, width = self.file.block_shapes[0]
+        block = height * width * (self.file.count if self.file.interleaving.name == "pixel" else 1)
+        return max(block, super().decoded(bands, rows, columns))
+
+    def read(self, bands: Sequence[int], rows: slice, columns: slice) -> Numbers:
+        window: Any = ((rows.start, rows.stop), (columns.start, columns.stop))
+        if self.table:
+            colours = np.zeros((256 if self.file.dtypes[0] == "uint8" else 65536, 3), np.uint8)
+            for number, colour in self.table.items():
+                colours[number] = colour[:3]
+            return Numbers(colours[self.file.read(1, window=window)].transpose(2, 0, 1)[list(bands)])
+        chosen = [self.bands[band] for band in bands]
+        _check_meaning(self.file, chosen, self.ask)
+        numbers, own = self.file.read(chosen, window=window), _own(self.file, chosen)
+        blank = self._blank(chosen, window)
+        if numbers.dtype.kind == "u" and own and any(offset for _, offset in own):  # zero is no data, not the offset
+            blank = numbers == 0 if blank is None else blank | (numbers == 0)
+        return Numbers(numbers, blank, own)
+
+    def _blank(self, bands: list[int], window: Any) -> Array | None:
+        """Where there is no data by a value, a mask or an alpha band; None if everywhere is some."""
+        flags = [{flag.name for flag in flags} for flags in self.file.mask_flag_enums]
+        asks = [b for b in bands if "all_valid" not in flags[b - 1] and (self.alpha or "alpha" not in flags[b - 1])]
+        blank = self.file.read_masks(bands, window=window) == 0 if asks else None
+        for band in self.alpha:  # of more than four bands GDAL makes no mask of alpha
+            clear = self.file.read(band, window=window) == 0
+            blank = np.broadcast_to(clear, (len(bands), *clear.shape)) if blank is None else blank | clear
+        return blank
 
 
-def _blank(file: DatasetReader, bands: list[int], window: Any) -> Array | None:
-    """Where there is no data by a value, a mask or an alpha band; None if everywhere is some."""
-    flags = file.mask_flag_enums
-    plain = all(flag.name == "all_valid" for band in bands for flag in flags[band - 1])
-    blank = None if plain else file.read_masks(bands, window=window) == 0
-    for band in set(file.indexes) - set(bands):  # of more than four bands GDAL makes no mask of alpha
-        clear = file.read(band, window=window) == 0
-        blank = np.broadcast_to(clear, (len(bands), *clear.shape)) if blank is None else blank | clear
-    return blank
-
-
-def _bands(file: DatasetReader, fitting: Fitting) -> list[int]:
-    """Which bands are data: all but one that says how opaque a pixel is."""
+def _check_colours(file: DatasetReader, kinds: list[str], alpha: list[int], ask: Ask) -> None:
     if len(file.subdatasets) > 1:
         raise BadImageError(f"holds {len(file.subdatasets)} images: save each to a file of its own")
-    kinds = [kind.name for kind in file.colorinterp]
-    alpha = [number for number, kind in enumerate(kinds, 1) if kind == "alpha"]
-    space = _colours(file, kinds)
+    tags = file.tags(ns="IMAGE_STRUCTURE")
+    space = "miniswhite (0 is white)" if tags.get("MINISWHITE") == "YES" else None
+    source = tags.get("SOURCE_COLOR_SPACE", "YCbCr")  # which becomes red, green and blue as it is read
+    space = space or (None if source == "YCbCr" else source.lower())
+    if space is None and "palette" in kinds and ask.use == "light":
+        space = "numbers of a palette"  # no measure of light
     if space is not None:
         raise BadImageError(f"has its colours as {space}: save it as RGB or greyscale")
-    if alpha and file.count == len(fitting.sensor):
+    if alpha and file.count == ask.bands:
         raise BadImageError(
-            f"says that band {alpha[0]} is alpha (how opaque), not data; if it is data, run: gdal_edit.py"
-            f" -colorinterp_{alpha[0]} undefined {file.name!r}"
+            f"says that band {alpha[0]} is alpha (how opaque), not data; if it is data, set data.alpha=data (or run:"
+            f" gdal_edit.py -colorinterp_{alpha[0]} undefined {file.name!r})"
         )
-    return [number for number in file.indexes if number not in alpha]
 
 
-def _colours(file: DatasetReader, kinds: list[str]) -> str | None:
-    """The name of colours that are no measure of light; None of others."""
-    tags = file.tags(ns="IMAGE_STRUCTURE")
-    if tags.get("MINISWHITE") == "YES":
-        return "miniswhite (0 is white)"
-    source = tags.get("SOURCE_COLOR_SPACE", "YCbCr")  # which becomes red, green and blue as it is read
-    if source != "YCbCr":
-        return source.lower()
-    return "numbers of a palette" if "palette" in kinds else None
-
-
-def _check_meaning(file: DatasetReader, bands: list[int]) -> None:
+def _check_meaning(file: DatasetReader, bands: list[int], ask: Ask) -> None:
     kind = file.dtypes[0]
     if kind.startswith("complex"):
         raise BadImageError(f"holds complex numbers ({kind}): save their amplitude, or what else is to be read of them")
     bits = file.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", "8")
-    if kind == "uint8" and bits != "8":
+    if kind == "uint8" and bits != "8" and ask.use == "light":
         raise BadImageError(f"has {bits} bits in each number: save it with 8 or 16")
 
 
-def _check_room(file: DatasetReader, fitting: Fitting, wanted: int) -> None:
-    """Of a block all is decoded, whatever is wanted of it."""
-    height, width = file.block_shapes[0]
-    block = height * width * (file.count if file.interleaving.name == "pixel" else 1)
-    fitting.check_room(max(wanted, block), file.height, file.width)
-
-
-def _scales(file: DatasetReader, bands: list[int]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Scales and offsets where there are any; an error where they cannot mean reflectance."""
+def _own(file: DatasetReader, bands: list[int]) -> tuple[Own, ...] | None:
+    """Scales and offsets where there are any; an error where they cannot mean the unit of a band."""
     scales = tuple(file.scales[band - 1] for band in bands)
     offsets = tuple(file.offsets[band - 1] for band in bands)
     for band, scale, offset in zip(bands, scales, offsets, strict=True):
@@ -133,4 +132,6 @@ def _scales(file: DatasetReader, bands: list[int]) -> tuple[tuple[float, ...] | 
         raise BadImageError(
             f"has the offset {odd[0]:g} and no scale: give it the scale too, or an offset in its own unit"
         )
-    return scales if any(given) else None, offsets if any(offsets) else None
+    if not any(given) and not any(offsets):
+        return None
+    return tuple((scale if any(given) else None, offset) for scale, offset in zip(scales, offsets, strict=True))

@@ -21,10 +21,10 @@ from torch.utils.data import Dataset
 from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
 from satdifuser.data.classes import ClassTable, ClassWords
+from satdifuser.data.dates import NO_DATE
 from satdifuser.data.files.contents import contents
-from satdifuser.data.files.fitting import BadImageError, Fit, Fitting
-from satdifuser.data.files.names import shown
-from satdifuser.data.files.reflectance import SKIP
+from satdifuser.data.files.fitting import SKIP, BadImageError, Fit, Fitting
+from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.readers.grids import nearest_to, on_one_grid
 from satdifuser.data.readers.partition import AGAIN
 from satdifuser.data.scaling import Scaling, ScalingWords
@@ -34,7 +34,6 @@ from satdifuser.kinds import Count, Side, checked
 
 Array = np.ndarray[Any, Any]
 Answer = Literal["label", "multilabel", "mask", "target"]
-NO_DATE = -1  # of an image that is not there; dates are days since 1970-01-01
 
 
 @dataclass
@@ -47,6 +46,8 @@ class Raw:
     """A number or name (label), numbers or names or 0 and 1 (multilabel), `[h, w]` (mask), a number or map (target)."""
     blank: Sequence[Array | None] = field(default=())
     """Where a band has no data; none or nothing: everywhere is some."""
+    own: Sequence[tuple[float | None, float]] = field(default=())
+    """Each band's scale and offset as its file says them, (None, 0.0) where it says none; or nothing."""
     dates: Sequence[int] | None = None
     """Days since 1970-01-01, one for each image."""
     metadata: Sequence[float] | None = None
@@ -105,6 +106,11 @@ class Reader(Dataset[Sample]):
         """The files that a sample comes from, the first of which is named in errors."""
         return ()
 
+    def where(self, name: str) -> str:
+        """What an error calls a sample: its first file."""
+        files = self.files(name)
+        return shown(files[0]) if files else f"sample {shown(name)}"
+
     @property
     def about(self) -> dict[str, Any]:
         """What else of its settings decides which samples they are or how they are read, for `identity`."""
@@ -124,7 +130,7 @@ class Reader(Dataset[Sample]):
             "name": self.name,
             **self.about,
             "samples": len(self.names),
-            "names": hashlib.blake2b("\n".join(self.names).encode(), digest_size=8).hexdigest(),
+            "names": hashlib.blake2b(name_bytes("\n".join(self.names)), digest_size=8).hexdigest(),
             "contents": self._contents,
             "label": self.label,
             **self.table.to_dict(),
@@ -143,14 +149,14 @@ class Reader(Dataset[Sample]):
         return self.fingerprint()
 
     def sample_id(self, index: int) -> str:
-        return self.names[index]
+        return shown(self.names[index])
 
     def read_labels(self, indices: Sequence[int], names: Sequence[str] | None = None) -> Batch:
         """Ids and labels; no image is read where the reader can do without."""
         batch: Batch = {"id": [self.sample_id(index) for index in indices]}
         if self.label is not None and (names is None or self.label in names):
             found = []
-            for name in batch["id"]:
+            for name in (self.names[index] for index in indices):
                 with self._naming(name):
                     found.append(self._answer(self.answer(name)))
             batch[self.label] = torch.stack(found)
@@ -180,13 +186,12 @@ class Reader(Dataset[Sample]):
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
         """Whatever is found wrong with a sample is one line that names its file."""
-        files = self.files(name)
-        where = shown(files[0]) if files else f"sample {shown(name)}"
+        files, where = self.files(name), self.where(name)
         try:
             yield
         except BadImageError as fault:
             raise UserError(f"{where} {fault} {SKIP}") from fault
-        except UserError:
+        except (UserError, ModuleNotFoundError):
             raise
         except FileNotFoundError as error:
             lost = shown(error.filename or where)
@@ -199,11 +204,11 @@ class Reader(Dataset[Sample]):
         """float32 `[bands, H, W]`, or `[T, bands, H, W]` of several dates, in the sensor's units; 0 is no data."""
         if len(raw.bands) != len(self.sensor):
             self.fitting.check(len(raw.bands), *grid_of(raw))
-        blanks = raw.blank or [None] * len(raw.bands)
+        blanks, owns = raw.blank or [None] * len(raw.bands), raw.own or [(None, 0.0)] * len(raw.bands)
         scaled = []
-        for band, numbers, blank in zip(self.sensor, raw.bands, blanks, strict=True):
+        for band, numbers, blank, own in zip(self.sensor, raw.bands, blanks, owns, strict=True):
             gone = self._blank(numbers) if blank is None else self._blank(numbers) | blank
-            values = self.scaling.apply(numbers, band)
+            values = self.scaling.apply(numbers, band, *own)
             values[np.broadcast_to(gone, values.shape)] = 0.0
             scaled.append((values, gone))
         image = on_one_grid(scaled, self.fitting, grid_of(raw))
@@ -229,7 +234,8 @@ class Reader(Dataset[Sample]):
         if value is None:
             raise BadImageError(f"has no {self.label}: set data.label to what the set has")
         if self.label == "mask":
-            return nearest_to(self.table.mask(np.asarray(value)), self.fitting, grid, self.labels.ignore_index)
+            mask = value if isinstance(value, Tensor) else self.table.mask(np.asarray(value))  # or classes already
+            return nearest_to(mask, self.fitting, grid, self.labels.ignore_index)
         if self.label == "label":
             return torch.tensor(self.table.label(value))
         if self.label == "multilabel":

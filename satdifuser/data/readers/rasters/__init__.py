@@ -1,0 +1,1 @@
+"""Images, masks and labels as people have them, found by patterns of their names."""
