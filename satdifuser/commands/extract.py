@@ -28,12 +28,14 @@ PASSING = ("path", "batch_size", "workers", "reuse", "overwrite")
 def run(settings: ExtractSettings) -> str:
     """Extract every split of `store.splits` (all of the data by default) and give the path of the store."""
     from satdifuser.data.inputs import sample_check
+    from satdifuser.data.policy import resolved
     from satdifuser.engine.memory import keep_memory
     from satdifuser.engine.progress import say
     from satdifuser.store import FeatureStore, Form, Processes
     from satdifuser.store.place import place_of
 
     keep_memory()
+    settings = settings.but(encoder=resolved(settings.encoder, settings.data))
     store, path, form = settings.store, settings.store.path, Form(settings.store.dtype, settings.store.keep)
     processes = Processes.launched()
     names = list(store.splits or settings.data.splits)

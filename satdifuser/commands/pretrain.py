@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 def run(settings: PretrainSettings, quiet: bool = False) -> Path:
     """Train, keep everything in the run's folder, and give the folder of the model."""
+    from satdifuser.data.policy import resolved_input
     from satdifuser.engine.progress import say
     from satdifuser.engine.run import RunFolder
     from satdifuser.pretrain.export import loaded_by
@@ -18,6 +19,7 @@ def run(settings: PretrainSettings, quiet: bool = False) -> Path:
     from satdifuser.pretrain.stages import pretrain
 
     with RunFolder(settings.run).alone():  # before it looks at all images
+        settings = settings.but(prepare=resolved_input(settings.prepare, settings.data))
         setup = set_up(settings, quiet)
         model, unfinished = pretrain(setup)
     if setup.main and unfinished and not quiet:

@@ -27,6 +27,7 @@ def run(settings: TrainSettings, quiet: bool = False, draw: bool = True) -> dict
 
 def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
     from satdifuser.commands.eval import score_split
+    from satdifuser.data.policy import resolved
     from satdifuser.data.splits.budgets import within_budget
     from satdifuser.engine.begin import begin_with
     from satdifuser.engine.checkpoint import load_checkpoint
@@ -39,6 +40,8 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     from satdifuser.optional import without
     from satdifuser.report.figures import draw_weights
 
+    if settings.features is None:  # the run knows the numbers of its input, wherever they came from
+        settings = settings.but(encoder=resolved(settings.encoder, settings.data))
     run_folder.check(settings)
     memory = PeakMemory()
     whole = open_split(settings, "train")

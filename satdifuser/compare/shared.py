@@ -17,6 +17,7 @@ from satdifuser.bank import BankError, BankSpec
 from satdifuser.build import build_augmentation, build_data, build_encoder
 from satdifuser.compare.grid import SPLITS, Cell, digest
 from satdifuser.compare.worker import claimed, hush
+from satdifuser.data.policy import is_open, resolved
 from satdifuser.errors import UserError, one_line
 from satdifuser.settings.commands import ExtractSettings, StoreSettings
 
@@ -50,7 +51,10 @@ class Shared:
     def facts(self, cell: Cell) -> EncoderFacts:
         """Of the cell's encoder, which is built once for this; one that cannot be built keeps its error."""
         settings = cell.settings()["encoder"]
-        name = digest({"encoder": settings, "satdifuser": __version__, "shipped": _shipped()})
+        about = {"encoder": settings, "satdifuser": __version__, "shipped": _shipped()}
+        if is_open(cell.config.encoder):  # its input has numbers of the training images
+            about["data"] = [cell.settings()["data"], self.data_digest(cell)]
+        name = digest(about)
         if name not in self._facts:
             self._facts[name] = self._read_facts(self.output / "encoders" / f"{name}.json", cell)
         found = self._facts[name]
@@ -67,7 +71,7 @@ class Shared:
             return known
         hush()
         try:
-            encoder = build_encoder(cell.config.encoder)
+            encoder = build_encoder(resolved(cell.config.encoder, cell.config.data))
         except Exception as error:
             return UserError(one_line(error))
         trains = any(p.requires_grad for p in encoder.parameters())
@@ -213,7 +217,8 @@ def _encoder_flops(cell: Cell) -> int:
     from satdifuser.engine.features import features
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data, encoder = build_data(cell.config.data, "train"), build_encoder(cell.config.encoder).to(device).eval()
+    encoder = build_encoder(resolved(cell.config.encoder, cell.config.data)).to(device).eval()
+    data = build_data(cell.config.data, "train")
     return flops(features, encoder, collate([data[0]]), device)
 
 

@@ -145,6 +145,23 @@ class _FaultFinder(_Samples):
         """Samples that cannot be used, with the reason; images do not leave the worker."""
         found = []
         for index in indices:
+class _Looker(_Samples):
+    """What is made of each sample, or the user's error about it as a value; images do not leave the worker."""
+
+    def __init__(self, data: LabelledDataset, look: Callable[[Sample], Any]) -> None:
+        super().__init__(data)
+        self.look = look
+
+    def __getitem__(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
+        found: list[tuple[int, Any]] = []
+        for index in indices:
+            try:
+                found.append((index, self.look(self.sample(index))))
+            except UserError as error:
+                found.append((index, error))
+        return found
+
+
             try:
                 self.sample(index)
             except UserError as error:
@@ -181,6 +198,13 @@ def _in_workers(reader: _Samples, batches: Sampler[list[int]], workers: int, pin
         reader,
         batch_size=None,
         collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
+def looked(
+    data: LabelledDataset, batches: Sampler[list[int]], look: Callable[[Sample], Any], workers: int = 0
+) -> Iterable[list[tuple[int, Any]]]:
+    """Batch by batch, the place of each sample with what `look` makes of it, or with the error that it is."""
+    return _in_workers(_Looker(data, look), batches, workers)
+
+
         sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 RGB = ("B04", "B03", "B02")
 RANGE = ("low", "high", "mean", "std")  # of ImageInput
 RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
+Policy = Literal["declared", "percentiles", "standardise"]
+Percentile = Annotated[float, Ge(0), Le(100)]
 
 
 class ImageInput(nn.Module):
@@ -35,6 +37,11 @@ class ImageInput(nn.Module):
     each band: what an encoder that was pretrained on standardised images expects.
 
     >>> prepare = ImageInput(["red", "green", "blue"], high=0.3)
+    `policy` says where the numbers come from: as they are declared (those of an encoder's pretraining stand in its
+    YAML), or from the training images (`satdifuser/data/policy.py` fills them in before an encoder is built):
+    `percentiles` are their `low` and `high`, `standardise` their `mean` and `std`, clipped only where `low` or `high`
+    is given.
+
     >>> prepare(torch.full((1, 13, 8, 8), 0.15)).unique().tolist()
     [0.0]
     """
@@ -57,8 +64,15 @@ class ImageInput(nn.Module):
         mean: float | Sequence[float] = 0.5,
         std: Positive | Sequence[Positive] = 0.5,
     ) -> None:
+        policy: Policy = "declared",
+        percentiles: Annotated[Sequence[Percentile], Len(2, 2)] = (1.0, 99.0),
         super().__init__()
         self.sensor, self.size = find_sensor(sensor), size
+        if unfilled(policy, low, high, mean, std):
+            raise UserError(
+                f"encoder.prepare.policy={policy} takes its numbers from the training images, which are not given here:"
+                " fill them in (satdifuser.data.policy.resolved(encoder, data)), or use policy=declared"
+            )
         self._index = list(self.sensor.index(bands if bands is not None else self.sensor.names))
         chosen = [self.sensor.bands[place] for place in self._index]
         self.bands = tuple(band.name for band in chosen)
@@ -175,6 +189,13 @@ class ImageInput(nn.Module):
 
 
 def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None) -> list[str]:
+def unfilled(policy: str, low: Any, high: Any, mean: Any, std: Any) -> bool:
+    """Whether a policy lacks what it takes from the training images."""
+    if policy == "percentiles":
+        return low is None or high is None
+    return policy == "standardise" and not (isinstance(mean, Sequence) and isinstance(std, Sequence))
+
+
     """What to add to a command so that an encoder's input has the range in `trained` (the `prepare` of a pretraining).
 
     Nothing if `given`, or an input of which nothing was said, has that range.
