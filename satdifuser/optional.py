@@ -18,6 +18,7 @@ OPTIONAL = {
     "spyndex": "spectral indices",
     "rasterio": "GeoTIFF",
     "h5py": "GEO-Bench and other files of HDF5",
+    "pyarrow": "GEO-Bench-2 and other files with an index of Parquet",
     "kornia": "augmentation",
     "matplotlib": "figures",
     "scikit-learn": "probes and the report of a comparison",

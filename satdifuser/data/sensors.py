@@ -29,6 +29,16 @@ SENTINEL1 = Sensor(
 )
 """Backscatter in dB; 0 is no data."""
 
+SENTINEL1_BOTH = Sensor(
+    "Sentinel-1 SAR, ascending and descending",
+    tuple(
+        Band(f"{name}_{way}", f"{name.lower()}_{way}", C_BAND, 10, unit="dB")
+        for way in ("asc", "desc")
+        for name in ("VV", "VH")
+    ),
+)
+"""Backscatter of both ways that the satellite passes, in dB; 0 is no data."""
+
 LANDSAT5 = Sensor(
     "Landsat-5 TM",
     (
@@ -132,10 +142,51 @@ NAIP = Sensor(
 )
 """Aerial pictures of the United States in four bands, from 0 to 1; wavelengths of a Leica ADS100."""
 
+RADAR_PICTURE = Sensor(
+    "radar as pictures",
+    (
+        Band("VV", "vv", C_BAND, 10, unit="colour"),
+        Band("VH", "vh", C_BAND, 10, unit="colour"),
+        Band("amplitude", "amplitude", C_BAND, 10, unit="colour"),
+    ),
+)
+"""Radar that was made into pictures, from 0 to 1: bright is strong, and how many dB it is, is lost."""
+
+INFRARED_PICTURE = Sensor("thermal infrared as pictures", (Band("lwir", "lwir", 10_300.0, 4000, unit="colour"),))
+"""A band of a weather satellite that was made into pictures, from 0 to 1; how many kelvin it is, is lost."""
+
+CAPELLA = Sensor(
+    "Capella SAR (X band)",
+    tuple(Band(name, name.lower(), 31_228_381.0, 0.5, unit="dB") for name in ("HH", "HV", "VH", "VV")),
+)
+"""Four polarisations at 9.6 GHz, in dB; 0 is no data."""
+
+WORLDVIEW = Sensor(
+    "WorldView-2 and -3",
+    (
+        Band("coastal", "coastal", 425.0, 1.24, 50, "colour"),
+        Band("blue", "blue", 480.0, 1.24, 60, "colour"),
+        Band("green", "green", 545.0, 1.24, 70, "colour"),
+        Band("yellow", "yellow", 605.0, 1.24, 40, "colour"),
+        Band("red", "red", 660.0, 1.24, 60, "colour"),
+        Band("rededge", "rededge1", 725.0, 1.24, 40, "colour"),
+        Band("nir1", "nir", 832.5, 1.24, 125, "colour"),
+        Band("nir2", "nir09", 950.0, 1.24, 180, "colour"),
+        Band("pan", "pan", 625.0, 0.31, 350, "colour"),
+    ),
+)
+"""Numbers of 11 bits that are no reflectance, from 0 to 1."""
+
+HEIGHT = Sensor("height", (Band("height", "height", 0.0, 1, unit="metres"),))
+"""Height or elevation beside light or radar; it has no wavelength."""
+
 __all__ = [
     "AERIAL",
     "AERIAL_RGB",
+    "CAPELLA",
+    "HEIGHT",
     "HLS",
+    "INFRARED_PICTURE",
     "LANDSAT5",
     "LANDSAT7",
     "LANDSAT8",
@@ -143,11 +194,14 @@ __all__ = [
     "LANDSAT9",
     "NAIP",
     "PLANETSCOPE",
+    "RADAR_PICTURE",
     "SENTINEL1",
+    "SENTINEL1_BOTH",
     "SENTINEL2",
     "SENTINEL2_B8A_LAST",
     "SENTINEL2_LAND",
     "SENTINEL2_NO_CIRRUS",
     "SENTINEL2_RGB",
     "SUPERDOVE",
+    "WORLDVIEW",
 ]
