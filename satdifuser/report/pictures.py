@@ -81,9 +81,12 @@ def drawn(task: Task, value: Any, side: int = SIDE) -> NDArray[Any]:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def shaded(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
-    """A map of numbers in cividis, from dark blue (`low`) to yellow (`high`)."""
+def shaded(values: NDArray[Any], low: float, high: float, blank: tuple[int, int, int] | None = None) -> NDArray[Any]:
+    """A map of numbers in cividis, from dark blue (`low`) to yellow (`high`); NaN is `blank`, or `low`."""
     import matplotlib
 
     share = (np.asarray(values, dtype=np.float64) - low) / ((high - low) or 1.0)
-    return matplotlib.colormaps["cividis"](np.clip(np.nan_to_num(share), 0, 1), bytes=True)[..., :3]
+    picture: NDArray[Any] = matplotlib.colormaps["cividis"](np.clip(np.nan_to_num(share), 0, 1), bytes=True)[..., :3]
+    if blank is not None:
+        picture[np.isnan(share)] = blank
+    return picture

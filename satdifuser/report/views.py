@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from satdifuser.report import numbers
 from satdifuser.report.content import Insight, Panel, Section
 from satdifuser.report.figures import shorten
-from satdifuser.report.pictures import Pictures, drawn, png, shaded, shrink
+from satdifuser.report.pictures import SIDE, Pictures, drawn, png, shaded, shrink
 from satdifuser.report.ranking import Place, largest
 
 SHADES = 32
@@ -121,8 +121,7 @@ def _sample(section: Section, shown: Panel, number: int, order: Sequence[str]) -
     picture = png(shrink(shown.pictures[number]))
     cells = [Cell(picture=picture, alt=f"test sample {name}")]
     if section.task.dense:
-        counted = np.where(_counts(section, truth), truth.astype(np.int64), -1)
-        cells.append(Cell(picture=png(drawn(section.task, counted)), alt=f"truth of sample {name}"))
+        cells.append(Cell(picture=png(_map(section, shown, truth, true=True)), alt=f"truth of sample {name}"))
     else:
         cells.append(Cell(_say(section, truth)))
     values = {model: shown.predictions[model][number] for model in order}
@@ -132,11 +131,34 @@ def _sample(section: Section, shown: Panel, number: int, order: Sequence[str]) -
             right = _agreement(section, truth, values[model])
             alt = f"{model} on sample {name}" + (f": {right} of the pixels right" if right else "")
             cells.append(
-                Cell(f"{right} right" if right else "", picture=png(drawn(section.task, values[model])), alt=alt)
+                Cell(
+                    f"{right} right" if right else _distance(truth, values[model]),
+                    picture=png(_map(section, shown, values[model])),
+                    alt=alt,
+                )
             )
         else:
             cells.append(_answer(section, truth, values[model], model in closest))
     return cells
+
+
+def _map(section: Section, shown: Panel, value: Any, true: bool = False) -> NDArray[Any]:
+    """A map of classes in their colours; of numbers between the least and the greatest truth that is shown."""
+    if np.asarray(value).dtype.kind != "f":
+        return drawn(section.task, np.where(_counts(section, value), value.astype(np.int64), -1) if true else value)
+    known = shown.truth[np.isfinite(shown.truth)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    step = -(-max(value.shape) // SIDE)
+    return shaded(value[::step, ::step], low, high, blank=(176, 176, 176))
+
+
+def _distance(truth: Any, value: Any) -> str:
+    """How far off a map of numbers is, where there is a truth."""
+    if np.asarray(truth).dtype.kind != "f":
+        return ""
+    there = np.isfinite(truth)
+    error = np.asarray(value, np.float64)[there] - np.asarray(truth, np.float64)[there]
+    return f"rmse {np.sqrt((error**2).mean()):.3g}" if there.any() else ""
 
 
 def _answer(section: Section, truth: Any, value: Any, closest: bool) -> Cell:

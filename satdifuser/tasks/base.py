@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ class Task:
     @property
     def outputs(self) -> int:
         return len(self.labels.classes)
+
+    def learn(self, batches: Iterable[Batch]) -> None:
+        """What a task has to know of the training labels, from batches of them; most need nothing."""
 
     def truth(self, batch: Batch) -> Tensor:
         """The labels of the batch, or an error that names the task and what the data has."""

@@ -171,11 +171,16 @@ class _Queue:
 def label_shares(data: LabelledDataset, task: Task, *, workers: int = 0) -> Shares:
     """What each sample's label says of each class: 1 or 0, or its share of the pixels that are not ignored.
 
-    The target of a regression counts as one of ten classes, between the deciles of all targets.
+    The target of a regression (of pixels: its mean over the image) counts as one of ten classes, between the deciles of
+    all targets.
     """
-    batches = _label_batches(data, task, workers)
+    batches = label_batches(data, task, workers)
     if task.label == "target":
-        return _deciles(np.concatenate([_truth(task, batch).double().numpy() for batch in batches]))
+        means = [
+            _truth(task, batch).double().flatten(1).nanmean(1) if task.dense else _truth(task, batch).double()
+            for batch in batches
+        ]
+        return _deciles(torch.cat(means).numpy())
     shares = {"label": _of_classes, "multilabel": _of_labels, "mask": _of_pixels}.get(task.label)
     if shares is None:
         raise UserError(f"budget: task={task.name} learns {task.label!r}, whose classes are not known: use all samples")
@@ -183,7 +188,7 @@ def label_shares(data: LabelledDataset, task: Task, *, workers: int = 0) -> Shar
     return Shares(np.concatenate(rows), tuple(task.labels.classes))
 
 
-def _label_batches(data: LabelledDataset, task: Task, workers: int) -> Iterator[Batch]:
+def label_batches(data: LabelledDataset, task: Task, workers: int) -> Iterator[Batch]:
     if not isinstance(data, ReadsLabels):
         yield from loader(data, OrderedBatches(len(data), 1), workers)  # one by one: images may differ in size
         return
@@ -218,6 +223,7 @@ def _of_pixels(truth: Tensor, task: Task) -> Tensor:
 
 def _deciles(targets: Floats) -> Shares:
     """One-hot rows of the bins between the deciles; equal targets are in one bin, and bins may be empty."""
+    targets = np.where(np.isnan(targets), np.nanmedian(targets), targets)  # an image without any is like most
     edges = np.quantile(targets, np.arange(1, BINS) / BINS)
     bins = np.searchsorted(edges, targets, side="right")
     ends = [targets.min(), *edges, targets.max()]
