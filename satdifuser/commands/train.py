@@ -28,7 +28,7 @@ def run(settings: TrainSettings, quiet: bool = False, draw: bool = True) -> dict
 def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:
     from satdifuser.commands.eval import score_split
     from satdifuser.data.policy import resolved
-    from satdifuser.data.splits.budgets import within_budget
+    from satdifuser.data.splits.budgets import label_batches, within_budget
     from satdifuser.engine.begin import begin_with
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.cost import PeakMemory
@@ -59,6 +59,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     elif settings.init is not None:
         others = (data.sample_id(i) for data in (whole, val, test) for i in range(len(data)))
         ids = sorted({*ids, *begin_with(model, settings.init, set(others) - set(ids))})
+    model.task.learn(label_batches(train, task, workers))
     accelerator = make_accelerator(settings.trainer.mixed_precision, sparse=model.fusion.sparse)
     trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet, augment)
     if resuming:
