@@ -118,8 +118,8 @@ def read_list(path: str, column: str | int | None, setting: str) -> list[str]:
         if len(head) > 1 and len(likely) != 1:
             column_setting = f"{setting.rpartition('.')[0]}.column"
             raise UserError(
-                f"{setting} {shown(file)} has {len(head)} columns ({_some(head)}): set {column_setting} to the name of one,"
-                " or to its number (1 is the first) where no line names them"
+                f"{setting} {shown(file)} has {len(head)} columns ({_some(head)}): set {column_setting} to the name"
+                " of one, or to its number (1 is the first) where no line names them"
             )
         place = likely[0] if likely else 0
         return [row[place] for row in rows[len(likely) :] if len(row) > place]

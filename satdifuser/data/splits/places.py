@@ -68,8 +68,10 @@ def read_footprint(path: Path | str) -> Footprint | None:
                 if file.crs is None or file.transform.is_identity:
                     return None
                 corners = ((0, 0), (file.width, 0), (file.width, file.height), (0, file.height))
-                x, y = zip(*(file.transform * corner for corner in corners), strict=True)
-                return Footprint(tuple(map(float, x)), tuple(map(float, y)), file.crs.to_string())
+                grid = file.transform
+                x = tuple(float(grid.c + column * grid.a + row * grid.b) for column, row in corners)
+                y = tuple(float(grid.f + column * grid.d + row * grid.e) for column, row in corners)
+                return Footprint(x, y, file.crs.to_string())
         except RasterioIOError as error:
             raise UserError(f"{shown(path)} cannot be read for where it lies ({error}): replace it") from error
 
