@@ -88,9 +88,7 @@ class Reader(Dataset[Sample]):
         self.labels = self.table.labels if label != "target" else Labels((), ())
         if label not in (None, "target") and not self.labels.classes:
             raise UserError(f"data.classes is not set, and data.label={label} needs the names of its classes")
-        self.names = list(names)
-        if limit is not None and limit < len(self.names):
-            self.names = [self.names[place * len(self.names) // limit] for place in range(limit)]
+        self.names = evenly(names, limit)
 
     # What a reader of its own says.
 
@@ -261,6 +259,13 @@ class Reader(Dataset[Sample]):
 def grid_of(raw: Raw) -> tuple[int, int]:
     """Height and width of the finest band."""
     return max(band.shape[-2] for band in raw.bands), max(band.shape[-1] for band in raw.bands)
+
+
+def evenly(names: Sequence[str], limit: int | None) -> list[str]:
+    """At most so many of them, as far apart as can be."""
+    return (
+        [names[place * len(names) // limit] for place in range(limit)] if limit and limit < len(names) else list(names)
+    )
 
 
 def _listed(value: Any) -> list[Any]:

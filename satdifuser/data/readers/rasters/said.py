@@ -1,0 +1,71 @@
+"""What is known of samples besides their pixels: a table's answers and metadata, or a folder that is a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from satdifuser.data.answers import answers, classes_of, metadata
+from satdifuser.data.readers.base import Answer
+from satdifuser.data.tables import Table, read_table
+from satdifuser.errors import UserError, nearest
+from satdifuser.kinds import Word, check
+
+TableWords = Annotated[
+    str | dict[str, Any],
+    Word("a path, or {path: labels.csv, key: COLUMN, label: COLUMN} (or multilabel or target in place of label)"),
+]
+Columns = Annotated[str | list[str], Word("a column, a list of them, or a pattern as label_*")]
+KINDS: dict[str, Any] = {
+    "path": str,
+    "key": str | None,
+    "label": Columns,
+    "multilabel": Columns,
+    "target": Columns,
+    "separator": str | None,
+    "metadata": bool | dict[str, Any],
+    "missing": Literal["error", "skip"],
+}
+
+
+@dataclass
+class Said:
+    """Id -> answer and metadata; `classes` are those of a table or of folders, where data.classes does not say."""
+
+    label: Answer | None = None
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    classes: list[str] | None = None
+    metadata: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    table: Table | None = None
+    skip: bool = False
+
+
+def said_by_table(words: Any, names: Sequence[str], classes: Any) -> Said:
+    """What a table says of these samples."""
+    given: dict[str, Any] = {"path": words} if isinstance(words, str) else dict(words)
+    for key in given:
+        if key not in KINDS:
+            raise UserError(f"there is no setting data.table.{key}: it has {', '.join(KINDS)}{nearest(key, KINDS)}")
+    given = {key: check(value, KINDS[key], f"data.table.{key}") for key, value in given.items()}
+    if "path" not in given:
+        raise UserError("data.table has no path: give the file, as data.table={path: labels.csv, label: COLUMN}")
+    kinds = [kind for kind in ("label", "multilabel", "target") if kind in given]
+    if len(kinds) > 1:
+        raise UserError(f"data.table has {' and '.join(kinds)}: a sample has one answer, so leave one out")
+    missing = given.get("missing", "error")
+    path = Path(given["path"]).expanduser()
+    table = read_table(path, given.get("key")).joined(names, missing)
+    said = Said(table=table, skip=missing == "skip")
+    if kinds:
+        (said.label,) = kinds
+        columns, separator = given[kinds[0]], given.get("separator")
+        if said.label != "target" and classes is None:
+            said.classes = classes_of(table, said.label, columns, separator)
+        known = tuple(str(name) for name in classes) if isinstance(classes, list) else ()
+        said.answers = answers(table, said.label, columns, separator=separator, classes=known, missing=missing)
+    if given.get("metadata"):
+        seven = given["metadata"] if isinstance(given["metadata"], dict) else None
+        said.metadata = metadata(table, seven, missing)
+    return said
