@@ -16,11 +16,12 @@ import torch
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.data.base import Labels
 from satdifuser.data.batches import OrderedBatches, ShuffledBatches, loader
+from satdifuser.data.readers.base import Raw, Reader
 from satdifuser.data.splits.budgets import Shares, budget, label_shares, order, within_budget
 from satdifuser.data.synthetic import SyntheticScenes
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore, Form, StorePlan, StoreWriter
-from satdifuser.tasks import Classification, MultiLabel, Regression, Segmentation, Task
+from satdifuser.tasks import Classification, MultiLabel, PixelRegression, Regression, Segmentation, Task
 
 PERCENTS = (1, 5, 10, 25, 50, 100)
 TASKS = [Classification, MultiLabel, Segmentation, Regression]
@@ -255,6 +256,81 @@ def test_a_label_that_is_missing_or_out_of_range_is_the_tasks_own_error() -> Non
 
     with pytest.raises(UserError, match="task=other learns 'boxes', whose classes are not known"):
         within_budget(data, Other(LABELS), 50, 0)
+
+
+# --- readers
+
+
+class Made(Reader):
+    """A reader with whatever answers."""
+
+    name = "made"
+
+    def __init__(self, answers: dict[str, Any], **settings: Any) -> None:
+        self.answers = answers
+        super().__init__(list(answers), sensor="SENTINEL2:B02", size=8, **settings)
+
+    def read(self, name: str) -> Raw:
+        return Raw([np.full((8, 8), 500, np.uint16)], self.answers[name])
+
+    def answer(self, name: str) -> Any:
+        return self.answers[name]
+
+
+def words(count: int, rng: np.random.Generator) -> list[Any]:
+    return [str(one) for one in rng.choice(LABELS.classes, count, p=[0.5, 0.3, 0.15, 0.05])]
+
+
+def lists(count: int, rng: np.random.Generator) -> list[Any]:
+    some = np.array(LABELS.classes)
+    return [tuple(some[rng.random(4) < [0.6, 0.3, 0.1, 0.05]].tolist()) for _ in range(count)]
+
+
+def rasters(count: int, rng: np.random.Generator) -> list[Any]:
+    values = np.array([10, 20, 30, 40, 255])
+    return [rng.choice(values, (8, 8), p=rng.dirichlet([0.5, 0.3, 0.1, 0.05, 0.2])) for _ in range(count)]
+
+
+def numbers(count: int, rng: np.random.Generator) -> list[Any]:
+    return [float(one) for one in rng.gamma(2, 3, count)]
+
+
+def maps(count: int, rng: np.random.Generator) -> list[Any]:
+    return [rng.gamma(2, 3) + rng.random((8, 8)).astype(np.float32) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "table"),
+    [
+        (Classification, words, list(LABELS.classes)),
+        (MultiLabel, lists, list(LABELS.classes)),
+        (Segmentation, rasters, {10 * n: name for n, name in enumerate(LABELS.classes, 1)}),
+        (Regression, numbers, None),
+        (PixelRegression, maps, None),
+    ],
+)
+def test_a_reader_has_the_budgets_of_its_samples_without_reading_an_image(
+    kind: Any, make: Callable[..., list[Any]], table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = dict(zip(names(1200), make(1200, np.random.default_rng(5)), strict=True))
+    data = Made(answers, label=kind.label, classes=table, ignore=255 if kind is Segmentation else None)
+    task: Task = kind(data.labels)
+    samples: list[Any] = [data[index] for index in range(len(data))]
+    plain = Images(data.names, **{kind.label: torch.stack([sample[kind.label] for sample in samples])})
+    monkeypatch.setattr(Made, "read", lambda *_: pytest.fail("an image was read"))
+    shares = label_shares(data, task)
+    assert (shares.values == label_shares(plain, task).values).all()
+    before = set[str]()
+    for percent in (1, 5, 20):
+        part, wanted = within_budget(data, task, percent, 3), within_budget(plain, task, percent, 3)
+        ids = [part.sample_id(index) for index in range(len(part))]
+        assert ids == [wanted.sample_id(index) for index in range(len(wanted))]
+        assert len(ids) == 12 * percent
+        assert before < set(ids)
+        before = set(ids)
+        rows = [data.names.index(name) for name in ids]
+        assert (shares.values[rows].any(0) == shares.values.any(0)).all()  # every class, the rarest too
+        assert np.abs(shares.values[rows].mean(0) - shares.values.mean(0)).max() < 3 / len(ids)
 
 
 # --- data sets
