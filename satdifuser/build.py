@@ -1,4 +1,4 @@
-"""From settings to objects: data, encoder, fusion, decoder, task. Each part's `_target_` is an ordinary class."""
+"""From settings to objects: data, encoder, temporal, fusion, decoder, task. Each part's `_target_` is a plain class."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from satdifuser.augment import Augmentation
+    from satdifuser.data.dates import Series
     from satdifuser.model import FeatureModel
     from satdifuser.settings.commands import TrainSettings
     from satdifuser.settings.part import DataPart, Part
@@ -67,6 +68,27 @@ def build_encoder(encoder: Part) -> nn.Module:
     return made
 
 
+def series_of(data: Any) -> Series:
+    """How many dates the samples of a data set have: a store says it, of images the first sample does."""
+    from satdifuser.data.batches import read_sample
+    from satdifuser.data.dates import Series
+    from satdifuser.store import StoredFeatures
+
+    if isinstance(data, StoredFeatures):
+        return Series(data.spec.dates, data.store.has("dates"))
+    if not len(data):
+        return Series(None, False)
+    first = read_sample(data, 0)
+    return Series(len(first["image"]) if first["image"].ndim == 4 else None, "dates" in first)
+
+
+def of_series(spec: Any, dates: int | None) -> Any:
+    """An encoder's spec for samples of so many dates (None: of one image)."""
+    from dataclasses import replace
+
+    return replace(spec, dates=dates)
+
+
 def build_task(task: Part, data: LabelledDataset) -> Task:
     made: Task = task.build(labels=data.labels)
     return made
@@ -74,12 +96,33 @@ def build_task(task: Part, data: LabelledDataset) -> Task:
 
 def build_model(settings: TrainSettings, data: LabelledDataset) -> FeatureModel:
     """The whole path for a data set of images, or of features."""
-    encoder, spec = _source(settings.encoder, data)
-    return assemble(settings, encoder, spec, build_task(settings.task, data))
+    series = series_of(data)
+    check_series(settings.temporal, series, data.name)
+    encoder, spec = _source(settings.encoder, data, settings.data)
+    return assemble(settings, encoder, of_series(spec, series.dates), build_task(settings.task, data))
 
 
-def _source(part: Part, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
+def check_series(temporal: Part | None, series: Series, name: str) -> None:
+    """Whether samples have what a temporal head is for, and several dates one that makes a bank of them."""
+    if temporal is None and series.dates is not None:
+        raise UserError(
+            f"samples of {name} have {series.dates} dates: say what makes one of them, as temporal=mean, max,"
+            f" attention{' or difference' if series.dates == 2 else ''}"
+        )
+    if temporal is not None and series.dates is None:
+        raise UserError(
+            f"{temporal.label} makes one of several dates, and samples of {name} have one image: set temporal=none"
+        )
+    if temporal is not None and getattr(temporal.target, "needs_dates", False) and not series.dated:
+        raise UserError(
+            f"{temporal.label} needs to know when images were taken, and samples of {name} have no dates: set"
+            " temporal=mean, max or difference"
+        )
+
+
+def _source(part: Part, data: LabelledDataset, images: DataPart) -> tuple[nn.Module | None, Any]:
     """The encoder, unless the data are features, and the spec of what the fusion head gets."""
+    from satdifuser.data.policy import resolved
     from satdifuser.store import StoredFeatures
 
     if isinstance(data, StoredFeatures) and not data.store.latents:
@@ -89,16 +132,19 @@ def _source(part: Part, data: LabelledDataset) -> tuple[nn.Module | None, Any]:
                 f"an adapter ({adapter.label}) trains on images, not on stored features: leave features out"
             )
         return None, data.spec
-    encoder = build_encoder(part)
+    encoder = build_encoder(resolved(part, images))
     if isinstance(data, StoredFeatures):
         if not hasattr(encoder, "latent_spec"):
             raise UserError(f"{data.store.path} holds latents, which only the encoder that made them can read")
-        data.store.require(encoder.latent_spec)  # type: ignore[arg-type]
+        data.store.require(of_series(encoder.latent_spec, data.spec.dates))
     return encoder, encoder.spec
 
 
 def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task: Task) -> FeatureModel:
-    """Head and decoder for a spec, pooled where `pool` says so, with the encoder that gives such banks, or none."""
+    """Head and decoder for a spec, with the encoder that gives such banks, or none.
+
+    Maps are pooled where `pool` says so, and those of several dates then become one as `temporal` says.
+    """
     import torch
 
     from satdifuser.model import FeatureModel
@@ -106,6 +152,8 @@ def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task
 
     pooling = pooling_for(spec, settings.pool)
     torch.manual_seed(settings.seed)  # the heads' weights depend on the seed, not on what was built before them
-    fusion = settings.fusion.build(spec=spec if pooling is None else pooling.spec(spec))
+    spec = spec if pooling is None else pooling.spec(spec)
+    temporal = None if settings.temporal is None else settings.temporal.build(spec=spec)
+    fusion = settings.fusion.build(spec=spec if temporal is None else temporal.spec)
     decoder = settings.decoder.build(pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
-    return FeatureModel(encoder, fusion, decoder, task, pooling)
+    return FeatureModel(encoder, fusion, decoder, task, pooling, temporal)

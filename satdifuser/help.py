@@ -51,7 +51,8 @@ def described(
     for name in sorted(config, key=lambda name: name in chosen or hasattr(config[name], "items")):
         value = _plain(config, name)
         if name in chosen:
-            found[f"{name}={chosen[name].stem}"] = list(_group(name, value, known(name), sentences))
+            rows = [] if value is None else list(_group(name, value, known(name), sentences))
+            found[f"{name}={chosen[name].stem}"] = rows
         elif isinstance(value, Mapping) and (name in inner or TARGET in value):
             found[name] = list(_group(name, value, known(name), sentences))
         else:

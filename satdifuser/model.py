@@ -1,4 +1,4 @@
-"""The data flow in one place: images -> encoder -> feature bank (-> pooling) -> fusion -> decoder -> logits."""
+"""The data flow in one place: images -> encoder -> bank (-> pooling) (-> temporal) -> fusion -> decoder -> logits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from satdifuser.decoders.base import Decoder
 from satdifuser.fusion.base import Fused, FusionHead
 from satdifuser.pooling import Pooling
 from satdifuser.tasks.base import Task
+from satdifuser.temporal import TemporalHead, read
 
 
 @dataclass
@@ -29,7 +30,8 @@ class Output:
 class FeatureModel(nn.Module):
     """Encoder (live, or none where banks come from a store), fusion head and decoder for a task.
 
-    With a `pooling`, the head gets what that leaves of the maps.
+    With a `pooling`, the head gets what that leaves of the maps (of each date, as a store keeps them); with a
+    `temporal`, one bank of those of all dates.
     A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights. Of an adapted
     encoder, what trains is in them.
     """
@@ -41,9 +43,11 @@ class FeatureModel(nn.Module):
         decoder: Decoder,
         task: Task,
         pooling: Pooling | None = None,
+        temporal: TemporalHead | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.pooling, self.fusion, self.decoder, self.task = encoder, pooling, fusion, decoder, task
+        self.encoder, self.pooling, self.temporal = encoder, pooling, temporal
+        self.fusion, self.decoder, self.task = fusion, decoder, task
         self.frozen = encoder is None or not any(p.requires_grad for p in encoder.parameters())
         self.train(self.training)
 
@@ -63,14 +67,12 @@ class FeatureModel(nn.Module):
         bank = batch.get("bank")
         if bank is None or "latent" in bank.spec.names():
             assert self.encoder is not None
-            given = {"sample_ids": batch["id"], "metadata": batch.get("metadata")}
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                if bank is None:
-                    bank = self.encoder(batch["image"], **given)
-                else:
-                    bank = self.encoder.from_latents(bank.map("latent"), **given)  # type: ignore[operator]
+                bank = read(self.encoder, batch)
         if self.pooling is not None:
             bank = self.pooling.bank(bank)
+        if self.temporal is not None:
+            bank = self.temporal(bank, batch.get("dates"), batch["id"])
         kind = bank.device.type  # under autocast, once what every layer would else convert for itself
         return bank.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
 

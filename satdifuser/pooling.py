@@ -56,7 +56,9 @@ class Pooling:
         )
 
     def maps(self, maps: Tensor) -> Tensor:
-        """In float32, whatever the maps are in."""
+        """In float32, whatever the maps are in; of each date by itself."""
+        if maps.ndim == 5:
+            return self.maps(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
         if self.name == "moments":
             deviation, mean = torch.std_mean(maps.float(), (2, 3), correction=0, keepdim=True)
             return torch.cat((mean, deviation), dim=1)

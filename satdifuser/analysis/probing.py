@@ -33,6 +33,8 @@ def pooled(data: StoredFeatures, batch_size: int = 256) -> Pooled:
     """Read a split of a store, in any form, batch by batch."""
     from satdifuser.data.batches import OrderedBatches, loader
 
+    if data.spec.dates is not None:
+        raise UserError(f"{data.store.path} holds {data.spec.dates} dates of each sample: probe features of one image")
     parts: dict[Tap, list[Floats]] = {tap: [] for tap in data.spec.taps}
     classes: list[NDArray[np.int64]] = []
     for batch in loader(data, OrderedBatches(len(data), batch_size)):

@@ -14,8 +14,9 @@ class Augmentation(ABC):
 
     A class of one's own inherits from this one, adds its settings, and implements `__call__`. What it does to a sample
     must depend on the seed, the step and the id of the sample alone (`satdifuser.augment.draws.uniforms`): then it is
-    the same in any process and in a resumed run. It is told the seed of the run, the value of those pixels of a mask
-    that count in no loss, and the sensor of the images where the data set names one.
+    the same in any process and in a resumed run. Images of several dates are `[samples, dates, bands, H, W]`; those of
+    a sample are to be changed alike. It is told the seed of the run, the value of those pixels of a mask that count in
+    no loss, and the sensor of the images where the data set names one.
     """
 
     @checked("augmentation")

@@ -60,6 +60,10 @@ class Sources:
             x, y = cos * x - sin * y, sin * x + cos * y
         return cls(x + width / 2, y + height / 2)
 
+    def repeated(self, times: int) -> Sources:
+        """The same for each of so many images of a sample, one after the other."""
+        return Sources(self.x.repeat_interleave(times, 0), self.y.repeat_interleave(times, 0))
+
     def nearest(self, values: Tensor, fill: float) -> Tensor:
         """The pixels of `[samples, channels, H, W]` that lie nearest; `fill` where there is none."""
         height, width = values.shape[-2:]

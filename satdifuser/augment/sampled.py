@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -22,10 +23,14 @@ from satdifuser.kinds import Positive, Seed, Share, Unit, checked
 Degrees = Annotated[float, Ge(0), Le(180), Unit("degrees")]
 Hue = Annotated[float, Ge(0), Le(0.5)]
 Part = Annotated[float, Gt(0), Le(1)]
+MAPS = ("mask", "target")  # of the truth, which move with the image
 
 
 class RandomAugmentation(Augmentation):
-    """In this order: flips, quarter turns, rotation, crop, jitter. Without settings it leaves a batch as it is."""
+    """In this order: flips, quarter turns, rotation, crop, jitter. Without settings it leaves a batch as it is.
+
+    All dates of a sample are changed alike: the same pixels go to the same places, and colours by the same factors.
+    """
 
     @checked("augmentation")
     def __init__(
@@ -99,57 +104,64 @@ class RandomAugmentation(Augmentation):
             return batch
         draws = Draws.of(self.seed, step, batch["id"])
         chosen = draws["augmented"] < self.probability
-        images, mask = batch["image"], batch.get("mask")
+        images, truth = batch["image"], {name: batch[name] for name in MAPS if name in batch and batch[name].ndim == 3}
         size = (int(images.shape[-2]), int(images.shape[-1]))
-        images, mask = self._moved(images, mask, chosen, draws, square=size[0] == size[1])
-        images, mask = self._warped(images, mask, chosen, draws, size)
+        images, truth = self._moved(images, truth, chosen, draws, square=size[0] == size[1])
+        images, truth = self._warped(images, truth, chosen, draws, size)
         images = self._jittered(images, chosen, draws, batch["id"])
-        return {**batch, "image": images, **({} if mask is None else {"mask": mask})}
+        return {**batch, "image": images, **truth}
 
     def _moved(
-        self, images: Tensor, mask: Tensor | None, chosen: Numbers, draws: Draws, square: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, images: Tensor, truth: dict[str, Tensor], chosen: Numbers, draws: Draws, square: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Flips and turns; an image that is not square is turned by a half, so that it keeps its shape."""
         horizontal = chosen & (draws["horizontal"] < self.horizontal)
         vertical = chosen & (draws["vertical"] < self.vertical)
         quarters = 1 + np.floor(3 * draws["turn"]) if square else 2
         turns = np.where(chosen & (draws["turned"] < self.turn), quarters, 0)
         if not (turns.any() or horizontal.any() or vertical.any()):
-            return images, mask
-        new = None if mask is None else moved(mask, horizontal, vertical, turns)
+            return images, truth
+        new = {name: moved(maps, horizontal, vertical, turns) for name, maps in truth.items()}
         return moved(images, horizontal, vertical, turns), new
 
     def _warped(
-        self, images: Tensor, mask: Tensor | None, chosen: Numbers, draws: Draws, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor | None]:
+        self, images: Tensor, truth: dict[str, Tensor], chosen: Numbers, draws: Draws, size: tuple[int, int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rotation and crop, in one go, so that images are interpolated once."""
         cropped = chosen & (draws["cropped"] < self.crop)
         warped = chosen if self.rotation else cropped
         if not warped.any():
-            return images, mask
+            return images, truth
         angles = draws.between("angle", -self.rotation, self.rotation)[warped]
         height, width = size
         found = np.where(cropped[:, None], boxes(draws, size, self.scale, self.ratio), [0, 0, height, width])
         parts = found[warped] / [height, width, height, width]
         index = where(warped, images.device)
         sources = Sources.of(size, angles, parts, images)
-        old = images[index]
-        new = sources.bilinear(old) if self.interpolation == "bilinear" else sources.nearest(old, 0.0)
-        images = images.index_copy(0, index, new)
-        if mask is not None:
-            same = tuple(mask.shape[-2:]) == size
-            of_mask = sources if same else Sources.of((mask.shape[-2], mask.shape[-1]), angles, parts, images)
-            mask = mask.index_copy(0, index, of_mask.nearest(mask[index][:, None], self.ignore_index)[:, 0])
-        return images, mask
+        images = images.index_copy(0, index, self._taken(images[index], sources))
+        new = {}
+        for name, maps in truth.items():
+            same = tuple(maps.shape[-2:]) == size
+            of_map = sources if same else Sources.of((maps.shape[-2], maps.shape[-1]), angles, parts, images)
+            blank: float = self.ignore_index if name == "mask" else math.nan
+            new[name] = maps.index_copy(0, index, of_map.nearest(maps[index][:, None], blank)[:, 0])
+        return images, new
+
+    def _taken(self, images: Tensor, sources: Sources) -> Tensor:
+        """Images of a sample, one or several, from where they come from; where one has no data is its own."""
+        if images.ndim == 5:
+            each = sources.repeated(images.shape[1])
+            return self._taken(images.flatten(0, 1), each).unflatten(0, images.shape[:2])
+        return sources.bilinear(images) if self.interpolation == "bilinear" else sources.nearest(images, 0.0)
 
     def _jittered(self, images: Tensor, chosen: Numbers, draws: Draws, ids: Sequence[str]) -> Tensor:
         """Brightness, contrast, saturation and hue in random order."""
         if not self.jitter or not chosen.any():
             return images
         assert self.sensor is not None
-        if images.shape[1] != len(self.sensor):
+        if images.shape[-3] != len(self.sensor):
             raise UserError(
-                f"sample {ids[0]} has {images.shape[1]} bands, but {self.sensor.name} has {len(self.sensor)}: set"
+                f"sample {ids[0]} has {images.shape[-3]} bands, but {self.sensor.name} has {len(self.sensor)}: set"
                 " data.sensor to the sensor of the images"
             )
         factors = {
@@ -157,15 +169,16 @@ class RandomAugmentation(Augmentation):
             for name, most in self.jitter.items()
         }
         index = where(chosen, images.device)
+        old, times = images[index], images.shape[1] if images.ndim == 5 else 1
         new = jittered(
-            images[index],
-            {name: factor[chosen] for name, factor in factors.items()},
-            draws.order(list(self.jitter))[chosen],
+            old.reshape(-1, *old.shape[-3:]),
+            {name: factor[chosen].repeat(times) for name, factor in factors.items()},
+            draws.order(list(self.jitter))[chosen].repeat(times, 0),
             self.rgb,
             self.unit,
             self.sensor.limits,
         )
-        return images.index_copy(0, index, new)
+        return images.index_copy(0, index, new.reshape(old.shape))
 
 
 def _range(name: str, ends: Sequence[float]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.build import build_data, build_encoder
+from satdifuser.build import build_data, build_encoder, of_series, series_of
 from satdifuser.engine.skipping import list_skipped, without_faults
 from satdifuser.errors import UserError
 
@@ -47,7 +47,8 @@ def run(settings: ExtractSettings) -> str:
             " patch_embedding=repeat), or train on the images"
         )
     if store.reuse and place_of(path).exists():
-        _same(FeatureStore(path), _kept_spec(encoder, form), form, settings.data, names)
+        there = FeatureStore(path)  # of its dates, as of all that is read, the data set's identity tells
+        _same(there, of_series(_kept_spec(encoder, form), there.spec.dates), form, settings.data, names)
         if processes.main:
             say(f"{path} already holds these features")
         return path
@@ -123,8 +124,9 @@ def _plan(
     kept["store"] = {key: value for key, value in kept["store"].items() if key not in PASSING}
     del kept["dry_run"]
     sensor = getattr(next(iter(data.splits.values())), "sensor", None)
+    dates, latents = series_of(data).dates, getattr(encoder, "latent_spec", None)
     return StorePlan(
-        form.spec(_kept_spec(encoder, form)),
+        form.spec(of_series(_kept_spec(encoder, form), dates)),
         form,
         ids=data.ids(),
         labels=data.labels,
@@ -132,13 +134,13 @@ def _plan(
         config=kept,
         skipped=skipped,
         bands=() if sensor is None else sensor.names,
-        latents=getattr(encoder, "latent_spec", None),
+        latents=None if latents is None else of_series(latents, dates),
         shard_bytes=round(settings.store.shard_mb * 2**20),
     )
 
 
 def _kept_spec(encoder: nn.Module, form: Form) -> Any:
-    """The spec of what the encoder gives for the store, before it is pooled."""
+    """The spec of what the encoder gives of an image for the store, before it is pooled."""
     if not form.latents:
         return encoder.spec
     if not hasattr(encoder, "latent_spec"):

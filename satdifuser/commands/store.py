@@ -46,7 +46,7 @@ def _info(path: str) -> int:
     spec, files = store.spec, store.manifest.files
     ids = store.column("split")
     counts = Counter(store.splits[number] for number in (ids if ids is not None else ()))
-    labels = [name for name in ("mask", "label", "multilabel", "target", "metadata") if store.has(name)]
+    labels = [name for name in ("mask", "label", "multilabel", "target", "metadata", "dates") if store.has(name)]
     lines = {
         "encoder": f"{spec.encoder}, weights {spec.weights}, mode {spec.mode}",
         "settings": ", ".join(f"{key} {value}" for key, value in spec.settings),

@@ -72,13 +72,16 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
 
 def _store_line(path: Path, cell: Cell, shared: Shared, paces: Paces) -> str:
     from satdifuser.bank import BankSpec
+    from satdifuser.build import of_series, series_of
     from satdifuser.commands.dry_run import duration
     from satdifuser.store.forms import bytes_text
 
     if path.is_dir():
         return f"{path} is there"
     samples, form = sum(shared.lengths(cell).values()), _form(shared)
-    size = bytes_text(samples * form.bytes_per_sample(form.spec(BankSpec.from_dict(shared.facts(cell).spec))))
+    series = series_of(build_data(cell.config.data, "train"))
+    spec = of_series(BankSpec.from_dict(shared.facts(cell).spec), series.dates)
+    size = bytes_text(samples * form.bytes_per_sample(form.spec(spec)))
     try:
         about = f"about {duration(_pace_of(cell, shared, paces).image * samples)}"
     except UserError as error:
@@ -121,23 +124,27 @@ def pace(cell: Cell, form: Form | None) -> Pace:
     import torch
 
     from satdifuser.bank import FeatureBank
-    from satdifuser.build import build_task
+    from satdifuser.build import build_task, check_series, of_series, series_of
     from satdifuser.data.batches import collate, to_device
+    from satdifuser.data.policy import resolved
+    from satdifuser.temporal import read
 
     config, device = cell.config, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = build_data(config.data, "train")
+    series = series_of(data)
+    check_series(config.temporal, series, data.name)
     samples = min(len(data), config.trainer.batch_size)
     batch = to_device(collate([data[index] for index in range(samples)]), device)
-    encoder, image = build_encoder(config.encoder).to(device), 0.0
-    spec: Any = encoder.spec
+    encoder, image = build_encoder(resolved(config.encoder, config.data)).to(device), 0.0
+    spec: Any = of_series(encoder.spec, series.dates)
     if form is not None:
         encoder.eval()
         few = min(samples, FEW)
-        some = {"images": batch["image"][:few], "sample_ids": batch["id"][:few]}
+        some = {name: value[:few] for name, value in batch.items()}
         with torch.inference_mode():
-            image = _seconds(lambda: encoder(**some)) / few
+            image = _seconds(lambda: read(encoder, some)) / few
         with torch.no_grad():
-            bank = form.pack(encoder(**some)).unpack()
+            bank = form.pack(read(encoder, some)).unpack()
         spec = bank.spec.select(timesteps=config.select.timesteps, names=config.select.taps)
         numbers = torch.arange(samples, device=device) % few  # a head's time is that of its batch, whatever is in it
         batch["bank"] = FeatureBank(spec, {tap: bank[tap][numbers] for tap in spec.taps})

@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test")  # that every run reads
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
 WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
 GRID = {"budget": "budgets", "seed": "seeds", "run": "output", "features": "share_features"}  # whose place is the grid
-MODEL_AXIS = ("encoder", "adapter", "fusion", "decoder")
+MODEL_AXIS = ("encoder", "adapter", "temporal", "fusion", "decoder")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Cell:
             for step in path:
                 node = node.get(step, {})
             node.pop(last, None)
+        if values["temporal"] is None:  # runs of before there were series keep their keys
+            del values["temporal"]
         return dict(with_digests(values))
 
 

@@ -19,6 +19,7 @@ from satdifuser.build import build_data, build_task
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.shared import Extraction
 from satdifuser.compare.worker import result
+from satdifuser.data.dates import one_of
 from satdifuser.engine.files import read_json
 from satdifuser.engine.insight import SHOWN, load_insight
 from satdifuser.engine.predictions import Predictions
@@ -207,7 +208,7 @@ class Results:
         first = next(iter(answers.values()))
         data = build_data(next(iter(runs.values())).cell.config.data, SPLIT)
         wanted = range(min(max(shown, SHOWN), len(first.ids)))
-        pictures = [(rgb(data[i]["image"], _visible(data)).numpy() * 255).astype(np.uint8) for i in wanted]
+        pictures = [(rgb(one_of(data[i]), _visible(data)).numpy() * 255).astype(np.uint8) for i in wanted]
         return Panel(
             ids=first.ids[: len(pictures)],
             pictures=np.stack(pictures),

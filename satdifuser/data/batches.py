@@ -131,6 +131,11 @@ class _Samples(Dataset[Any]):
         return sample
 
 
+def read_sample(data: LabelledDataset, index: int) -> Sample:
+    """One sample, with an error that names it."""
+    return _Samples(data).sample(index)
+
+
 class _BatchReader(_Samples):
     def __getitem__(self, indices: Sequence[int]) -> Batch | UserError:
         """A batch, or the user's error as a value: raised in a worker, it would come out wrapped in a traceback."""
@@ -140,11 +145,6 @@ class _BatchReader(_Samples):
             return error
 
 
-class _FaultFinder(_Samples):
-    def __getitem__(self, indices: Sequence[int]) -> list[tuple[int, str]]:
-        """Samples that cannot be used, with the reason; images do not leave the worker."""
-        found = []
-        for index in indices:
 class _Looker(_Samples):
     """What is made of each sample, or the user's error about it as a value; images do not leave the worker."""
 
@@ -162,6 +162,11 @@ class _Looker(_Samples):
         return found
 
 
+class _FaultFinder(_Samples):
+    def __getitem__(self, indices: Sequence[int]) -> list[tuple[int, str]]:
+        """Samples that cannot be used, with the reason; images do not leave the worker."""
+        found = []
+        for index in indices:
             try:
                 self.sample(index)
             except UserError as error:
@@ -193,11 +198,6 @@ def faults(
     return _in_workers(_FaultFinder(data, check), batches, workers)
 
 
-def _in_workers(reader: _Samples, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader[Any]:
-    return DataLoader(
-        reader,
-        batch_size=None,
-        collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
 def looked(
     data: LabelledDataset, batches: Sampler[list[int]], look: Callable[[Sample], Any], workers: int = 0
 ) -> Iterable[list[tuple[int, Any]]]:
@@ -205,6 +205,11 @@ def looked(
     return _in_workers(_Looker(data, look), batches, workers)
 
 
+def _in_workers(reader: _Samples, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader[Any]:
+    return DataLoader(
+        reader,
+        batch_size=None,
+        collate_fn=_as_it_is,  # torch's own conversion would take a bank apart
         sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -239,9 +244,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
         values: list[Tensor] = [sample[name] for sample in samples]  # type: ignore[literal-required]
         other = next((i for i, v in enumerate(values) if v.shape != values[0].shape), None)
         if other is not None:
+            series = name == "image" and values[0].ndim == 4 and values[0].shape[1:] == values[other].shape[1:]
+            remedy = "as many dates: set data.dates to how many are read of each" if series else "one size"
             raise UserError(
                 f"sample {batch['id'][0]} has {name} {tuple(values[0].shape)}, but sample {batch['id'][other]} has"
-                f" {tuple(values[other].shape)}: samples of a data set must have one size"
+                f" {tuple(values[other].shape)}: samples of a data set must have {remedy}"
             )
         batch[name] = torch.stack(values)
     return batch

@@ -13,19 +13,20 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Len
+from annotated_types import Ge, Le, Len
 from torch import Tensor, nn
 
 from satdifuser.data.bands import SENTINEL2, Sensor, SensorName, find_sensor
+from satdifuser.data.dates import NO_DATE, dates_fault, day_text
 from satdifuser.errors import UserError
 from satdifuser.kinds import Positive, Side, checked
 
 log = logging.getLogger(__name__)
 RGB = ("B04", "B03", "B02")
 RANGE = ("low", "high", "mean", "std")  # of ImageInput
-RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
 Policy = Literal["declared", "percentiles", "standardise"]
 Percentile = Annotated[float, Ge(0), Le(100)]
+RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
 
 
 class ImageInput(nn.Module):
@@ -36,12 +37,12 @@ class ImageInput(nn.Module):
     clipped, and then `(x - mean) / std`, of one number or one for
     each band: what an encoder that was pretrained on standardised images expects.
 
-    >>> prepare = ImageInput(["red", "green", "blue"], high=0.3)
     `policy` says where the numbers come from: as they are declared (those of an encoder's pretraining stand in its
     YAML), or from the training images (`satdifuser/data/policy.py` fills them in before an encoder is built):
     `percentiles` are their `low` and `high`, `standardise` their `mean` and `std`, clipped only where `low` or `high`
     is given.
 
+    >>> prepare = ImageInput(["red", "green", "blue"], high=0.3)
     >>> prepare(torch.full((1, 13, 8, 8), 0.15)).unique().tolist()
     [0.0]
     """
@@ -63,16 +64,16 @@ class ImageInput(nn.Module):
         sensor: SensorName = SENTINEL2,
         mean: float | Sequence[float] = 0.5,
         std: Positive | Sequence[Positive] = 0.5,
-    ) -> None:
         policy: Policy = "declared",
         percentiles: Annotated[Sequence[Percentile], Len(2, 2)] = (1.0, 99.0),
+    ) -> None:
         super().__init__()
-        self.sensor, self.size = find_sensor(sensor), size
         if unfilled(policy, low, high, mean, std):
             raise UserError(
                 f"encoder.prepare.policy={policy} takes its numbers from the training images, which are not given here:"
                 " fill them in (satdifuser.data.policy.resolved(encoder, data)), or use policy=declared"
             )
+        self.sensor, self.size = find_sensor(sensor), size
         self._index = list(self.sensor.index(bands if bands is not None else self.sensor.names))
         chosen = [self.sensor.bands[place] for place in self._index]
         self.bands = tuple(band.name for band in chosen)
@@ -188,7 +189,6 @@ class ImageInput(nn.Module):
         return (unit - self._means.to(unit)) / self._stds.to(unit)
 
 
-def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None) -> list[str]:
 def unfilled(policy: str, low: Any, high: Any, mean: Any, std: Any) -> bool:
     """Whether a policy lacks what it takes from the training images."""
     if policy == "percentiles":
@@ -196,6 +196,7 @@ def unfilled(policy: str, low: Any, high: Any, mean: Any, std: Any) -> bool:
     return policy == "standardise" and not (isinstance(mean, Sequence) and isinstance(std, Sequence))
 
 
+def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None) -> list[str]:
     """What to add to a command so that an encoder's input has the range in `trained` (the `prepare` of a pretraining).
 
     Nothing if `given`, or an input of which nothing was said, has that range.
@@ -232,21 +233,38 @@ class SampleCheck:
     size: tuple[int, int]
     metadata: int = 0
     remedy: str = RESIZE  # for an image of another size
+    series: bool = True  # whether samples may have several dates
 
     def __call__(self, sample: Mapping[str, Any]) -> str | None:
         """Why the sample cannot be used; None if it can."""
-        fault = self.prepare.fault(sample["image"], self.size, self.remedy)
+        image, dates = sample["image"], sample.get("dates")
+        fault = self._of_dates(image, dates) if image.ndim == 4 else self._of_image(image)
         if fault is not None or not self.metadata:
             return fault
         given = sample.get("metadata")
         remedy = f"set encoder.metadata=none, or to a list of {self.metadata} numbers"
         if given is None:
             return f"has no metadata, but encoder.metadata is samples: {remedy}"
-        if tuple(given.shape) != (self.metadata,):
+        if tuple(given.shape) not in ((self.metadata,), (*image.shape[:-3], self.metadata)):
             return f"has metadata of the length {given.numel()}, but the UNet reads {self.metadata} numbers: {remedy}"
         if not bool(given.isfinite().all()):
             return f"has metadata that is not known ({given.tolist()}): fill it in, or {remedy}"
         return None
+
+    def _of_image(self, image: Tensor) -> str | None:
+        return self.prepare.fault(image, self.size, self.remedy)
+
+    def _of_dates(self, images: Tensor, dates: Tensor | None) -> str | None:
+        """As `_of_image`, for each date that is there."""
+        if not self.series:
+            return f"has {len(images)} dates, and here samples of one image are read: give each date as a sample"
+        fault = dates_fault(images, dates)
+        for number, image in enumerate(images if fault is None else ()):
+            day = None if dates is None else int(dates[number])
+            found = None if day == NO_DATE else self._of_image(image)
+            if found is not None:
+                return f"at {f'image {number + 1} of its series' if day is None else day_text(day)} {found}"
+        return fault
 
 
 def sample_check(encoder: nn.Module) -> SampleCheck | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.data.batches import to_device
+from satdifuser.temporal.reading import encode, read
 
 if TYPE_CHECKING:
     import torch
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 def features(encoder: nn.Module, batch: dict[str, Any], device: torch.device, *, latents: bool = False) -> FeatureBank:
     """The encoder's bank of a batch, or where `latents` are to be kept, what goes into its UNet."""
-    inputs = to_device({key: batch[key] for key in ("image", "metadata") if key in batch}, device)
-    if latents:
-        found: FeatureBank = encoder.encode(inputs["image"], sample_ids=batch["id"])  # type: ignore[operator]
-        return found
-    bank: FeatureBank = encoder(inputs["image"], sample_ids=batch["id"], metadata=inputs.get("metadata"))
-    return bank
+    moved = to_device({key: batch[key] for key in ("image", "metadata") if key in batch}, device)
+    inputs = {key: batch[key] for key in ("id", "dates") if key in batch} | moved
+    return encode(encoder, inputs) if latents else read(encoder, inputs)

@@ -27,7 +27,7 @@ class Source:
     @property
     def check(self) -> SampleCheck:
         remedy = "set data.size to the size of the images, or make them one size (data.fit of an image folder)"
-        return SampleCheck(self.prepare, (self.size, self.size), remedy=remedy)
+        return SampleCheck(self.prepare, (self.size, self.size), remedy=remedy, series=False)
 
     def some(self, count: int) -> tuple[Tensor, list[str]]:
         """So many images, evenly spread over the data set, and their ids."""

@@ -8,7 +8,7 @@ from annotated_types import Ge, Len
 
 from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole, Word
 from satdifuser.settings.base import RunSettings, Settings
-from satdifuser.settings.groups import Augmentation, Data, Decoder, Encoder, Fusion, Task
+from satdifuser.settings.groups import Augmentation, Data, Decoder, Encoder, Fusion, Task, Temporal
 from satdifuser.settings.pretraining import PretrainSettings
 from satdifuser.settings.trainer import TrainerConfig
 
@@ -55,6 +55,7 @@ class TrainSettings(RunSettings):
     """Of `satdifuser train`, and of a run for as long as it is kept."""
 
     encoder: Encoder
+    temporal: Temporal | None = None
     fusion: Fusion
     decoder: Decoder
     task: Task

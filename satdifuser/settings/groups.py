@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Input: TypeAlias = Part
     Data: TypeAlias = DataPart
     Augmentation: TypeAlias = Part
+    Temporal: TypeAlias = Part
 else:
     Encoder = part("torch.nn.Module", EncoderPart)
     Fusion = part("satdifuser.fusion.base.FusionHead")
@@ -36,5 +37,6 @@ else:
     Data = part("satdifuser.data.base.MapStyle", DataPart)
     Input = part("satdifuser.data.inputs.ImageInput")
     Augmentation = part("satdifuser.augment.Augmentation")
+    Temporal = part("satdifuser.temporal.base.TemporalHead")
 
-__all__ = ["Augmentation", "Data", "Decoder", "Encoder", "Fusion", "Input", "Task"]
+__all__ = ["Augmentation", "Data", "Decoder", "Encoder", "Fusion", "Input", "Task", "Temporal"]

@@ -20,7 +20,7 @@ from satdifuser.store.plan import StorePlan
 from satdifuser.store.shards import ShardWriter, crc32c, sharded_metadata
 
 SMALL_CHUNK = 65_536  # rows of the other labels in a file
-DIMENSIONS = {"mask": ("mask_y", "mask_x"), "multilabel": ("class",), "metadata": ("number",)}
+DIMENSIONS = {"mask": ("mask_y", "mask_x"), "multilabel": ("class",), "metadata": ("number",), "dates": ("time",)}
 
 
 def finish(
@@ -88,7 +88,9 @@ def _label(
     widest = np.result_type(*parts)
     shape = parts[0].shape[1:]
     row_bytes = widest.itemsize * int(np.prod(shape, dtype=int))
-    dimensions = ("sample", *DIMENSIONS.get(name, ()))
+    of_dates = ("time",) if name == "metadata" and len(shape) == 2 else ()
+    of_pixels = ("target_y", "target_x") if name == "target" and len(shape) == 2 else ()
+    dimensions = ("sample", *of_dates, *of_pixels, *DIMENSIONS.get(name, ()))
     if row_bytes <= WIDE:
         small(group, name, joined(parts), dimensions)
         return None

@@ -1,7 +1,7 @@
 """Forms: what of a bank is kept, and in which numbers. `pack` is run on the encoder's device, `unpack` on the head's.
 
 keep:  maps | mean, max, moments, grid<n> (pooled) | latents (what goes into the UNet: the features are made later)
-dtype: float32 | float16 | bfloat16 | int8 (with one scale for each sample and channel)
+dtype: float32 | float16 | bfloat16 | int8 (with one scale for each sample, date and channel)
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Column:
     shape: tuple[int, ...]
     tap: Tap
     part: str = ""
+    series: bool = False  # whether its first side is that of the dates
 
     def torch_dtype(self, form: Form) -> torch.dtype:
         return torch.float32 if self.part == SCALE else DTYPES[form.dtype]
@@ -51,8 +52,9 @@ class Column:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Dimension names: arrays of one shape share theirs, as xarray wants it."""
-        names = ("channel", "y", "x")[: len(self.shape)]
-        return ("sample", *(f"{name}_{side}" for name, side in zip(names, self.shape, strict=True)))
+        dates, sides = self.shape[: int(self.series)], self.shape[int(self.series) :]
+        names = ("channel", "y", "x")[: len(sides)]
+        return ("sample", *("time" for _ in dates), *(f"{n}_{side}" for n, side in zip(names, sides, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,14 @@ class Form:
 
     def columns(self, spec: BankSpec) -> list[Column]:
         """The arrays that hold a bank of `spec` (that of what is kept), in order."""
-        found = []
+        found, series = [], spec.dates is not None
         for tap in spec.taps:
-            name = str(tap)
+            name, shape = str(tap), spec.shape(tap)
             if not re.fullmatch(r"[\w.@+-]+", name) or name.startswith("."):
                 raise UserError(f"tap {name!r} cannot be the name of a file: use letters, digits, '.', '_' and '-'")
-            found.append(Column(name, STORED_AS[self.dtype], spec.shape(tap), tap))
+            found.append(Column(name, STORED_AS[self.dtype], shape, tap, series=series))
             if self.dtype == "int8":
-                found.append(Column(name + SCALE, "float32", (tap.channels,), tap, SCALE))
+                found.append(Column(name + SCALE, "float32", shape[:-2], tap, SCALE, series=series))
         return found
 
     def bytes_per_sample(self, spec: BankSpec) -> int:
@@ -123,9 +125,9 @@ class Form:
             maps = maps.detach()
             pooled = maps if pooling is None else pooling.maps(maps)
             place = packed.of(spec.find(tap.name, tap.timestep))
-            largest = _largest(pooled.flatten(2)).float()
+            largest = _largest(pooled.flatten(-2)).float()
             self._store(pooled, largest, *place)
-            most = largest.amax(1)
+            most = largest.flatten(1).amax(1)
             kept.append(most < LARGEST[self.dtype])
             finite.append((most if pooled is maps else _largest(maps.flatten(1))).isfinite())
         return replace(packed, finite=torch.stack(finite, 1), kept=torch.stack(kept, 1))
@@ -137,7 +139,7 @@ class Form:
             return
         limits = torch.finfo(torch.float32)
         scale.copy_((largest / LEVELS).clamp(limits.tiny, limits.max / (LEVELS + 1)))
-        steps = maps.float() / scale[:, :, None, None]
+        steps = maps.float() / scale[..., None, None]
         place.copy_(steps.round_().clamp_(-LEVELS, LEVELS))
 
 

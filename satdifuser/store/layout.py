@@ -1,8 +1,9 @@
 """Where things lie in a feature store: a Zarr v3 group that other tools open without our code.
 
     zarr.json        spec, form, data, classes, band statistics, configuration: attributes of the group
-    <tap>@<t>/       one array [sample, channel, y, x] for each tap (beside it <tap>@<t>.scale where it is int8)
-    id, split, ...   sample ids (UTF-8 bytes), number of the split, labels
+    <tap>@<t>/       one array [sample, channel, y, x] for each tap (beside it <tap>@<t>.scale where it is int8);
+                     of samples of several dates [sample, time, channel, y, x]
+    id, split, ...   sample ids (UTF-8 bytes), number of the split, labels, dates
     checksum         [sample, column] CRC-32C of each row of features and wide labels, so that damage has a name
     manifest.json    every file with its size and CRC-32C; it is written last
 
@@ -22,7 +23,7 @@ SHARD_BYTES = 256 * 2**20  # about the largest file; docs/store.md has the measu
 CHUNK_BYTES = 64 * 2**10  # smaller rows share a chunk, for the sake of readers that fetch chunk by chunk
 LEAST_UNITS = 8  # of a small store, so that several processes find work
 WIDE = 1024  # bytes; a label that takes more in each row is kept like a tap's maps and read row by row
-LABEL_COLUMNS = (*LABELS, "metadata")
+LABEL_COLUMNS = (*LABELS, "metadata", "dates")
 ID_BYTES = 4096  # of a sample's id: as long as a path can be
 
 

@@ -20,8 +20,12 @@ def begin(splits: int, bands: int) -> Sums:
 def add(sums: Sums, split: NDArray[Any], images: NDArray[Any]) -> None:
     """Add images `[batch, bands, height, width]`; a pixel that is 0 in every band is no data and not counted.
 
+    Of several dates they are `[batch, dates, bands, height, width]`, and all dates are counted alike.
+
     In NumPy, whose sums do not depend on the number of threads: the same images give the same bytes.
     """
+    if images.ndim == 5:
+        split, images = np.repeat(split, images.shape[1]), images.reshape(-1, *images.shape[2:])
     for number in np.unique(split):
         chosen = images[split == number].astype(np.float64)
         pixels = chosen.transpose(1, 0, 2, 3).reshape(chosen.shape[1], -1)

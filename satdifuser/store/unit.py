@@ -83,8 +83,10 @@ class UnitWriter:
         if "image" not in batch:
             return self.journal.bands
         images = batch["image"][which].numpy()
+        if images.ndim == 5 and "dates" in batch:  # what is not there counts nowhere, whatever it holds
+            images = np.where(batch["dates"][which].numpy()[:, :, None, None, None] >= 0, images, 0)
         sums = self.journal.bands
-        sums = statistics.begin(len(self.plan.splits), images.shape[1]) if sums is None else sums.copy()
+        sums = statistics.begin(len(self.plan.splits), images.shape[-3]) if sums is None else sums.copy()
         statistics.add(sums, np.array([split for split, _ in rows]), images)
         return sums
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from satdifuser.data.bands import SENTINEL2, Sensor
 from satdifuser.data.base import Labels, Sample
-from satdifuser.data.synthetic.scenes import CLOUD_RATE, NODATA_RATE, SCALE, Scene, render
+from satdifuser.data.synthetic.scenes import CLOUD_RATE, NODATA_RATE, SCALE, Scene, render, render_year
 from satdifuser.data.synthetic.spectra import CLASSES, COLOURS, IGNORE
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Seed, Share, Unit, checked
@@ -20,6 +20,7 @@ FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000, "pretrain": 3_000_000}
 
 
 Length = Annotated[int, Ge(1), Le(1_000_000)]
+Dates = Annotated[int, Ge(1), Le(366)]
 SceneSide = Annotated[int, Ge(16), Unit("px")]
 
 
@@ -30,11 +31,16 @@ class Remembered:
         self.limit, self.bytes, self.full = limit, 0, False
         self._scenes: dict[tuple[float, ...], Scene] = {}
 
-    def scene(self, seed: int, index: int, size: int, nodata: float, cloud: float) -> Scene:
-        key = (seed, index, size, nodata, cloud)
+    def scene(self, seed: int, index: int, size: int, nodata: float, cloud: float, dates: int | None = None) -> Scene:
+        key = (seed, index, size, nodata, cloud, dates or 0)
         scene = self._scenes.get(key)
         if scene is None:
-            scene = render(seed, index, size, nodata=nodata, cloud=cloud)
+            chances = {"nodata": nodata, "cloud": cloud}
+            scene = (
+                render(seed, index, size, **chances)
+                if dates is None
+                else render_year(seed, index, size, dates, **chances)
+            )
             self.full = self.bytes + scene.image.nbytes > self.limit
             if not self.full:
                 self._scenes[key] = scene
@@ -46,7 +52,10 @@ REMEMBERED = Remembered(2**29)  # a scene of 64 px takes 100 KB, and 13 ms to re
 
 
 class SyntheticScenes(Dataset[Sample]):
-    """Scene `i` of a split, rendered when it is asked for (see `scenes.py` for why it is the same everywhere)."""
+    """Scene `i` of a split, rendered when it is asked for (see `scenes.py` for why it is the same everywhere).
+
+    With `dates` a sample is that many images of one year.
+    """
 
     name = "synthetic"
     sensor: Sensor = SENTINEL2
@@ -62,13 +71,14 @@ class SyntheticScenes(Dataset[Sample]):
         seed: Seed = 0,
         nodata: Share = NODATA_RATE,
         cloud: Share = CLOUD_RATE,
+        dates: Dates | None = None,
     ) -> None:
         if split not in FIRST:
             raise UserError(
                 f"the built-in data has no split {split!r}: it has {', '.join(FIRST)}{nearest(split, FIRST)}"
             )
         self.split, self.length, self.size, self.seed = split, length, size, seed
-        self.nodata, self.cloud = nodata, cloud
+        self.nodata, self.cloud, self.dates = nodata, cloud, dates
 
     @property
     def identity(self) -> dict[str, object]:
@@ -81,6 +91,7 @@ class SyntheticScenes(Dataset[Sample]):
             "seed": self.seed,
             "nodata": self.nodata,
             "cloud": self.cloud,
+            **({} if self.dates is None else {"dates": self.dates}),
         }
 
     def sample_id(self, index: int) -> str:
@@ -97,13 +108,13 @@ class SyntheticScenes(Dataset[Sample]):
             self._scene(index)
 
     def _scene(self, index: int) -> Scene:
-        return REMEMBERED.scene(self.seed, FIRST[self.split] + index, self.size, self.nodata, self.cloud)
+        return REMEMBERED.scene(self.seed, FIRST[self.split] + index, self.size, self.nodata, self.cloud, self.dates)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.length:
             raise IndexError(index)
         scene = self._scene(index)
-        return {
+        sample: Sample = {
             "id": self.sample_id(index),
             "image": torch.from_numpy(scene.image.astype("float32")) / SCALE,
             "mask": torch.from_numpy(scene.mask).long(),
@@ -111,3 +122,6 @@ class SyntheticScenes(Dataset[Sample]):
             "multilabel": torch.from_numpy(scene.multilabel).float(),
             "target": torch.tensor(scene.vegetation, dtype=torch.float32),
         }
+        if self.dates is not None:
+            sample["dates"] = torch.tensor(scene.days)
+        return sample

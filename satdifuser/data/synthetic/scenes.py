@@ -7,13 +7,25 @@ rounds exactly. No transcendental function, no matrix product and no floating-po
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from satdifuser.data.bands import SENTINEL2
-from satdifuser.data.synthetic.spectra import BUILTUP, CLASSES, CLOUD, COVER, HAZE, IGNORE, SHADE, SPECTRA, VEGETATED
+from satdifuser.data.synthetic.spectra import (
+    BUILTUP,
+    CLASSES,
+    CLOUD,
+    COVER,
+    HAZE,
+    IGNORE,
+    SEASONS,
+    SHADE,
+    SPECTRA,
+    VEGETATED,
+)
 from satdifuser.data.synthetic.texture import Stream, at_resolution, blur, field_grid, regions, smooth, stretch
 
 Array = NDArray[np.float64]
@@ -22,17 +34,23 @@ SCALE = 10000  # digital numbers per unit of reflectance, as in Sentinel-2 produ
 PRESENT = 0.05  # a class is in the multi-label vector from this share of the valid pixels on
 NODATA_RATE = 0.10
 CLOUD_RATE = 0.15
+YEAR = 10_000_000  # what a date adds to a scene's number for the chance that is its own: beyond all scenes
+NEW_YEAR_2020 = 18262  # days since 1970-01-01
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Digital numbers [13, H, W] (reflectance x 10000, 0 = no data) and every label that follows from them."""
+    """Digital numbers [13, H, W] (reflectance x 10000, 0 = no data) and every label that follows from them.
+
+    Of a year they are [dates, 13, H, W], with the `days` since 1970-01-01 on which they were taken.
+    """
 
     image: NDArray[np.uint16]
     mask: NDArray[np.uint8]
     label: int
     multilabel: NDArray[np.uint8]
     vegetation: float
+    days: tuple[int, ...] = ()
 
 
 def render(seed: int, index: int, size: int = 64, *, nodata: float = NODATA_RATE, cloud: float = CLOUD_RATE) -> Scene:
@@ -46,12 +64,49 @@ def render(seed: int, index: int, size: int = 64, *, nodata: float = NODATA_RATE
     reflectance, clouded = _clouds(stream, reflectance, size, cloud)
     reflectance = _sensor(stream, reflectance, size)
     empty = _margin(stream, size, nodata)
-
-    numbers = np.clip(np.floor(reflectance * SCALE + 0.5), 1, 16000).astype(np.uint16)
-    numbers[:, empty] = 0
+    numbers = _numbers(reflectance, empty)
     mask = cover.astype(np.uint8)
     mask[clouded | empty] = IGNORE
     return _labelled(numbers, mask, vegetation)
+
+
+def render_year(
+    seed: int, index: int, size: int = 64, dates: int = 4, *, nodata: float = NODATA_RATE, cloud: float = CLOUD_RATE
+) -> Scene:
+    """The land of scene `index` on so many days of 2020, in order: what grows, light, clouds and noise differ.
+
+    `vegetation` is what grows at its height. Pixels without a label are those that no date shows.
+    """
+    stream = Stream(seed, index)
+    cover, region = _land_cover(stream, size)
+    vegetation, ground, texture = _surface(stream, cover, region, size)
+    empty = _margin(Stream(seed, index + YEAR), size, nodata)
+    images, days, hidden = [], [], np.ones((size, size), dtype=bool)
+    for number in range(dates):
+        own = Stream(seed, index + (number + 2) * YEAR)
+        day = (2 * number + 1) * 366 // (2 * dates) + own.integer(366 // (2 * dates) + 1) - 366 // (4 * dates)
+        growing = vegetation * _growth(day)[cover]
+        reflectance = _reflectance(copy.deepcopy(stream), cover, growing, ground, texture, size)
+        reflectance, clouded = _clouds(own, reflectance * (0.85 + 0.3 * own.uniform(1)[0]), size, cloud)
+        images.append(_numbers(_sensor(own, reflectance, size), empty))
+        days.append(NEW_YEAR_2020 + day)
+        hidden &= clouded
+    mask = cover.astype(np.uint8)
+    mask[hidden | empty] = IGNORE
+    found = _labelled(np.stack(images), mask, vegetation)
+    return replace(found, days=tuple(days))
+
+
+def _growth(day: int) -> Array:
+    """How much of its vegetation each class has on a day of the year: from its least to all of it and back."""
+    least, peak, half = np.asarray([SEASONS[name] for name in CLASSES], dtype=np.float64).T
+    return np.asarray(least + (1.0 - least) * np.clip(1.0 - np.abs(day - peak) / half, 0.0, 1.0))
+
+
+def _numbers(reflectance: Array, empty: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    numbers = np.clip(np.floor(reflectance * SCALE + 0.5), 1, 16000).astype(np.uint16)
+    numbers[:, empty] = 0
+    return numbers
 
 
 def _land_cover(stream: Stream, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -70,3 +70,15 @@ VEGETATED = {
         CLASSES, ("reed", "reed", "broadleaf", "conifer", "crop", "grass", "grass", "broadleaf"), strict=True
     )
 }
+# Of each class's vegetation: the share that is left in winter, the day of the year when all of it is there, and so many
+# days before and after it when winter's share is reached.
+SEASONS = {
+    "water": (1.0, 180, 1),
+    "wetland": (0.4, 190, 120),
+    "broadleaf": (0.25, 200, 130),
+    "conifer": (1.0, 180, 1),
+    "cropland": (0.1, 160, 90),
+    "grassland": (0.5, 140, 150),
+    "bare soil": (0.5, 120, 60),
+    "built-up": (0.5, 190, 140),
+}
