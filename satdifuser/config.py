@@ -220,7 +220,9 @@ def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
     def walk(node: Any, prefix: str) -> None:
         for name in node:
             found.append(prefix + str(name))
-            if not OmegaConf.is_missing(node, name) and hasattr(node[name], "items"):
+            if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):  # of a set not yet named
+                continue
+            if hasattr(node[name], "items"):
                 walk(node[name], f"{prefix}{name}.")
 
     walk(config, "")

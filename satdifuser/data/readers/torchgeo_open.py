@@ -71,8 +71,10 @@ def opened(
         if kind == "DatasetNotFoundError" or isinstance(error, FileNotFoundError):
             lost = f" ({shown(error.filename)} is not there)" if isinstance(error, OSError) and error.filename else ""
             raise UserError(f"{where} has no {cls.__name__}{lost}: {help_}; or set data.root") from error
-        if kind == "DependencyNotFoundError":
-            raise UserError(f"torchgeo's {cls.__name__} needs a library: {reason}") from error
+        if kind == "DependencyNotFoundError" or isinstance(error, ImportError):
+            raise UserError(
+                f"torchgeo's {cls.__name__} needs a library (of parquet: pip install pyarrow): {reason}"
+            ) from error
         said = ", ".join(f"{name}={value}" for name, value in arguments.items()) or "no arguments"
         raise UserError(
             f"torchgeo's {cls.__name__} cannot be opened in {where} with {said} ({kind}: {reason}): {help_}; or set"

@@ -56,8 +56,10 @@ class Scenes:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset, table = dataset, dataset.index
-        column = "filepath" if "filepath" in table.columns else "filepath_1"
-        self.files = [str(path) for path in table[column]]
+        columns = [name for name in table.columns if str(name).startswith("filepath")]
+        if not columns:  # of an intersection, in torchgeo 0.10: the scenes are those of its images
+            table, columns = dataset.datasets[0].index, ["filepath"]
+        self.files = [str(path) for path in table[columns[0]]]
         self.places = [(tuple(shape.bounds), times) for shape, times in zip(table.geometry, table.index, strict=True)]
 
     def __len__(self) -> int:
