@@ -21,6 +21,7 @@ class Command:
     configured: bool = True
     composes: bool = False  # it composes its configurations itself, from the overrides and the --config-dir folders
     words: bool = False  # it takes words of its own, and its `run` gives the exit code
+    verbs: tuple[str, ...] = ()  # one of which comes first; `run(verb, settings, overrides)` gives the exit code
 
 
 COMMANDS = {
@@ -80,6 +81,17 @@ COMMANDS = {
         "every place where a diffusion backbone's features can be read (no weights needed)",
         ("satdifuser taps encoder=diffusionsat", "satdifuser taps encoder=small all=true"),
     ),
+    "data": Command(
+        "satdifuser.commands.data",
+        "what a reader sees: check it for the field's silent bugs, statistics of its bands, pictures of its samples",
+        (
+            "satdifuser data check data=image_folder data.root=EuroSAT_MS data.sensor=SENTINEL2_B8A_LAST",
+            "satdifuser data check encoder=small output=checked",
+            "satdifuser data stats format=csv",
+            "satdifuser data show output=pictures",
+        ),
+        verbs=("check", "stats", "show"),
+    ),
     "store": Command(
         "satdifuser.commands.store",
         "look after feature stores: info, verify, merge, prune",
@@ -136,6 +148,17 @@ def _dispatch(words: list[str]) -> int:
     if command.words and not asked:
         code: int = importlib.import_module(command.module).run(rest)
         return code
+    verb = ""
+    if command.verbs:
+        first = next((word for word in rest if not word.startswith("-")), "")
+        if first in command.verbs:
+            verb = first
+            rest = [word for place, word in enumerate(rest) if place != rest.index(first)]
+        elif not asked:
+            raise UserError(
+                f"satdifuser {name} is followed by {', '.join(command.verbs)}, as satdifuser {name} {command.verbs[0]}"
+                f"{nearest(first, command.verbs)}"
+            )
     given = _options(name, [word for word in rest if word not in ("-h", "--help")])
     if asked:
         print(_help(name, command, given))
@@ -148,6 +171,8 @@ def _dispatch(words: list[str]) -> int:
     from satdifuser.config import compose
 
     with given.trusted():
+        if command.verbs:
+            return int(run(verb, compose(name, given.overrides, given.config_dirs), given.overrides))
         if command.composes:
             run(given.overrides, given.config_dirs)
         else:

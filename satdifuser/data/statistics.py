@@ -124,6 +124,16 @@ class Tally:
                 self._room(band, int(bins[0]), int(bins[-1]))
                 self._rows[band][bins - self._first[band]] += counts
 
+    def merge(self, other: Tally) -> None:
+        """Add what another one has."""
+        bins = [
+            (np.flatnonzero(row) + first, row[row > 0]) for row, first in zip(other._rows, other._first, strict=True)
+        ]
+        self.samples += other.samples - 1
+        self.add(
+            Moments(other.count, other.mean, other.squares, other.low, other.high, other.invalid, other.blank, bins)
+        )
+
     def _room(self, band: int, low: int, high: int) -> None:
         row, first = self._rows[band], self._first[band]
         if not len(row):

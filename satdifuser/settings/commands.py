@@ -89,6 +89,20 @@ class TapsSettings(Settings):
 
 
 class CompareSettings(Settings):
+class DataSettings(Settings):
+    """Of `satdifuser data check`, `stats` and `show`."""
+
+    data: Data
+    encoder: Encoder | None = None
+    splits: Annotated[list[str], Len(1)] | None = None
+    samples: Count | None = 2000
+    workers: Whole = 0
+    output: Place | None = None
+    shown: Count = 3
+    format: Literal["text", "json", "csv"] = "text"
+    seed: Seed = 0
+
+
     """Of `satdifuser compare`; an experiment may have values of its own to refer to (`steps: 120`, then `${steps}`)."""
 
     model_config = {"extra": "allow"}
@@ -114,5 +128,6 @@ COMMANDS: dict[str, type[Settings]] = {
     "eval": EvalSettings,
     "taps": TapsSettings,
     "compare": CompareSettings,
+    "data": DataSettings,
     "pretrain": PretrainSettings,
 }

@@ -1,0 +1,186 @@
+"""`satdifuser data check | stats | show`: what a reader sees, before anything is made of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from satdifuser.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from satdifuser.data.base import LabelledDataset
+    from satdifuser.data.check import Checked
+    from satdifuser.data.check.gallery import Card
+    from satdifuser.data.inputs import SampleCheck
+    from satdifuser.settings.commands import DataSettings
+
+FOLDER = "data-samples"  # of data show, where no other is named
+TABLE = ("mean", "std", "min", "p1", "p50", "p99", "max")
+
+
+def run(verb: str, settings: DataSettings, overrides: Sequence[str] = ()) -> int:
+    """Give the exit code: 1 where a check has found an error."""
+    words = {"check": _check, "stats": _stats, "show": _show}
+    return words[verb](settings, shlex.join(["satdifuser", "data", verb, *overrides]))
+
+
+def _splits(settings: DataSettings, usual: Sequence[str] | None = None) -> dict[str, LabelledDataset]:
+    names = settings.splits or usual or list(settings.data.splits)
+    for name in names:
+        if name not in settings.data.splits:
+            known = settings.data.splits
+            raise UserError(f"splits has {name!r}: the data have {', '.join(known)}{nearest(name, known)}")
+    return {name: settings.data.split(name) for name in names}
+
+
+def encoder_check(settings: DataSettings) -> SampleCheck | None:
+    """What the encoder's settings say of its input; no weights are read."""
+    from satdifuser.data.inputs import ImageInput, SampleCheck
+    from satdifuser.data.policy import resolved
+
+    if settings.encoder is None:
+        return None
+    encoder = resolved(settings.encoder, settings.data)
+    prepare = encoder.get("prepare")
+    made = None if prepare is None else prepare.build()
+    if not isinstance(made, ImageInput):
+        raise UserError(f"encoder={encoder.label} does not say its input in `prepare`: leave encoder out")
+    backbone: Any = encoder.get("backbone") or {}
+    side: Any = encoder.get("image_size") or backbone.get("image_size")
+    return SampleCheck(made, (side, side) if isinstance(side, int) else None)  # type: ignore[arg-type]
+
+
+def _check(settings: DataSettings, command: str) -> int:
+    from satdifuser.data.check import check
+    from satdifuser.engine.files import json_text, write_text
+    from satdifuser.engine.progress import say
+    from satdifuser.report.tables import csv
+
+    splits = _splits(settings)
+    found = check(splits, encoder_check(settings), settings.samples, settings.workers)
+    if settings.format == "json":
+        print(json_text(found.to_dict(), indent=2))
+    elif settings.format == "csv":
+        rows = [[f.verdict, f.name, f.where, f.what, f.todo] for f in found.findings]
+        print(csv(["verdict", "name", "where", "what", "what to do"], rows), end="")
+    else:
+        print(_summary(found))
+        for line in found.lines():
+            print(line)
+    if settings.output is not None:
+        folder = Path(settings.output)
+        page = _page(settings, splits, found, f"Check of {next(iter(splits.values())).name}", command, everything=True)
+        write_text(folder / "data.html", page)
+        write_text(folder / "data.json", json_text(found.to_dict(), indent=2) + "\n")
+        say(f"wrote {folder}: data.html, data.json")
+    return 1 if found.verdict == "error" else 0
+
+
+def _summary(found: Checked) -> str:
+    counts = {verdict: sum(f.verdict == verdict for f in found.findings) for verdict in ("error", "warning")}
+    said = ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number)
+    splits = ", ".join(f"{look.name} {look.total}" for look in found.looks)
+    return f"{found.sensor.name} ({splits}): {said or 'nothing looks wrong'}"
+
+
+def _stats(settings: DataSettings, command: str) -> int:
+    from satdifuser.data.check.seen import sensor_of
+    from satdifuser.data.statistics import ERROR, rows_of, tally_of
+    from satdifuser.engine.files import json_text, write_text
+    from satdifuser.engine.progress import say
+    from satdifuser.report.tables import csv, show
+
+    encoder = encoder_check(settings) if settings.encoder is not None else None
+    table: list[dict[str, Any]] = []
+    for name, data in _splits(settings, ["train"]).items():
+        sensor = sensor_of(data, None if encoder is None else encoder.prepare)
+        if sensor is None:
+            raise UserError(f"{data.name} does not say its bands: give its class a `sensor`, or choose an encoder")
+        tally, faults = tally_of(data, sensor, settings.samples, settings.workers)
+        if faults:
+            say(f"{name}: {len(faults)} samples could not be read, as: {faults[0]}")
+        rows = rows_of(tally, sensor)
+        table += [{"split": name, "samples": tally.samples, **row} for row in rows]
+        if settings.format == "text":
+            lines = [
+                [row["band"], row["unit"], *(_number(row[key]) for key in TABLE), f"{row['no data']:.1%}"]
+                for row in rows
+            ]
+            title = f"{name}: {tally.samples} of {len(data)} samples; percentiles to {ERROR:.2%} of their size"
+            show(title, ["band", "unit", *TABLE, "no data"], lines)
+    written = csv(list(table[0]), [list(row.values()) for row in table])
+    as_json = json_text({"command": command, "percentile error": ERROR, "bands": table}, indent=2)
+    if settings.format != "text":
+        print(as_json if settings.format == "json" else written, end="\n" if settings.format == "json" else "")
+    if settings.output is not None:
+        folder = Path(settings.output)
+        write_text(folder / "bands.csv", written)
+        write_text(folder / "bands.json", as_json + "\n")
+        say(f"wrote {folder}: bands.csv, bands.json")
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _show(settings: DataSettings, command: str) -> int:
+    from PIL import Image
+
+    from satdifuser.data.check.gallery import sheet
+    from satdifuser.data.check.whole import looks_at
+    from satdifuser.engine.files import aside, write_text
+    from satdifuser.engine.progress import say
+
+    splits = _splits(settings)
+    found: Checked = looks_at(splits, None, settings.samples, settings.workers)
+    folder = Path(settings.output or FOLDER)
+    groups = _groups(settings, splits, found)
+    title = f"Samples of {next(iter(splits.values())).name}"
+    page = _page(settings, splits, found, title, command, everything=False, groups=groups)
+    write_text(folder / "samples.html", page)
+    path = folder / "samples.png"
+    with aside(path, folder / ".samples.png.partial") as partial:
+        Image.fromarray(sheet(groups, found.looks[0].labels)).save(partial, format="png", optimize=True)
+    for look in found.looks:
+        if look.faults:
+            say(f"{look.name}: {len(look.faults)} samples could not be read, as: {look.faults[0][1]}")
+    say(f"wrote {folder}: samples.html, samples.png")
+    return 0
+
+
+def _groups(settings: DataSettings, splits: Mapping[str, LabelledDataset], found: Checked) -> dict[str, list[Card]]:
+    """Class -> cards of all splits, or split -> cards where there are no classes."""
+    from satdifuser.data.check.gallery import cards, chosen
+
+    groups: dict[str, list[Card]] = {}
+    for look in found.looks:
+        wanted = chosen(look, settings.shown)
+        drawn = cards(splits[look.name], look.name, {n for names in wanted.values() for n in names}, found.sensor)
+        for group, names in wanted.items():
+            groups.setdefault(group, []).extend(drawn[name] for name in names if name in drawn)
+    return groups
+
+
+def _page(
+    settings: DataSettings,
+    splits: Mapping[str, LabelledDataset],
+    found: Checked,
+    title: str,
+    command: str,
+    *,
+    everything: bool,
+    groups: dict[str, list[Card]] | None = None,
+) -> str:
+    from satdifuser.data.check.gallery import cards
+    from satdifuser.data.check.page import Page, html
+
+    named: dict[str, Card] = {}
+    worst = {name for f in found.findings if f.verdict != "fine" for name in list(f.samples)[:4]}
+    for look in found.looks:
+        there = {one.name for one in look.seen} & worst
+        named |= cards(splits[look.name], look.name, there, found.sensor)
+    groups = _groups(settings, splits, found) if groups is None else groups
+    return html(Page(title, command, groups, found, named, everything))
