@@ -54,7 +54,7 @@ def answers(
     if len(names) > 1:
         raise UserError(f"{table.where}: a {label} is in one column, not in {', '.join(names)}: name one")
     if label == "multilabel":
-        mark = separator_of(table, names[0], separator)
+        mark = separator_of(table, names[0], separator, classes)
         return _cells(table, names[0], lambda cell: tuple(_parts(cell, mark)), "a list of classes", missing)
     if label == "target":
         return _cells(table, names[0], lambda cell: number(cell, table.decimal_comma), "a number", missing)
@@ -113,12 +113,18 @@ def number(cell: Any, decimal_comma: bool = False) -> float:
     return found
 
 
-def separator_of(table: Table, column: str, separator: str | None) -> str:
-    """What parts the classes of a cell: as said, or the only one of ; | , that the column has."""
+def separator_of(table: Table, column: str, separator: str | None, classes: Sequence[str] = ()) -> str:
+    """What parts the classes of a cell: as said, or the only one of ; | , that the column has.
+
+    Of several it is the one that leaves nothing but `classes`.
+    """
     if separator is not None:
         return separator
     cells = [cell for cell in table.raw(column) if isinstance(cell, str) and not cell.startswith("[")]
     found = [mark for mark in SEPARATORS if any(mark in cell for cell in cells)]
+    if len(found) > 1 and classes:
+        parts = {mark: {part for cell in cells for part in _parts(cell, mark)} for mark in found}
+        found = [mark for mark in found if parts[mark] <= set(classes)] or found
     if len(found) > 1:
         raise UserError(
             f"{table.where}: column {shown(column)} has {' and '.join(found)} in its cells: set which separates classes"
@@ -223,7 +229,7 @@ def _elsewhere(table: Table, one: str, folded: Mapping[str, str], missing: Missi
         from satdifuser.data.splits.places import Places
 
         rows = list(table.footprints)
-        degrees = Places(rows, table.footprints.get).degrees[:, one == "lat"]
+        degrees = Places(rows, table.footprints.get).degrees[:, ("lon", "lat").index(one)]
         return dict(zip(rows, map(float, degrees), strict=True))
     return None
 

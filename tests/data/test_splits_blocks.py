@@ -209,6 +209,12 @@ def test_a_budget_of_blocks_is_of_the_training_blocks() -> None:
     assert distances(smaller, where.get)["train", "test"][0] >= 1000
 
 
+def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "scipy.spatial", None)
+    with pytest.raises(UserError, match="blocks in space need scipy, which is not installed: pip install scipy"):
+        split(tiles(0, 100), metres=10_000)
+
+
 def test_real_files_of_several_zones_are_kept_apart() -> None:
     root = os.environ.get("SATDIFUSER_TEST_DATA")
     if not root:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from satdifuser.errors import UserError
+
 Floats = NDArray[np.float64]
 TOUCH = 1e-3  # of the smaller tile's radius: what tiles overlap by less, they touch by
 ROWS = 2048  # tiles whose neighbours are asked for at once
@@ -155,6 +157,8 @@ def _sizes(tiles: Tiles) -> list[NDArray[np.intp]]:
 
 
 def _tree(tiles: Tiles) -> Any:
-    from scipy.spatial import cKDTree
-
+    try:
+        from scipy.spatial import cKDTree
+    except ImportError as error:
+        raise UserError("blocks in space need scipy, which is not installed: pip install scipy") from error
     return cKDTree(tiles.centres)
