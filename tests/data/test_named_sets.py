@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ import torch
 from rasterio.errors import NotGeoreferencedWarning
 
 from satdifuser.build import build_data
+from satdifuser.cli import main
 from satdifuser.config import compose
 from satdifuser.data.bands import find_sensor
 from satdifuser.errors import UserError
+from satdifuser.store import FeatureStore
 
 Array = np.ndarray[Any, Any]
 LAND = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -112,8 +116,8 @@ def upsampled(coarse: Array, times: int) -> Array:
 
 def test_mados_has_each_band_from_the_file_of_its_wavelength_and_of_either_satellite(tmp_path: Path) -> None:
     crops = {"train": ["Scene_3_12", "Scene_10_1"], "val": ["Scene_0_1"], "test": ["Scene_5_2"]}
-    mados(tmp_path / "MADOS", crops)
-    read = {split: data("mados", tmp_path, split) for split in SPLITS}
+    mados(tmp_path / "MADOS", crops, side=48)
+    read = {split: data("mados", tmp_path, split, "data.size=48") for split in SPLITS}
     assert {split: list(found.names) for split, found in read.items()} == crops
     for found in read.values():
         for sample in found:
@@ -387,6 +391,20 @@ def test_pastis_has_all_dates_or_blank_ones_at_the_end(tmp_path: Path) -> None:
         assert many[place]["dates"].tolist()[len(light) :] == [-1] * (20 - len(light))
     alone = data("pastis", tmp_path, "train", "data.size=16", "data.dates=1")[0]
     assert alone["image"].shape == (1, 10, 16, 16)
+    cut = data("pastis", tmp_path, "train", "data.size=8", "data.dates=null", "data.fit=crop")[0]
+    assert torch.equal(cut["image"], every[0]["image"][..., 4:12, 4:12])
+    assert torch.equal(cut["mask"], every[0]["mask"][4:12, 4:12])
+
+
+@pytest.mark.parametrize("name", ["mados", "sen1floods11", "hls_burn_scars", "pastis", "so2sat"])
+def test_a_set_without_its_labels_is_images(name: str, tmp_path: Path) -> None:
+    words = [word for word in tiny(name, tmp_path) if word.startswith("data")]
+    for path in [*tmp_path.rglob("*_cl_*"), *tmp_path.rglob("*Label*.tif"), *tmp_path.rglob("*.mask.tif")]:
+        path.unlink()
+    for path in tmp_path.rglob("TARGET_*.npy"):
+        path.unlink()
+    sample = data(name, tmp_path, "train", *words[2:], "data.label=null")[0]
+    assert set(sample) == {"id", "image"} | ({"dates"} if name == "pastis" else set())
 
 
 def test_pastis_turns_its_folds_as_the_set_does(tmp_path: Path) -> None:
@@ -454,13 +472,13 @@ def test_what_pastis_lacks_is_one_line(tmp_path: Path) -> None:
 # So2Sat
 
 
-def so2sat(file: Path, count: int, seed: int = 0) -> dict[str, Array]:
+def so2sat(file: Path, count: int, seed: int = 0, zones: int = 17) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     values = {
         "sen1": rng.normal(0, 0.3, (count, 32, 32, 8)),
         "sen2": rng.random((count, 32, 32, 10)) * 0.3 + 0.2 * np.arange(10),
-        "label": np.eye(17)[np.arange(count) % 17],
+        "label": np.eye(17)[np.arange(count) % zones],
     }
     values["sen1"][..., 4:6] = np.exp(rng.normal(-2, 1, (count, 32, 32, 2)))
     with h5py.File(file, "w") as made:
@@ -518,3 +536,135 @@ def test_what_so2sat_lacks_is_one_line(tmp_path: Path) -> None:
     refused(lambda: data("so2sat", tmp_path, "val"), "sen2 is of the shape (2, 10, 32, 32), not")
     (tmp_path / "validation.h5").write_bytes(b"\x89HDF nothing")
     refused(lambda: data("so2sat", tmp_path, "val"), "validation.h5 cannot be read")
+
+
+# beside torchgeo's own readers
+
+
+def given(name: str) -> Path:
+    folder = os.environ.get("SATDIFUSER_TEST_DATA")
+    if not folder:
+        pytest.skip("SATDIFUSER_TEST_DATA is not set: it names the folder that holds layouts/torchgeo")
+    found = Path(folder) / "layouts" / "torchgeo" / name
+    if not found.is_dir():
+        pytest.skip(f"{found} is not there")
+    return found
+
+
+def test_so2sat_agrees_with_torchgeo() -> None:
+    torchgeo = pytest.importorskip("torchgeo.datasets")
+    root = given("so2sat")
+    words = ["data.sensor=SENTINEL2_LAND+SENTINEL1", "data.scaling.bands.VV.numbers=as_is"]
+    words += ["data.scaling.bands.VH.numbers=as_is", "data.val=0"]
+    radar = ("S1_B6", "S1_B5")
+    versions = [("2", "null"), *((f"3_{name}", name) for name in ("random", "block", "culture_10"))]
+    for version, partition in versions:
+        for split, theirs in zip(SPLITS, ("train", "validation", "test"), strict=True):
+            if split == "val" and partition != "null":
+                continue  # theirs has none
+            read = data("so2sat", root, split, *words, f"data.partition={partition}")
+            other = torchgeo.So2Sat(str(root), version, theirs, (*torchgeo.So2Sat.all_s2_band_names, *radar))
+            assert len(read) == len(other) > 0
+            for mine, own in zip(read, other, strict=True):
+                light = own["image"][2:]  # theirs has radar first
+                wanted = torch.cat([light, own["image"][:2]])
+                torch.testing.assert_close(mine["image"], wanted, rtol=0, atol=0)
+                assert mine["label"] == own["label"]
+            assert read.labels.classes == torchgeo.So2Sat.classes
+
+
+def test_pastis_agrees_with_torchgeo(tmp_path: Path) -> None:
+    torchgeo = pytest.importorskip("torchgeo.datasets")
+    with zipfile.ZipFile(given("pastis") / "PASTIS-R.zip") as packed:
+        packed.extractall(tmp_path)
+    file = tmp_path / "PASTIS-R" / "metadata.geojson"
+    table = json.loads(file.read_text())
+    for feature in table["features"]:  # theirs has no dates
+        name = feature["properties"]["ID_PATCH"]
+        for series in ("S2", "S1A", "S1D"):
+            count = len(np.load(tmp_path / "PASTIS-R" / f"DATA_{series}" / f"{series}_{name}.npy"))
+            feature["properties"][f"dates-{series}"] = {str(place): day(3 * place) for place in range(count)}
+    file.write_text(json.dumps(table))
+    words = ["data.size=32", "data.dates=null", "data.scaling=as_is", "data.ignore=null", "data.nodata=null"]
+    names = list(torchgeo.PASTIS.classes)
+    words += [f"data.classes=[{','.join(names)}]"]
+    for split, folds in zip(SPLITS, ([1, 2, 3], [4], [5]), strict=True):
+        for series, sensor in (("s2", "SENTINEL2_LAND"), ("s1a", "SENTINEL1"), ("s1d", "SENTINEL1")):
+            orbit = "data.orbit=descending" if series == "s1d" else "data.orbit=ascending"
+            read = data("pastis", tmp_path, split, *words, f"data.sensor={sensor}", orbit)
+            other = torchgeo.PASTIS(str(tmp_path), folds, series)
+            assert len(read) == len(other) > 0
+            for mine, own in zip(read, other, strict=True):
+                torch.testing.assert_close(mine["image"], own["image"][:, : len(read.sensor)], rtol=0, atol=0)
+                torch.testing.assert_close(mine["mask"], own["mask"], rtol=0, atol=0)
+
+
+# whole paths
+
+QUICK = [
+    "fusion.projection_dim=16",
+    "trainer=quick",
+    "trainer.max_steps=2",
+    "trainer.batch_size=2",
+    "trainer.workers=2",
+]
+EIGHT = {"train": range(4), "val": range(4, 6), "test": range(6, 8)}
+
+
+def tiny(name: str, root: Path) -> list[str]:
+    """Eight tiny samples of a set; the words that it is read with."""
+    if name == "mados":
+        mados(root, {split: [f"Scene_{number}_1" for number in numbers] for split, numbers in EIGHT.items()}, side=48)
+    elif name == "sen1floods11":
+        chips = {{"val": "valid"}.get(split, split): [f"A_{n}" for n in numbers] for split, numbers in EIGHT.items()}
+        floods(root, {**chips, "bolivia": ["Bolivia_1"]}, side=48)
+    elif name == "hls_burn_scars":
+        burns(root, {"training": 6, "validation": 2}, side=48)
+    elif name == "pastis":
+        pastis(root, [1, 2, 3, 1, 4, 4, 5, 5], side=48)
+    else:
+        for place, (split, stem) in enumerate((("train", "training"), ("val", "validation"), ("test", "testing"))):
+            so2sat(root / f"{stem}.h5", len(EIGHT[split]), seed=place, zones=2)
+    both = {"sen1floods11": "SENTINEL2+SENTINEL1", "pastis": "SENTINEL2_LAND+SENTINEL1"}
+    own = {"hls_burn_scars": ["data.val=0.34"], "pastis": ["data.dates=3"]}.get(name, [])
+    own += [f"data.sensor={both[name]}"] if name in both else []
+    task = ["task=classification", "decoder=linear"] if name == "so2sat" else ["task=segmentation", "data.size=48"]
+    return [f"data={name}", f"data.root={root}", *own, *task]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mados", "sen1floods11", "hls_burn_scars", "pastis", "so2sat"])
+def test_a_set_is_extracted_learned_from_and_scored(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = tiny(name, tmp_path / "set")
+    time = ["temporal=mean"] if name == "pastis" else []
+    reads = [word for word in words if word.startswith("data")]
+    assert main(["taps", *reads]) == 0
+    assert main(["extract", *reads, "store.path=f.zarr", "store.workers=2"]) == 0
+    assert main(["train", *words, *time, *QUICK, "features=f.zarr", "run=stored"]) == 0
+    assert main(["train", *words, *time, *QUICK, "budget=75", "run=live"]) == 0
+    assert main(["eval", "run=live"]) == 0
+    assert main(["eval", "run=stored"]) == 0
+    if name == "sen1floods11":
+        assert main(["eval", "run=live", "split=bolivia"]) == 0
+    assert json.loads((tmp_path / "stored" / "result.json").read_text())["steps"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mados", "sen1floods11", "hls_burn_scars", "pastis", "so2sat"])
+def test_a_damaged_sample_is_left_out_where_that_is_asked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in tiny(name, tmp_path / "set") if word.startswith("data")]
+    tested = data(name, tmp_path / "set", "test", *words[2:])
+    file = tested.files(tested.names[0])[0]
+    if name == "so2sat":
+        with h5py.File(file, "a") as open_file:
+            open_file["label"][0] = 0.0
+    else:
+        file.write_bytes(b"nothing")
+    assert main(["extract", *words, "store.path=f.zarr", "on_error=stop"]) == 2
+    assert main(["extract", *words, "store.path=g.zarr", "on_error=skip"]) == 0
+    assert file.name in capsys.readouterr().err
+    assert FeatureStore("g.zarr").split("test").read_labels([0])["id"] == [tested.names[1]]
