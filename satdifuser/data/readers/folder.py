@@ -1,4 +1,4 @@
-"""A tree of images, a folder for each class (or none at all), as a labelled data set: JPEG, PNG, GeoTIFF and NPY."""
+"""A tree of images, a folder for each class (or none at all), as a labelled data set: JPEG, PNG and GeoTIFF."""
 
 from __future__ import annotations
 

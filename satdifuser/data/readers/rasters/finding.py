@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.names import shown
@@ -19,9 +19,6 @@ from satdifuser.data.splits.holdout import SPLITS
 from satdifuser.data.splits.places import Footprint
 from satdifuser.data.splits.rules import Blocks, Folder, Rule, assigned, rule_of
 from satdifuser.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from satdifuser.data.readers.rasters.reader import Rasters
 
 
 @dataclass
@@ -40,7 +37,10 @@ class Found:
 
 
 def find(
-    reader: Rasters,
+    pixels: Pixels,
+    tiling: Tiling | None,
+    split: str,
+    *,
     masks: str | None,
     table: Any,
     classes: Any,
@@ -49,9 +49,10 @@ def find(
     exclude: Sequence[str],
     many: bool,
 ) -> Found:
-    if reader.split not in SPLITS:
-        raise UserError(f"data.split is {reader.split!r}: it can be {', '.join(SPLITS)}{nearest(reader.split, SPLITS)}")
-    rule, pixels, root, tiling = rule_of(split_by, "data.split_by"), reader.pixels, reader.root, reader.tiling
+    """The samples of a split, by the settings of the same names."""
+    if split not in SPLITS:
+        raise UserError(f"data.split is {split!r}: it can be {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+    rule, root = rule_of(split_by, "data.split_by"), pixels.root
     pattern = None if masks is None else Pattern.of("data.masks", masks)
     items = items_of(root, pixels.sources, pattern, exclude)
     if many:
@@ -79,14 +80,14 @@ def find(
         splits = {part: [paths[path] for path in found] for part, found in parts.items()}
     else:
         splits = assigned(list(spots), rule, classes=by_class, table=said.table, footprint=footprint)
-    names = sorted(splits[reader.split])
+    names = sorted(splits[split])
     if tiling is not None and not isinstance(rule, Blocks):
         spots = _tiles({name: spots[name] for name in names}, tiling, pixels)
         names = list(spots)
     if not names:
         counts = ", ".join(f"{part}: {len(found)}" for part, found in splits.items() if part != "all")
         raise UserError(
-            f"data.root {shown(root)} has no samples for {reader.split}: of {len(splits['all'])}, data.split_by"
+            f"data.root {shown(root)} has no samples for {split}: of {len(splits['all'])}, data.split_by"
             f" ({rule.words()}) gives {counts}; set another rule or shares"
         )
     return Found(names, spots, rule, kind, pattern, shown_classes, answers, said.metadata, footprints)

@@ -45,7 +45,9 @@ class Pixels:
         bands: Sequence[str] | None,
         sensor: Sensor,
         ask: Ask,
+        compare: bool = True,
     ) -> None:
+        self.compare = compare
         self.root, self.sensor, self.bands = root, sensor, bands
         self.sources = sources_of(images, bands)
         named = [source.bands for source in self.sources]
@@ -73,12 +75,13 @@ class Pixels:
         return max(head.height for head in heads), max(head.width for head in heads)
 
     def check_place(self, first: Header, image: str, other: Header, path: Path) -> None:
-        if first.place is not None and other.place is not None:
+        if self.compare and first.place is not None and other.place is not None:
             apart = other.place.apart(first.place)
             if apart is not None:
                 raise UserError(
                     f"{shown(path)} does not lie on its image {shown(self.root / image)}: {apart}; cut or warp them"
-                    f" alike, or leave the sample out with data.exclude {SKIP}"
+                    " alike, leave the sample out with data.exclude, or, where what the file says is wrong, set"
+                    f" data.georeference=ignore {SKIP}"
                 )
 
     def footprint(self, spot: Spot) -> Footprint | None:

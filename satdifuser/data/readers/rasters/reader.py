@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from satdifuser.data.readers.rasters.pixels import Pixels, Spot
 from satdifuser.data.readers.rasters.said import TableWords
 from satdifuser.data.readers.rasters.sources import PatternWords
 from satdifuser.data.readers.rasters.tiles import TileWords, Tiling
+from satdifuser.data.scaling import ScalingWords
 from satdifuser.data.splits.places import Footprint
 from satdifuser.data.splits.rules import SplitWords
 from satdifuser.errors import UserError
@@ -60,28 +61,41 @@ class Rasters(Reader):
         tile: TileWords | None = None,
         skip_blank: Annotated[float, Gt(0), Le(1)] | None = None,
         stacked: bool = False,
+        scaling: ScalingWords = "auto",
         alpha: Alpha = "mask",
         axes: Axes | None = None,
+        georeference: Literal["compare", "ignore"] = "compare",
         limit: Count | None = None,
         **above: Above,
     ) -> None:
         self.root, self.split, known = find_root(root), split, find_sensor(sensor)
         self.tiling = None if tile is None else Tiling.of(tile)
-        self.said = {
-            "images": images,
-            "masks": masks,
-            "in the files": bands,
-            "alpha": alpha,
-            "axes": axes,
-            "stacked": stacked,
-        }
+        self.said: dict[str, Any] = {"images": images, "masks": masks, "in the files": bands}
+        self.said |= {"alpha": alpha, "axes": axes, "stacked": stacked}
         self.skip_blank, self.colours = skip_blank, coloured(classes)
         self.mask_ask = Ask("colours", 3, axes=axes) if self.colours else Ask("numbers", 1, axes=axes)
-        self.pixels = Pixels(self.root, images, bands, known, Ask(alpha=alpha, axes=axes))
-        found = find(self, masks, table, classes, label, split_by, exclude or [], stacked)
+        self.pixels = Pixels(self.root, images, bands, known, Ask(alpha=alpha, axes=axes), georeference == "compare")
+        found = find(
+            self.pixels,
+            self.tiling,
+            split,
+            masks=masks,
+            table=table,
+            classes=classes,
+            label=label,
+            split_by=split_by,
+            exclude=exclude or [],
+            many=stacked,
+        )
         self.found: Found = found
         super().__init__(
-            found.names, sensor=known, size=size, label=found.label, classes=self._classes(classes), **above
+            found.names,
+            sensor=known,
+            size=size,
+            label=found.label,
+            classes=self._classes(classes),
+            scaling=scaling,
+            **above,
         )
         if self.tiling and self.tiling.size != self.size and self.fit == "none":
             raise UserError(
