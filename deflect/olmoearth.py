@@ -19,10 +19,7 @@ from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 from satdifuser.kinds import Count, Seed, Side, checked
 
 PACKAGE, HUB = "olmoearth-pretrain-minimal", "pretrained"
-INPUTS = (
-    "sentinel2_l2a",
-    "sentinel1",
-)  # Landsat's are digital numbers of level 1, which reflectance does not give back
+INPUTS = ("sentinel2_l2a", "sentinel1")  # Landsat's are digital numbers of level 1, not to be had from reflectance
 SENTINEL2 = {
     **{"coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06"},
     **{"rededge3": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09", "swir16": "B11", "swir22": "B12"},

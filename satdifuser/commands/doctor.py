@@ -147,12 +147,14 @@ def _checkpoints() -> list[Finding]:
     found = []
     for names, word, is_there in (
         (("diffusionsat", "stable_diffusion", "unconditional"), "in", Path.is_dir),
-        (("prithvi", "prithvi2", "dinomc", "crossscalemae"), "at", Path.exists),
+        (("prithvi", "prithvi2", "dinomc", "crossscalemae", "galileo"), "at", Path.exists),
     ):
         for name in names:
-            weights = str(compose("extract", [f"encoder={name}"]).encoder["backbone"]["weights"])
+            part = compose("extract", [f"encoder={name}"]).encoder
+            holder, setting = (part["backbone"], "encoder.backbone") if "backbone" in part else (part, "encoder")
+            weights = str(holder["weights"])
             there = is_there(Path(weights).expanduser())
-            detail = f"weights in {weights}" if there else f"no weights {word} {weights}: set encoder.backbone.weights"
+            detail = f"weights in {weights}" if there else f"no weights {word} {weights}: set {setting}.weights"
             found.append(Finding("ok" if there else "note", f"encoder={name}", detail))
     return found
 

@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as sk
 
 from satdifuser.data.base import Labels
-from satdifuser.tasks import Classification, MultiLabel, Regression, Segmentation
+from satdifuser.tasks import Classification, MultiLabel, PixelRegression, Regression, Segmentation
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 LABELS = Labels(tuple("abcdefg"), ("#000000",) * 7)
@@ -169,6 +169,7 @@ TASKS = {
     "one label": Classification(LABELS),
     "many": MultiLabel(LABELS),
     "number": Regression(LABELS),
+    "numbers": PixelRegression(LABELS),
 }
 
 
