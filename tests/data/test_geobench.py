@@ -171,6 +171,14 @@ def test_a_set_is_read_by_its_name_alone(root: Path, task: str) -> None:
     assert train.identity != half.identity
 
 
+@pytest.mark.parametrize(("name", "task"), [("brick_kiln", "m-brick-kiln"), ("forestnet", "m-forestnet")])
+def test_two_sets_have_names_of_their_own(root: Path, name: str, task: str) -> None:
+    partition(known(root, task)["folder"], train=["id_0"])
+    by_name = build_data(compose("train", [f"data={name}"]).data, "train")
+    assert by_name.identity == built(task).identity
+    assert torch.equal(by_name[0]["image"], built(task)[0]["image"])
+
+
 def test_eurosats_last_bands_are_by_what_they_hold_and_not_by_the_files_names(root: Path) -> None:
     """EuroSAT stores B8A last, and GEO-Bench named the bands as if it came after B08."""
     stored = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"]

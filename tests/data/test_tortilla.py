@@ -282,6 +282,11 @@ def test_identity_is_of_what_is_in_the_samples_wherever_they_lie(tmp_path: Path)
     assert json.dumps(one)
 
 
+def test_images_alone_need_no_mask(tmp_path: Path) -> None:
+    caffe(tmp_path, [sample("a", mask=None)])
+    assert set(built(tmp_path, "data.label=null")[0]) == {"id", "image"}
+
+
 def test_budgets_read_masks_and_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caffe(tmp_path, [sample(f"s{n}", seed=n) for n in range(12)])
     data = built(tmp_path)

@@ -46,7 +46,7 @@ class GeoBench2(Reader):
         split: str = "train",
         *,
         files: Annotated[list[str], Len(1)],
-        label: Answer,
+        label: Answer | None,
         answer: Annotated[str, Len(1)],
         sensor: SensorName,
         bands: BandsOfParts,
@@ -207,6 +207,8 @@ class GeoBench2(Reader):
         return held[number]
 
     def _answer_of(self, entry: Entry, parts: Sequence[Entry] | None) -> Any:
+        if self.label is None:
+            return None
         if self.label in ("label", "multilabel"):
             return entry.said[self.column]
         found = self._part(entry.parts() if parts is None else parts, self.column, "data.answer")
