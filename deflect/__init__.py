@@ -4,7 +4,7 @@
     adapted.print_trainable_parameters()
     logits = adapted(rgb, spectra=reflectance)
 
-Of satdifuser it uses bank.py alone.
+Of satdifuser it uses the bank alone.
 """
 
 from __future__ import annotations

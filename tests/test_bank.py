@@ -471,3 +471,31 @@ def test_select_and_cat_take_banks_of_stacks(toy_spec):
     assert all(torch.equal(joined[tap], torch.cat([bank[tap] for bank in banks])) for tap in spec.taps)
     small = joined.select(spec.select(timesteps=[61, 97], names=["up.1"]))
     assert torch.equal(small.stack("up.1"), torch.cat([joined.map("up.1", 61), joined.map("up.1", 97)]))
+
+
+def test_a_spec_of_several_dates_says_so_and_one_of_none_says_what_it_always_said() -> None:
+    taps = (Tap("mid", 21, 0, 4, 8), Tap("up", 21, 1, 2, 4))
+    one = BankSpec(taps, "toy", "none", (32, 16))
+    series = BankSpec(taps, "toy", "none", (32, 16), dates=3)
+    assert "dates" not in one.to_dict()
+    assert BankSpec.from_dict(one.to_dict()) == one
+    assert BankSpec.from_dict(json.loads(json.dumps(series.to_dict()))) == series
+    assert [series.shape(tap) for tap in taps] == [(3, 4, 4, 2), (3, 2, 8, 4)]
+    assert series.select(names=["up"]).dates == 3
+    assert series.differences(one)[0] == "dates: 3 and None"
+    assert series != one
+    with pytest.raises(BankError, match="is of 0 dates"):
+        BankSpec(taps, "toy", "none", (32, 16), dates=0)
+
+
+def test_a_bank_of_several_dates_has_them_after_the_batch() -> None:
+    spec = BankSpec((Tap("mid", 21, 0, 4, 8), Tap("mid", 61, 0, 4, 8)), "toy", "none", (32, 16), dates=3)
+    stack = torch.randn(2, 5, *spec.shape(spec.taps[0]))
+    bank = FeatureBank.stacked(spec, {"mid": stack})
+    assert bank.batch_size == 5
+    assert torch.equal(bank.map("mid", 61), stack[1])
+    assert torch.equal(bank.samples(slice(1, 3)).map("mid", 21), stack[0, 1:3])
+    assert torch.equal(bank.to(torch.float64).map("mid", 61), stack[1].double())
+    assert torch.equal(FeatureBank.cat([bank, bank]).map("mid", 21), torch.cat([stack[0], stack[0]]))
+    with pytest.raises(BankError, match=r"tap mid@21 has the shape \(2, 4, 4, 2\) for each sample"):
+        FeatureBank(spec, dict.fromkeys(spec.taps, stack[0][:, :2]))

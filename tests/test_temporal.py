@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from satdifuser.bank import BankSpec, FeatureBank, Tap
+from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError
+from satdifuser.fusion import UniformMean
 from satdifuser.temporal import Difference, TemporalAttention, TemporalHead, TemporalMax, TemporalMean
 from satdifuser.temporal.attention import YEAR, positions
 
@@ -241,6 +242,12 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
     dates = torch.tensor([[18000, 18001], [18000, -1], [18000, 18001]])
     with pytest.raises(UserError, match="sample b lacks one of the two images"):
         Difference(two)(series(two, blanks=False)[0], dates, ["a", "b", "c"])
+
+
+def test_heads_of_fusion_read_no_dates() -> None:
+    with pytest.raises(BankError, match=r"UniformMean reads one map of each tap, not 5 dates"):
+        UniformMean(spec_of(), 16)
+    assert UniformMean(TemporalMean(spec_of()).spec, 16).pyramid.strides == (4, 8)
 
 
 def test_the_spec_says_what_made_one_of_several_dates() -> None:

@@ -112,6 +112,8 @@ class FusionHead(nn.Module):
             raise BankError(
                 f"{type(self).__name__} needs every tap at every timestep: {', '.join(map(str, spec.taps))}"
             )
+        if spec.dates is not None:
+            raise BankError(f"{type(self).__name__} reads one map of each tap, not {spec.dates} dates: see temporal=")
         self.spec = spec
         self.names = {stride: spec.names(stride) for stride in spec.strides}
         self.pyramid = PyramidSpec(spec.strides, projection_dim, spec.image_size)
