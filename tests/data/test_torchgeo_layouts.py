@@ -307,8 +307,9 @@ def test_crops_of_kenya_have_the_dates_of_their_images(
 def test_radar_beside_light_is_read_by_name(copied: Callable[[str], Path]) -> None:
     """Of torchgeo's 14 channels the first is VH, though its documentation says VV."""
     root = copied("bigearthnet/v1")
-    item = built("BigEarthNet", root, "train", "data.arguments={bands: all}",
-                 "data.sensor=SENTINEL1+SENTINEL2_NO_CIRRUS", "data.channels={image: [VH, VV, " + ", ".join(NO_CIRRUS) + "]}",
+    channels = f"data.channels={{image: [VH, VV, {', '.join(NO_CIRRUS)}]}}"
+    item = built("BigEarthNet", root, "train", "data.arguments={bands: all}", channels,
+                 "data.sensor=SENTINEL1+SENTINEL2_NO_CIRRUS",
                  "data.scaling={numbers: dn, bands: {VV: {numbers: as_is}, VH: {numbers: as_is}}}")[0]  # fmt: skip
     folder = next(
         path for path in root.glob("BigEarthNet-S1-v1.0/*") if item["id"].rpartition("MSIL2A_")[2][-5:] in path.name
@@ -335,6 +336,7 @@ def test_seasons_without_labels_are_series_by_date(copied: Callable[[str], Path]
             stored = file.read(1, out_shape=(264, 264)).astype(np.float64)
         np.testing.assert_allclose(image[8].double().numpy(), stored / 10000, rtol=1e-6)
     assert torch.equal(data[0]["image"], item["image"])
+    assert len({data.fingerprint() for _ in range(8)}) == 1
 
 
 def test_trees_are_read_from_a_picture_and_two_satellites(copied: Callable[[str], Path]) -> None:

@@ -30,6 +30,7 @@ from satdifuser.kinds import Above, Place, Side, Word, checked
 
 Named = Annotated[str, Len(1)]
 Names = Annotated[dict[str, Any], Word("names with values")]
+NOT_GIVEN = "not_given"  # an encoder has the same sensor and size, which null could not be; a size of 1 is none
 KEYS = {"label": "label", "multilabel": "label", "mask": "mask", "target": "label"}
 
 
@@ -65,8 +66,8 @@ class TorchGeo(Reader):
         tile: bool = False,
         holds: str | None = None,
         get: str | None = None,
-        sensor: SensorName | None = None,
-        size: Side | None = None,
+        sensor: SensorName = NOT_GIVEN,
+        size: Side = 1,
         label: Answer | None = None,
         classes: ClassWords | Named | None = None,
         **above: Above,
@@ -84,13 +85,17 @@ class TorchGeo(Reader):
         if not len(self.made):
             raise UserError(f"{shown(self.root)} has no samples of {dataset} for {split}: it must hold {holds}")
         self.key = key or ("mask" if label == "mask" else KEYS.get(str(label), ""))
-        wanted = {"sensor": sensor, "size": size, "scaling": above.get("scaling")}
+        wanted = {
+            "sensor": None if sensor == NOT_GIVEN else sensor,
+            "size": None if size == 1 else size,
+            "scaling": above.get("scaling"),
+        }
         if channels is None and label is None:
             wanted["label"] = None
         missing = [name for name, value in wanted.items() if value is None]
         if label not in (None, "target") and classes is None:
             missing.append("classes")
-        if missing or sensor is None or size is None:
+        if missing:
             raise UserError(lacking(dataset, missing, self.made))
         numbers = above["scaling"]
         if numbers == "auto" or (isinstance(numbers, dict) and numbers.get("numbers", "auto") == "auto"):
@@ -152,8 +157,9 @@ class TorchGeo(Reader):
             return super().fingerprint()
         found = hashlib.blake2b(digest_size=8)
         for place in sorted({0, len(self.names) // 2, len(self.names) - 1}):
-            for _, value in sorted(self._sample(self.windows[self.names[place]]).items()):
-                found.update(np.ascontiguousarray(value).tobytes() if hasattr(value, "numpy") else b"")
+            raw = self.read(self.names[place])
+            for values in (*raw.bands, np.asarray(raw.answer if raw.answer is not None else 0)):
+                found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()
 
     def files(self, name: str) -> Sequence[Path]:
