@@ -48,7 +48,7 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
                 config = compose("compare", own)
                 assert config.models or expand(config, passed)
             elif command.configured:
-                compose(name, rest[1:])
+                compose(name, rest[2:] if command.verbs else rest[1:])
 
 
 def test_every_choice_of_every_group_composes() -> None:

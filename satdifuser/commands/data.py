@@ -11,7 +11,7 @@ from satdifuser.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from satdifuser.data.base import LabelledDataset
-    from satdifuser.data.check import Checked
+    from satdifuser.data.check import Checked, Finding
     from satdifuser.data.check.gallery import Card
     from satdifuser.data.inputs import SampleCheck
     from satdifuser.settings.commands import DataSettings
@@ -26,13 +26,30 @@ def run(verb: str, settings: DataSettings, overrides: Sequence[str] = ()) -> int
     return words[verb](settings, shlex.join(["satdifuser", "data", verb, *overrides]))
 
 
-def _splits(settings: DataSettings, usual: Sequence[str] | None = None) -> dict[str, LabelledDataset]:
-    names = settings.splits or usual or list(settings.data.splits)
+def _splits(settings: DataSettings, names: Sequence[str] | None = None) -> dict[str, LabelledDataset]:
+    names = names or settings.splits or list(settings.data.splits)
     for name in names:
         if name not in settings.data.splits:
             known = settings.data.splits
             raise UserError(f"splits has {name!r}: the data have {', '.join(known)}{nearest(name, known)}")
     return {name: settings.data.split(name) for name in names}
+
+
+def _those_that_open(settings: DataSettings) -> tuple[dict[str, LabelledDataset], list[Finding]]:
+    """The splits, and what is wrong with those that cannot be had; an error where none can."""
+    from satdifuser.data.check import Finding
+
+    splits, lost = dict[str, Any](), list[Finding]()
+    for name in settings.splits or settings.data.splits:
+        try:
+            splits |= _splits(settings, [name])
+        except UserError as error:
+            if name not in settings.data.splits:
+                raise
+            lost.append(Finding("error", "split", str(error), name))
+    if not splits:
+        raise UserError(lost[0].what)
+    return splits, lost
 
 
 def encoder_check(settings: DataSettings) -> SampleCheck | None:
@@ -58,8 +75,9 @@ def _check(settings: DataSettings, command: str) -> int:
     from satdifuser.engine.progress import say
     from satdifuser.report.tables import csv
 
-    splits = _splits(settings)
+    splits, lost = _those_that_open(settings)
     found = check(splits, encoder_check(settings), settings.samples, settings.workers)
+    found.findings = [*lost, *found.findings]
     if settings.format == "json":
         print(json_text(found.to_dict(), indent=2))
     elif settings.format == "csv":
@@ -78,6 +96,28 @@ def _check(settings: DataSettings, command: str) -> int:
     return 1 if found.verdict == "error" else 0
 
 
+def look_first(data: LabelledDataset, encoder: SampleCheck | None, workers: int, tell: bool) -> None:
+    """Before a long extraction: print what looks wrong in a few samples, and end where something is."""
+    from satdifuser.data.check import first_look
+    from satdifuser.data.check.seen import sensor_of
+    from satdifuser.engine.progress import say
+
+    if sensor_of(
+        next(iter(getattr(data, "splits", {"": data}).values())), None if encoder is None else encoder.prepare
+    ):
+        found = first_look({"images": data}, encoder, workers)
+        for finding in found.findings if tell else ():
+            if finding.verdict == "warning":
+                say(finding.line())
+        errors = [finding for finding in found.findings if finding.verdict == "error"]
+        if errors:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise UserError(
+                f"{errors[0].line().removeprefix('error').strip()}{more}; satdifuser data check says all of it, and"
+                " check_data=false goes on"
+            )
+
+
 def _summary(found: Checked) -> str:
     counts = {verdict: sum(f.verdict == verdict for f in found.findings) for verdict in ("error", "warning")}
     said = ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number)
@@ -94,7 +134,7 @@ def _stats(settings: DataSettings, command: str) -> int:
 
     encoder = encoder_check(settings) if settings.encoder is not None else None
     table: list[dict[str, Any]] = []
-    for name, data in _splits(settings, ["train"]).items():
+    for name, data in _splits(settings, settings.splits or ["train"]).items():
         sensor = sensor_of(data, None if encoder is None else encoder.prepare)
         if sensor is None:
             raise UserError(f"{data.name} does not say its bands: give its class a `sensor`, or choose an encoder")

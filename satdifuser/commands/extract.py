@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from satdifuser.store import FeatureStore, Form, Processes, StorePlan
 
 # What says where and how fast, and not which features: it may change between a run and the one that goes on with it.
+LONG = 500  # samples, from which on some are looked at before
 PASSING = ("path", "batch_size", "workers", "reuse", "overwrite")
 
 
@@ -61,6 +62,10 @@ def run(settings: ExtractSettings) -> str:
     skipped: list[dict[str, str]] = []
     if settings.on_error == "skip":
         data, skipped = without_faults(data, sample_check(encoder), workers, processes)
+    if settings.check_data and len(data) >= LONG and not place_of(path).partial.exists():
+        from satdifuser.commands.data import look_first
+
+        look_first(data, sample_check(encoder), workers, processes.main)
     plan = _plan(settings, encoder, form, data, skipped)
     if settings.dry_run:
         from satdifuser.commands.dry_run import show
@@ -122,7 +127,7 @@ def _plan(
 
     kept = settings.plain()
     kept["store"] = {key: value for key, value in kept["store"].items() if key not in PASSING}
-    del kept["dry_run"]
+    del kept["dry_run"], kept["check_data"]
     sensor = getattr(next(iter(data.splits.values())), "sensor", None)
     dates, latents = series_of(data).dates, getattr(encoder, "latent_spec", None)
     return StorePlan(

@@ -76,9 +76,10 @@ class ClassTable:
         for place, value in enumerate(values):
             number = int(value) if np.isfinite(value) and value == int(value) else None
             if number is None or number not in self.numbers:
+                pixels = int((places == place).sum())
                 raise BadImageError(
                     f"has a mask with {value:g}, but the class table has {self._known()}: name it in data.classes or"
-                    " data.ignore, or replace the file"
+                    f" data.ignore, or replace the file (it is in {pixels} pixel{'' if pixels == 1 else 's'})"
                 )
             known = self.numbers[number]
             into[place] = self.labels.ignore_index if known is None else known

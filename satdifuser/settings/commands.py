@@ -39,6 +39,7 @@ class ExtractSettings(Settings):
     store: StoreSettings = StoreSettings()
     seed: Seed = 0
     on_error: Literal["stop", "skip"] = "stop"
+    check_data: bool = True
     dry_run: bool = False
 
 
@@ -88,7 +89,6 @@ class TapsSettings(Settings):
     all: bool = False
 
 
-class CompareSettings(Settings):
 class DataSettings(Settings):
     """Of `satdifuser data check`, `stats` and `show`."""
 
@@ -103,6 +103,7 @@ class DataSettings(Settings):
     seed: Seed = 0
 
 
+class CompareSettings(Settings):
     """Of `satdifuser compare`; an experiment may have values of its own to refer to (`steps: 120`, then `${steps}`)."""
 
     model_config = {"extra": "allow"}
@@ -127,7 +128,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "train": TrainSettings,
     "eval": EvalSettings,
     "taps": TapsSettings,
-    "compare": CompareSettings,
     "data": DataSettings,
+    "compare": CompareSettings,
     "pretrain": PretrainSettings,
 }

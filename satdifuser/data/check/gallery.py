@@ -9,13 +9,12 @@ import numpy as np
 
 from satdifuser.data.bands import Sensor
 from satdifuser.data.base import LabelledDataset, Labels, Sample
-from satdifuser.data.check.pictures import dates_of, label_words, mask_picture, picture, target_picture
+from satdifuser.data.check.pictures import SHOWN, dates_of, label_words, mask_picture, picture, target_picture
 from satdifuser.data.check.seen import Look, Seen
 from satdifuser.data.statistics import Array, evenly
 from satdifuser.errors import UserError
 
 DATES = 4  # of a series that are shown
-SIDE = 160
 
 
 @dataclass
@@ -86,12 +85,12 @@ def card(sample: Sample, split: str, labels: Labels, sensor: Sensor) -> Card:
 def _small(pixels: Array) -> Array:
     from satdifuser.report.pictures import shrink
 
-    return shrink(pixels, SIDE)
+    return shrink(pixels, SHOWN)
 
 
 def _every(pixels: Array) -> Array:
     """Every n-th pixel: a mean of two classes is none."""
-    step = -(-max(pixels.shape[:2]) // SIDE)
+    step = -(-max(pixels.shape[:2]) // SHOWN)
     return np.ascontiguousarray(pixels[::step, ::step])
 
 

@@ -66,6 +66,8 @@ def _far_off(rows: Sequence[dict[str, Any]], prepare: ImageInput, where: str) ->
     plain = {*prepare.mean, *prepare.std} == {0.5}
     raw = {*prepare.mean} == {0.0} and {*prepare.std} == {1.0}
     if plain or raw:
+        clouds = {band.name for band in prepare.sensor if band.common == "cirrus"}  # nearly 0 where none are high
+        rows = [row for row in rows if row["band"] not in clouds]
         flat = [row for row in rows if row["std"] < (LEAST if plain else LEAST / 4)]
         if flat:
             said = [f"{row['band']} {row['mean']:.2f} \u00b1 {row['std']:.3f}" for row in flat]

@@ -19,7 +19,6 @@ from satdifuser.data.statistics import ERROR, Tally, rows_of
 
 PICTURE_BYTES = 8_000_000
 BINS, WIDE, HIGH = 60, 180, 36
-WORDS = {"error": "errors", "warning": "warnings", "fine": "what is fine"}
 
 
 @dataclass
@@ -64,7 +63,6 @@ def html(page: Page) -> str:
         version=__version__,
         style=Markup(files["page.css"]),
         findings=[(verdict, [_finding(f, page, drawn) for f in findings if f.verdict == verdict]) for verdict in ORDER],
-        verdicts=WORDS,
         splits=[] if checked is None else [(look.name, look.total, look.looked) for look in checked.looks],
         classes=None if checked is None else _classes(checked),
         bands=[] if not findings or checked is None else _bands(checked, Markup),

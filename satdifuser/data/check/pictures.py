@@ -12,7 +12,8 @@ from satdifuser.data.dates import NO_DATE, day_text
 from satdifuser.data.statistics import Array, there
 
 VV, VH, RATIO = (-20.0, 0.0), (-27.0, -5.0), (0.0, 15.0)  # dB, as red, green and blue
-STRIPE = 4  # pixels
+STRIPE = 4  # pixels of what is shown
+SHOWN = 160  # the largest side of what is shown
 GREY, PALE = (140, 140, 140), (205, 205, 205)
 ALARM = (255, 0, 200)  # of mask values that are no class
 
@@ -25,8 +26,7 @@ def how_drawn(sensor: Sensor) -> str:
         return f"red {names[0]}, green {names[1]}, blue their ratio, in dB"
     if way == "light":
         low, high = sensor.bands[chosen[0]].usual
-        root = ", the root of it" if sensor.bands[chosen[0]].unit == "reflectance" else ""
-        return f"{', '.join(names)} as red, green and blue, from {low:g} to {high:g}{root}"
+        return f"{', '.join(names)} as red, green and blue, from {low:g} to {high:g}"
     return f"{names[0]} in grey, from its least to its most in each picture"
 
 
@@ -40,8 +40,6 @@ def picture(image: Any, sensor: Sensor) -> Array:
         made = [_stretch(layer, *span) for layer, span in zip((*layers, ratio), (VV, VH, RATIO), strict=True)]
     elif way == "light":
         made = [_stretch(v, *sensor.bands[p].usual) for v, p in zip(layers, chosen, strict=True)]
-        if sensor.bands[chosen[0]].unit == "reflectance":
-            made = [np.sqrt(layer) for layer in made]
     else:
         made = [_stretch(layers[0], float(layers[0].min()), float(layers[0].max()))] * 3
     pixels = (255 * np.stack(made, -1)).round().astype(np.uint8)
@@ -65,8 +63,9 @@ def _stretch(values: Array, low: float, high: float) -> Array:
 
 
 def _hatched(pixels: Array, where: Array) -> Array:
+    wide = STRIPE * -(-max(where.shape) // SHOWN)
     rows, columns = np.indices(where.shape)
-    stripe = ((rows + columns) // STRIPE) % 2 == 0
+    stripe = ((rows + columns) // wide) % 2 == 0
     pixels[where & stripe] = GREY
     pixels[where & ~stripe] = PALE
     return pixels

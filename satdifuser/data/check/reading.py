@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from satdifuser.data.check.findings import Finding, counted, fine, some
 from satdifuser.data.check.seen import Look, Seen
 
+PIXELS = r"\d+ pixels?"  # how many differs from file to file
 OWN = ("has NaN", "has values from")  # of an encoder's faults, those that have a check of their own
 
 
 def reading(looks: Sequence[Look]) -> Iterator[Finding]:
     for look in looks:
-        for name, reason in look.faults[:10]:
-            yield Finding("error", "unreadable", reason, look.name, "", [name])
-        if len(look.faults) > 10:
-            names = [name for name, _ in look.faults[10:]]
-            what = f"{counted(len(names), 'more sample')} cannot be read"
-            yield Finding("error", "unreadable", what, f"{look.name}, {some(names)}", "", names)
+        alike: dict[str, list[tuple[str, str]]] = {}
+        for name, reason in look.faults:
+            alike.setdefault(re.sub(rf"\S*{re.escape(name)}[^\s:;,]*", "*", re.sub(PIXELS, "", reason)), []).append(
+                (name, reason)
+            )
+        for them in alike.values():
+            names = [name for name, _ in them]
+            more = f" (and {len(them) - 1} more such: {some(names[1:])})" if len(them) > 1 else ""
+            yield Finding("error", "unreadable", them[0][1] + more, look.name, "", names)
         if not look.faults:
             every = f"all {look.total}" if look.whole else f"{look.looked} of {look.total}, evenly chosen,"
             yield from fine("read", f"{look.name}: {every} {'sample' if look.total == 1 else 'samples'} can be read")

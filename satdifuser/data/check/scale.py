@@ -13,8 +13,10 @@ from satdifuser.data.check.seen import Look, Seen
 from satdifuser.data.statistics import Tally
 
 DARK = 0.01  # of reflectance or colour: no image's brightest per cent is below
+BRIGHT = (0.8, 2.0)  # half of all values, and 99 %, are not above: snow and clouds are
 OFFSET = (0.0995, 0.135)  # Sentinel-2's since baseline 04.00, as reflectance, at the darkest pixel of all bands
 BLANK = 0.5  # share of no data that is worth a word
+TIMES = 4.0  # what the means of a split are not of another's
 CIRRUS = "cirrus"
 
 
@@ -150,6 +152,18 @@ def _reflectance(seen: Sequence[Seen], tally: Tally, sensor: Sensor) -> Iterator
             "say what white is (data.scaling.white, of image_folder data.white), or use a sensor of pictures"
             " (AERIAL_RGB)",
         )
+    if middle > BRIGHT[0] or top > BRIGHT[1]:
+        landsat = (
+            " (Landsat's collection 1: {numbers: dn, unit: 50000, offset: -5000})" if "Landsat" in sensor.name else ""
+        )
+        yield Finding(
+            "warning",
+            "bright",
+            f"half of the values are above {middle:.2g} and 1 % above {top:.2g}: reflectance is seldom above 1, so it"
+            " looks like another scale",
+            "",
+            f"set data.scaling to the unit and offset of the files{landsat}",
+        )
     floors = [tally.percentile(place, 0.1) for place in reflectance]
     cirrus = [p for p in light if sensor.bands[p].common == CIRRUS]
     lifted = all(OFFSET[0] <= tally.percentile(p, 50) <= OFFSET[1] for p in cirrus)
@@ -193,10 +207,12 @@ def _drift(looks: Sequence[Look], sensor: Sensor) -> Iterator[Finding]:
     for look in looks:
         if look is first or not look.seen or not first.seen:
             continue
-        apart = np.abs(look.tally.mean - first.tally.mean) / np.maximum(first.tally.std, 1e-12)
-        apart[(look.tally.count == 0) | (first.tally.count == 0)] = 0
+        known = (look.tally.count > 0) & (first.tally.count > 0)
+        apart = np.where(known, np.abs(look.tally.mean - first.tally.mean) / np.maximum(first.tally.std, 1e-12), 0)
+        light = known & np.array([band.unit in ("reflectance", "colour") for band in sensor])
+        times = np.abs(look.tally.mean[light]) / np.maximum(np.abs(first.tally.mean[light]), 1e-12)
         place = int(apart.argmax())
-        if apart[place] > 2:
+        if apart[place] > 2 or (light.any() and not 1 / TIMES < np.median(times) < TIMES):
             yield Finding(
                 "warning",
                 "drift",

@@ -202,8 +202,8 @@ def _input(values: Array, prepare: ImageInput) -> InputMoments | None:
     index = list(prepare.sensor.index(prepare.bands))
     chosen = values[index]
     kept = (there(values, prepare.sensor) & np.isfinite(values))[index]
-    low, high = np.array(prepare.lows)[:, None], np.array(prepare.highs)[:, None]
-    unit = (np.clip(chosen, low, high) - low) / (high - low)
+    low, high = (np.array(ends, np.float32)[:, None] for ends in (prepare.lows, prepare.highs))  # as it compares them
+    unit = (np.clip(chosen, low, high).astype(np.float64) - low) / (high - low)
     inputs = (unit - np.array(prepare.mean)[:, None]) / np.array(prepare.std)[:, None]
     rows = [row[where] for row, where in zip(inputs, kept, strict=True)]
     mean = np.array([row.mean() if row.size else 0.0 for row in rows])

@@ -78,7 +78,8 @@ def check(
 ) -> Checked:
     """Look at evenly chosen samples of each split (null: all of them), and say what is wrong with them."""
     made = looks_at(splits, encoder, samples, workers)
-    made.findings = in_order([*_pixels(made), *series(made.looks), *repeats(made.looks), *labels(made.looks)])
+    rest = [*series(made.looks), *repeats(made.looks), *labels(made.looks)] if made.tally.samples else []
+    made.findings = [*_pixels(made), *rest]
     places = {look.name: boxes_of(splits[look.name], [one.name for one in look.seen]) for look in made.looks}
     made.findings = in_order([*made.findings, *overlaps(places)])
     return made
@@ -95,6 +96,7 @@ def looks_at(
     splits: Mapping[str, LabelledDataset], encoder: SampleCheck | None, samples: int | None, workers: int
 ) -> Checked:
     first = next(iter(splits.values()))
+    first = next(iter(getattr(first, "splits", {"": first}).values()))  # of several joined
     prepare = None if encoder is None else encoder.prepare
     sensor = sensor_of(first, prepare)
     if sensor is None:
