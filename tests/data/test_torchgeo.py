@@ -120,7 +120,9 @@ def test_the_facts_of_a_set_agree_with_its_class(name: str) -> None:
         theirs = [(said.get("bands") or {}).get(band, band) for band in sensor.names]
         assert {*theirs} <= {*listed}
     if isinstance(said.get("classes"), list | dict):
-        table = ClassTable(said["classes"], [said["ignore"]] if said.get("ignore") is not None else [])
+        table = ClassTable(
+            said["classes"], np.atleast_1d(said["ignore"]).tolist() if said.get("ignore") is not None else []
+        )
         assert len(table.labels.classes) > 1
     else:
         assert said["label"] in (None, "target") or isinstance(said["classes"], str)

@@ -8,8 +8,6 @@ from typing import Any
 
 from satdifuser.data.files.tree import warn_once
 
-Array = Any
-
 
 def pastis_dates(dataset: Any, index: int) -> list[Any] | None:
     """The days of a patch's images, which are in PASTIS's table and which torchgeo does not read."""
@@ -41,8 +39,18 @@ def skippd_sample(dataset: Any, index: int) -> dict[str, Any]:
     return {"image": dataset._load_image(index), "label": torch.tensor(power)}
 
 
+def landsat_sample(dataset: Any, index: int) -> dict[str, Any]:
+    """Image and mask with the codes of the product: torchgeo 0.10 numbers them otherwise than 0.8, from water on."""
+    import rasterio
+    import torch
+
+    image, mask = dataset.sample_collection[index]
+    with rasterio.open(mask) as file:
+        return {"image": dataset._load_image(image), "mask": torch.from_numpy(file.read(1)).long()}
+
+
 DATES = {"PASTIS": pastis_dates, "PASTIS100": pastis_dates}
-SAMPLES = {"SKIPPD": skippd_sample}
+SAMPLES = {"SKIPPD": skippd_sample, "SSL4EOLBenchmark": landsat_sample}
 
 
 def of_class(table: dict[str, Any], dataset: Any) -> Any:
