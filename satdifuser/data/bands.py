@@ -137,6 +137,7 @@ SENTINEL2_RGB = Sensor("Sentinel-2 RGB", tuple(SENTINEL2.bands[i] for i in SENTI
 
 SensorName = Annotated[Sensor | str, Word("a sensor")]
 ALL = "satdifuser.data.sensors"
+NOT_GIVEN = "not_given"  # of a data set of which nothing is known; null could not be an encoder's sensor
 
 
 def find_sensor(sensor: Sensor | str) -> Sensor:
@@ -169,6 +170,11 @@ def _one(text: str, whole: str) -> Sensor:
         found = getattr(importlib.import_module(module or ALL), name)
     except (ImportError, AttributeError, TypeError, ValueError):
         found = None
+    if path == NOT_GIVEN:
+        raise UserError(
+            "too little is known of this data set: give data.sensor, and data.size and the like; what its first sample"
+            " has, says satdifuser data check with the same words"
+        )
     if not isinstance(found, Sensor):
         known = vars(importlib.import_module(ALL))
         ours = sorted(name for name, value in known.items() if isinstance(value, Sensor))

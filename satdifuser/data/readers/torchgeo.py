@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Len
 
-from satdifuser.data.bands import SensorName, find_sensor
+from satdifuser.data.bands import NOT_GIVEN, SensorName, find_sensor
 from satdifuser.data.classes import ClassWords
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
@@ -30,7 +30,6 @@ from satdifuser.kinds import Above, Place, Side, Word, checked
 
 Named = Annotated[str, Len(1)]
 Names = Annotated[dict[str, Any], Word("names with values")]
-NOT_GIVEN = "not_given"  # an encoder has the same sensor and size, which null could not be; a size of 1 is none
 KEYS = {"label": "label", "multilabel": "label", "mask": "mask", "target": "label"}
 
 
@@ -67,7 +66,7 @@ class TorchGeo(Reader):
         holds: str | None = None,
         get: str | None = None,
         sensor: SensorName = NOT_GIVEN,
-        size: Side = 1,
+        size: Side = 1,  # none is given
         label: Answer | None = None,
         classes: ClassWords | Named | None = None,
         **above: Above,
