@@ -293,6 +293,7 @@ def test_patterns_that_match_nothing_or_too_much_are_one_line(tmp_path: Path) ->
     refused(lambda: opened(tmp_path, images="*/images/{id}.tif"), "gives the id a to", "train/images/a.tif", "write *")
     assert opened(tmp_path, images="*/images/*.tif").names == ["train/images/a.tif", "val/images/a.tif"]
     refused(lambda: opened(tmp_path, images="/x/*.tif"), "below data.root")
+    refused(lambda: opened(tmp_path, images="{red: red/{id}.tif}"), "is one pattern", "quote those in it")
     refused(lambda: opened(tmp_path, images="../*.tif"), "below data.root")
     png(tmp_path / "masks" / "a.png", digits(8, 8, dtype=np.uint8))
     refused(lambda: opened(tmp_path, images="train/images/*.tif", masks="masks/{id}.png"), "no field in common", "{id}")

@@ -155,7 +155,7 @@ def test_eurosat_in_13_bands_has_each_band_where_it_belongs() -> None:
 def test_the_amazon_is_read_but_for_the_mask_of_another_size() -> None:
     root = Path(str(REAL)) / "real" / "amazon"
     words: dict[str, Any] = {"images": "*/images/{id}.tiff", "masks": "*/masks/{id}.png", "sensor": "SENTINEL2_RGB"}
-    words |= {"size": 512, "classes": {1: "other", 2: "forest"}, "split_by": "folder"}
+    words |= {"size": 512, "classes": {1: "forest", 2: "other"}, "split_by": "folder"}
     words |= {"scaling": {"numbers": "8bit", "white": 0.275}}
     refused = []
     data = Rasters(str(root), "train", **words)
