@@ -71,13 +71,14 @@ def encoder_check(settings: DataSettings) -> SampleCheck | None:
 
 def _check(settings: DataSettings, command: str) -> int:
     from satdifuser.data.check import check
+    from satdifuser.data.check.findings import in_order
     from satdifuser.engine.files import json_text, write_text
     from satdifuser.engine.progress import say
     from satdifuser.report.tables import csv
 
     splits, lost = _those_that_open(settings)
     found = check(splits, encoder_check(settings), settings.samples, settings.workers)
-    found.findings = [*lost, *found.findings]
+    found.findings = in_order([*lost, *_weights(settings, found), *found.findings])
     if settings.format == "json":
         print(json_text(found.to_dict(), indent=2))
     elif settings.format == "csv":
@@ -116,6 +117,17 @@ def look_first(data: LabelledDataset, encoder: SampleCheck | None, workers: int,
                 f"{errors[0].line().removeprefix('error').strip()}{more}; satdifuser data check says all of it, and"
                 " check_data=false goes on"
             )
+
+
+def _weights(settings: DataSettings, found: Checked) -> list[Finding]:
+    """What weights in a folder say of the inputs that they were trained on."""
+    from satdifuser.data.check.inputs import pretrained
+
+    backbone: Any = (settings.encoder.get("backbone") if settings.encoder is not None else None) or {}
+    weights = backbone.get("weights")
+    if found.prepare is None or not isinstance(weights, str):
+        return []
+    return list(pretrained(found.prepare, Path(weights).expanduser()))
 
 
 def _summary(found: Checked) -> str:

@@ -214,13 +214,18 @@ def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None)
     return found
 
 
-def warn_of_other_range(given: ImageInput, folder: Path) -> None:
-    """Say it if weights were trained on another range than they will be given, where their folder knows."""
+def other_range(given: ImageInput, folder: Path) -> list[str]:
+    """What to set so that weights get the range that they were trained on, where their folder knows it; or nothing."""
     try:
         trained = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["prepare"]
-        others = range_overrides(trained, given)
+        return range_overrides(trained, given)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return  # no pretraining of ours, or of other bands
+        return []  # no pretraining of ours, or of other bands
+
+
+def warn_of_other_range(given: ImageInput, folder: Path) -> None:
+    """Say it if weights were trained on another range than they will be given, where their folder knows."""
+    others = other_range(given, folder)
     if others:
         log.warning("%s was trained on inputs of another range: give it %s", folder, " ".join(others))
 

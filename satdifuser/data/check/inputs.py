@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from satdifuser.data.check.findings import Finding, fine, share, some
 from satdifuser.data.check.seen import InputMoments, Look
-from satdifuser.data.inputs import ImageInput
+from satdifuser.data.inputs import ImageInput, other_range
 
 CLIPPED = 0.1  # of a band's values
 BLIND = 0.99
@@ -55,6 +56,14 @@ def inputs(looks: Sequence[Look], prepare: ImageInput) -> Iterator[Finding]:
     if not cut and not odd:
         means = ", ".join(f"{r['band']} {r['mean']:.2f} \u00b1 {r['std']:.2f}" for r in rows[:4])
         yield from fine("input", f"the network's input is {means}{' ...' if len(rows) > 4 else ''}")
+
+
+def pretrained(prepare: ImageInput, weights: Path) -> Iterator[Finding]:
+    """Weights in a folder of `satdifuser pretrain` say which range they were trained on."""
+    others = other_range(prepare, weights)
+    if others:
+        what = f"{weights} was trained on inputs of another range"
+        yield Finding("warning", "input-pretrained", what, "", f"give it {' '.join(others)}")
 
 
 def _side(row: dict[str, Any]) -> str:

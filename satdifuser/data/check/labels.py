@@ -72,11 +72,13 @@ def _classes(looks: Sequence[Look]) -> Iterator[Finding]:
                 look.name,
                 "nothing can learn them: use other splits" if learned else "nothing is known of them there",
             )
-    for number, name in enumerate(names):
-        where = [split for split, found in shows.items() if found[number]]
-        if len(where) == 1 and len(with_classes) > 1:
-            lacking = True
-            yield Finding("warning", "class-once", f"{name} is in {where[0]} alone{partly}", "", "use other splits")
+    places = {name: [s for s, found in shows.items() if found[number]] for number, name in enumerate(names)}
+    once = [f"{name} ({where[0]})" for name, where in places.items() if len(where) == 1]
+    if once and len(with_classes) > 1:
+        what = (
+            f"{counted(len(once), 'class', 'classes')} {'is' if len(once) == 1 else 'are'} in one split alone{partly}"
+        )
+        yield Finding("warning", "class-once", f"{what}: {some(once, 8)}", "", "use other splits")
     if not never and not lacking:
         yield from fine("classes", f"every split has all {len(names)} classes")
 

@@ -87,7 +87,8 @@ def series(looks: Sequence[Look]) -> Iterator[Finding]:
             said = f"{counted(len(bad), 'sample')} {'has' if len(bad) == 1 else 'have'} {what}"
             yield Finding("warning", name, said, some(bad), todo, bad)
     if several and not before:
-        yield from fine("series", "dates are in order, each once, each with an image")
+        said = "dates are in order, each once, and" if dated else "when images were taken is not known;"
+        yield from fine("series", f"{said} each has an image of its own")
 
 
 def _known(one: Seen) -> list[int]:

@@ -16,6 +16,7 @@ DARK = 0.01  # of reflectance or colour: no image's brightest per cent is below
 BRIGHT = (0.8, 2.0)  # half of all values, and 99 %, are not above: snow and clouds are
 OFFSET = (0.0995, 0.135)  # Sentinel-2's since baseline 04.00, as reflectance, at the darkest pixel of all bands
 BLANK = 0.5  # share of no data that is worth a word
+FEW = 8  # samples of a split, of which nothing is said
 TIMES = 4.0  # what the means of a split are not of another's
 CIRRUS = "cirrus"
 
@@ -44,8 +45,11 @@ def _range(seen: Sequence[Seen], sensor: Sensor) -> Iterator[Finding]:
         low = min(float(s.moments.low[place]) for s in bad)
         high = max(float(s.moments.high[place]) for s in bad)
         digital = band.unit == "reflectance" and high > 50
-        dn = "data.scaling.numbers=dn (data.digital of image_folder)"
-        todo = f"these look like digital numbers: {dn}" if digital else "set data.scaling, data.nodata, or Sensor.valid"
+        todo = (
+            "these look like digital numbers: data.scaling.numbers=dn"
+            if digital
+            else "set data.scaling, data.nodata, or Sensor.valid"
+        )
         yield Finding(
             "error",
             "range",
@@ -149,8 +153,7 @@ def _reflectance(seen: Sequence[Seen], tally: Tally, sensor: Sensor) -> Iterator
             f"every value is a multiple of 1/255 and half of them are above {middle:.2g}: it looks like pictures of 8"
             " bits whose white counts as a reflectance of 1",
             "",
-            "say what white is (data.scaling.white, of image_folder data.white), or use a sensor of pictures"
-            " (AERIAL_RGB)",
+            "say what white is (data.scaling.white), or use a sensor of pictures (AERIAL_RGB)",
         )
     if middle > BRIGHT[0] or top > BRIGHT[1]:
         landsat = (
@@ -205,7 +208,7 @@ def _drift(looks: Sequence[Look], sensor: Sensor) -> Iterator[Finding]:
     """Splits of one data set that have another scale each."""
     first = next((look for look in looks if look.name == "train"), looks[0])
     for look in looks:
-        if look is first or not look.seen or not first.seen:
+        if look is first or min(len(look.seen), len(first.seen)) < FEW:
             continue
         known = (look.tally.count > 0) & (first.tally.count > 0)
         apart = np.where(known, np.abs(look.tally.mean - first.tally.mean) / np.maximum(first.tally.std, 1e-12), 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from satdifuser.cli import main
 from satdifuser.data.inputs import ImageInput, SampleCheck
 from satdifuser.data.synthetic import SyntheticScenes
 
@@ -69,3 +72,17 @@ def test_what_the_encoder_cannot_take_is_an_error(checked: Any, names: Any) -> N
     assert set(found) == {"unfit"}
     assert "is 32 x 32 px, but the network was built for 64 x 64" in found["unfit"].what
     assert "72 samples" in found["unfit"].what
+
+
+def test_weights_that_were_trained_on_another_range_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare = {"bands": ["B04", "B03", "B02"], "high": 0.25, "mean": 0.34, "std": 0.15}
+    (tmp_path / "provenance.json").write_text(json.dumps({"prepare": prepare}))
+    scenes = ["data.size=32", *(f"data.splits.{split}.length=9" for split in ("train", "val", "test"))]
+    words = ["data", "check", *scenes, "encoder=small", f"encoder.backbone.weights={tmp_path}"]
+    main(words)
+    out = capsys.readouterr().out
+    assert f"{tmp_path} was trained on inputs of another range; give it encoder.prepare.high=0.25" in out
+    main([*words, "encoder.prepare.high=0.25"])
+    assert "another range" not in capsys.readouterr().out
