@@ -49,8 +49,8 @@ def sources_of(images: str | Sequence[str] | Mapping[str, str], bands: Sequence[
         return [Source(Pattern.of(f"data.images.{key}", text), tuple(key.split("/"))) for key, text in images.items()]
     if isinstance(images, str) and (": " in images or images.startswith("[")):  # as a shell passed it on
         raise UserError(
-            f"data.images is one pattern, {images!r}: quote those in it, as 'data.images={{red: \"r/{{id}}.tif\"}}', or write"
-            " them in a YAML"
+            f"data.images is one pattern, {images!r}: quote those in it, as"
+            " 'data.images={red: \"r/{id}.tif\"}', or write them in a YAML"
         )
     if isinstance(images, str):
         return [Source(Pattern.of("data.images", images), None if bands is None else tuple(bands))]
