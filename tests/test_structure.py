@@ -56,7 +56,7 @@ def test_files_fit_in_a_head() -> None:
 
 def test_nothing_is_loaded_or_saved_by_pickle() -> None:
     """Labels of GEO-Bench are in pickles: one file reads them, with a reader that imports nothing that they name."""
-    inert = "satdifuser.data.readers.inert"
+    inert = "satdifuser.data.readers.geobench.inert"
     assert "import pickle\n" in FILES[inert].read_text()
     assert "class Reader(pickle.Unpickler):\n    def find_class(" in FILES[inert].read_text()
     for word in ("pickle.load", "super().find_class", "importlib", "__import__"):

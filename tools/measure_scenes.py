@@ -2,7 +2,7 @@
 
     python tools/measure_scenes.py
 
-The numbers in docs/data.md come from this command. A per-pixel classifier on RGB must be far from solving the task, one
+The numbers in docs/synthetic.md come from this command. A per-pixel classifier on RGB must be far from solving the task, one
 on all bands clearly better, and a network that sees context clearly better again.
 """
 
@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from satdifuser.commands import train
 from satdifuser.config import compose
 from satdifuser.data.bands import SENTINEL2
+from satdifuser.data.synthetic import SyntheticScenes
 from satdifuser.data.synthetic.scenes import SCALE
 from satdifuser.data.synthetic.spectra import CLASSES, IGNORE
-from satdifuser.data.synthetic import SyntheticScenes
 from satdifuser.report.tables import markdown
 
 RGB = ("B04", "B03", "B02")

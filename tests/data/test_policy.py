@@ -192,3 +192,27 @@ def test_a_comparison_names_runs_by_the_policy_and_the_training_images(tmp_path:
     assert len(facts) == 3  # the spec of each has its own numbers
     lows = {str(dict(BankSpec.from_dict(json.loads(path.read_text())["spec"]).settings)["low"]) for path in facts}
     assert len(lows) == 3
+
+
+def test_pretraining_takes_the_same_words() -> None:
+    words = [*DATA, "prepare.policy=percentiles", "prepare.low=null", "prepare.high=null", "prepare.bands=[B08]"]
+    settings = compose("pretrain", words)
+    found = policy.resolved_input(settings.prepare, settings.data)
+    assert found["high"][0] == pytest.approx(np.percentile(pixels(settings, 7), 99), rel=5e-4, abs=5e-5)
+    assert found.build().highs == tuple(found["high"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["true", "false"])
+def test_a_comparison_runs_with_a_range_of_the_training_images(tmp_path: Path, share: str) -> None:
+    from satdifuser.compare.command import run as compare
+
+    words = [*DATA, *COLOURS, *MORE, "task=classification", "fusion=mean,gw", "trainer=quick", "trainer.max_steps=2"]
+    compare([*words, "seed=0", "resamples=100", f"share_features={share}", f"output={tmp_path}"])
+    assert (tmp_path / "report.html").is_file()
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert len(runs) == 2
+    assert all((run / "result.json").is_file() for run in runs)
+    lows = [dict(BankSpec.from_dict(json.loads((run / "spec.json").read_text())).settings)["low"] for run in runs]
+    settings = compose("extract", [*DATA, *COLOURS, *MORE])
+    assert lows == [tuple(resolved(settings.encoder, settings.data)["prepare"]["low"])] * 2

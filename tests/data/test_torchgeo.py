@@ -135,7 +135,7 @@ def test_a_set_that_is_not_there_is_one_line_that_says_what_its_folder_must_hold
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_parts_of_a_set_have_no_sample_twice(name: str) -> None:
-    from satdifuser.data.readers.torchgeo_lists import share_of
+    from satdifuser.data.readers.torchgeo.lists import share_of
 
     parts, ids = facts(name)["parts"], [f"{n:03d}" for n in range(137)]
     shares = [part["share"] for part in parts.values() if "share" in part]

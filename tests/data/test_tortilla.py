@@ -23,8 +23,8 @@ import rasterio
 from satdifuser.build import build_data
 from satdifuser.cli import main
 from satdifuser.config import compose
-from satdifuser.data.readers.geobench2 import GeoBench2
-from satdifuser.data.readers.tortilla import index_of
+from satdifuser.data.readers.geobench.tortilla import index_of
+from satdifuser.data.readers.geobench.v2 import GeoBench2
 from satdifuser.data.splits.budgets import label_shares
 from satdifuser.errors import UserError, expected
 from satdifuser.optional import missing

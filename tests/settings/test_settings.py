@@ -100,7 +100,11 @@ WRONG = [
     ("extract", "store.dtype=float61", "store.dtype is 'float61': it can be float32, float16, bfloat16 or int8"),
     ("extract", "store.splits=[]", "store.splits is []: it must be a list of 1 or more"),
     ("extract", "on_error=ignore", "on_error is 'ignore': it can be stop or skip"),
-    ("extract", "data=image_folder data.limit=inf", "data.limit is inf: it must be a whole number of 1 or more, or null"),
+    (
+        "extract",
+        "data=image_folder data.limit=inf",
+        "data.limit is inf: it must be a whole number of 1 or more, or null",
+    ),
     ("extract", "data=image_folder data.val=-1", "data.val is -1: it must be a number from 0 to below 1"),
     (
         "extract",

@@ -14,6 +14,7 @@ Fit = Literal["none", "crop", "pad", "resize"]
 MOST = 2**26
 """How many numbers (pixels times bands) are read at once; a larger image is refused before any is."""
 SKIP = "(extract and pretrain can leave it out: on_error=skip)"
+AGAIN = "download the set again"
 
 
 class BadImageError(Exception):

@@ -23,10 +23,9 @@ from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
 from satdifuser.data.classes import ClassTable, ClassWords
 from satdifuser.data.dates import NO_DATE
 from satdifuser.data.files.contents import contents
-from satdifuser.data.files.fitting import SKIP, BadImageError, Fit, Fitting
+from satdifuser.data.files.fitting import AGAIN, SKIP, BadImageError, Fit, Fitting
 from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.readers.grids import nearest_to, on_one_grid
-from satdifuser.data.readers.partition import AGAIN
 from satdifuser.data.scaling import Scaling, ScalingWords
 from satdifuser.data.splits.budgets import Within
 from satdifuser.errors import UserError

@@ -13,12 +13,12 @@ from annotated_types import Len
 
 from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.files.contents import LOOKED_AT, LOOKED_AT_BYTES
-from satdifuser.data.files.fitting import BadImageError
+from satdifuser.data.files.fitting import AGAIN, BadImageError
 from satdifuser.data.files.names import name_fault, shown
-from satdifuser.data.readers.base import AGAIN, Answer, Raw, Reader
-from satdifuser.data.readers.moments import Moment, moments
-from satdifuser.data.readers.parts import Array, layers, polygons
-from satdifuser.data.readers.tortilla import SPLIT, Entry, index_of
+from satdifuser.data.readers.base import Answer, Raw, Reader
+from satdifuser.data.readers.geobench.moments import Moment, moments
+from satdifuser.data.readers.geobench.parts import Array, layers, polygons
+from satdifuser.data.readers.geobench.tortilla import SPLIT, Entry, index_of
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Above, Count, Place, Word, checked
 

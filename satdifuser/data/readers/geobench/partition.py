@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from satdifuser.data.files.fitting import AGAIN
 from satdifuser.data.files.names import name_fault, shown
 from satdifuser.errors import UserError, nearest
 
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
-AGAIN = "download the set again"
 
 
 def names_in(folder: Path, partition: str, split: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from satdifuser.data.bands import SENTINEL2, SensorName, find_sensor
 from satdifuser.data.readers.base import Raw, Reader
-from satdifuser.data.readers.named import find_folder, listed, one_of, places_of, raw_of, read_bands
+from satdifuser.data.readers.named.base import find_folder, listed, one_of, places_of, raw_of, read_bands
 from satdifuser.data.sensors import SENTINEL1
 from satdifuser.kinds import Above, Place, checked
 

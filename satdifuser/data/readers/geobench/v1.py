@@ -12,11 +12,11 @@ import numpy as np
 from annotated_types import Len
 
 from satdifuser.data.bands import SensorName, find_sensor
-from satdifuser.data.files.fitting import BadImageError
+from satdifuser.data.files.fitting import AGAIN, BadImageError
 from satdifuser.data.files.names import shown
-from satdifuser.data.readers.base import AGAIN, Answer, Raw, Reader
-from satdifuser.data.readers.inert import RefusedError, label_in
-from satdifuser.data.readers.partition import names_in
+from satdifuser.data.readers.base import Answer, Raw, Reader
+from satdifuser.data.readers.geobench.inert import RefusedError, label_in
+from satdifuser.data.readers.geobench.partition import names_in
 from satdifuser.errors import UserError
 from satdifuser.kinds import Above, Place, checked
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from satdifuser.data.bands import Sensor
 from satdifuser.data.files.fitting import BadImageError
-from satdifuser.data.readers.torchgeo_lists import each, held
+from satdifuser.data.readers.torchgeo.lists import each, held
 from satdifuser.errors import UserError, nearest
 
 Array = np.ndarray[Any, Any]

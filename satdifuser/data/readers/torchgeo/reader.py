@@ -20,11 +20,11 @@ from satdifuser.data.classes import ClassWords
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Answer, Array, Raw, Reader
-from satdifuser.data.readers.torchgeo_found import Channels, class_names, described, lacking, listed_times
-from satdifuser.data.readers.torchgeo_lists import day, names_of, share_of
-from satdifuser.data.readers.torchgeo_open import OF_PARTS, class_of, opened, part_of
-from satdifuser.data.readers.torchgeo_own import DATES, SAMPLES, of_class
-from satdifuser.data.readers.torchgeo_windows import Scenes, Window, by_coordinates, size_of, windows
+from satdifuser.data.readers.torchgeo.found import Channels, class_names, described, lacking, listed_times
+from satdifuser.data.readers.torchgeo.lists import day, names_of, share_of
+from satdifuser.data.readers.torchgeo.opening import OF_PARTS, class_of, opened, part_of
+from satdifuser.data.readers.torchgeo.own import DATES, SAMPLES, of_class
+from satdifuser.data.readers.torchgeo.windows import Scenes, Window, by_coordinates, size_of, windows
 from satdifuser.errors import UserError
 from satdifuser.kinds import Above, Place, Side, Word, checked
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from satdifuser.data.bands import Sensor
-from satdifuser.data.files.fitting import SKIP, BadImageError, Fitting
+from satdifuser.data.files.fitting import AGAIN, SKIP, BadImageError, Fitting
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.names import name_fault, shown
 from satdifuser.data.files.opened import Ask, Own
 from satdifuser.data.readers.base import Raw
-from satdifuser.data.readers.partition import AGAIN
 from satdifuser.errors import UserError, nearest
 
 Array = np.ndarray[Any, Any]

@@ -10,11 +10,10 @@ import numpy as np
 
 from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.files.contents import contents
-from satdifuser.data.files.fitting import BadImageError
+from satdifuser.data.files.fitting import AGAIN, BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Raw, Reader
-from satdifuser.data.readers.named import find_folder, one_of, places_of
-from satdifuser.data.readers.partition import AGAIN
+from satdifuser.data.readers.named.base import find_folder, one_of, places_of
 from satdifuser.data.sensors import SENTINEL2_LAND
 from satdifuser.data.splits.holdout import held_out
 from satdifuser.errors import UserError

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from satdifuser.data.bands import SensorName, find_sensor
+from satdifuser.data.files.fitting import AGAIN
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Raw, Reader
-from satdifuser.data.readers.named import find_folder, listed, one_of, places_of, raw_of, read_bands
-from satdifuser.data.readers.partition import AGAIN
+from satdifuser.data.readers.named.base import find_folder, listed, one_of, places_of, raw_of, read_bands
 from satdifuser.data.sensors import HLS
 from satdifuser.data.splits.holdout import held_out
 from satdifuser.errors import UserError

@@ -10,11 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from satdifuser.data.bands import SensorName, find_sensor
-from satdifuser.data.files.fitting import SKIP
+from satdifuser.data.files.fitting import AGAIN, SKIP
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Raw, Reader
-from satdifuser.data.readers.named import find_folder, one_of, places_of, read_array
-from satdifuser.data.readers.partition import AGAIN
+from satdifuser.data.readers.named.base import find_folder, one_of, places_of, read_array
 from satdifuser.data.sensors import SENTINEL2_LAND
 from satdifuser.errors import UserError
 from satdifuser.kinds import Above, Place, checked

@@ -1,0 +1,1 @@
+"""Published sets that have a reader of their own."""
