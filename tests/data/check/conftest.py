@@ -16,8 +16,6 @@ from satdifuser.errors import UserError
 
 COUNT, SIDE = 24, 32
 SCENES = {split: SyntheticScenes(split, COUNT, size=SIDE) for split in ("train", "val", "test")}
-for scenes in SCENES.values():
-    scenes.remember()
 
 
 class Made:
