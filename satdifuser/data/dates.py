@@ -11,6 +11,8 @@ from torch import Tensor
 
 NO_DATE = -1
 EPOCH = date(1970, 1, 1).toordinal()
+FIRST, LAST = 19000101, 21001231  # what eight digits can be
+SECONDS = 1e8  # of 1973: before that no satellite of ours flew, and smaller numbers are something else
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,23 @@ class Series:
 
     dates: int | None
     dated: bool
+
+
+def day_of(value: Any) -> int:
+    """The day of a date, of eight digits, of ISO text, or of seconds since 1970; else a ValueError.
+
+    >>> day_of(20180917), day_of("2018-09-17T10:30"), day_of(1537142400.0), day_of(date(2018, 9, 17))
+    (17791, 17791, 17791, 17791)
+    """
+    if isinstance(value, date):  # a moment of a day too
+        return value.toordinal() - EPOCH
+    if isinstance(value, str) and not value.isdigit():
+        return date.fromisoformat(value[:10]).toordinal() - EPOCH
+    if FIRST <= int(value) <= LAST and int(value) == float(value):
+        return date.fromisoformat(str(int(value))).toordinal() - EPOCH
+    if float(value) < SECONDS:
+        raise ValueError(f"{value} is no date: neither eight digits nor seconds since 1970")
+    return int(float(value) // 86400)
 
 
 def day_text(day: int) -> str:

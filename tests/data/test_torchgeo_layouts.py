@@ -196,7 +196,7 @@ def compared(
     wanted = np.where(np.broadcast_to(gone, wanted.shape) if gone.shape == wanted.shape else False, 0.0, wanted)
     np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
     assert find_sensor(data.sensor) is data.sensor
-    if found.ndim == 4:
+    if "dates" in item:  # of some series nobody knows them
         assert len(item["dates"]) == len(found)
         assert item["dates"].tolist() == sorted(item["dates"].tolist())
     if data.label is None:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from satdifuser.data.dates import day_of
 from satdifuser.data.files.fitting import BadImageError
 
-EPOCH = datetime.date(1970, 1, 1)
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
           "December")  # fmt: skip
 Moment = tuple[int, int]  # a day, and the how manieth image of it
@@ -25,17 +25,11 @@ def day(value: Any) -> int:
     >>> day("September") < day("January") < day("August")
     True
     """
+    if isinstance(value, str) and value.capitalize() in MONTHS:
+        month = MONTHS.index(value.capitalize()) + 1
+        return day_of(datetime.date(2000 if month >= 9 else 2001, month, 15))
     try:
-        if isinstance(value, datetime.date):  # a moment of a day too
-            return (datetime.date(value.year, value.month, value.day) - EPOCH).days
-        if isinstance(value, str) and value.capitalize() in MONTHS:
-            month = MONTHS.index(value.capitalize()) + 1
-            return (datetime.date(2000 if month >= 9 else 2001, month, 15) - EPOCH).days
-        if isinstance(value, str) and not value.isdigit():
-            return (datetime.date.fromisoformat(value[:10]) - EPOCH).days
-        if 19000101 <= int(value) <= 21001231 and int(value) == float(value):
-            return (datetime.datetime.strptime(str(int(value)), "%Y%m%d").date() - EPOCH).days
-        return int(float(value) // 86400)
+        return day_of(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadImageError(f"has the date {value!r}, which is none: set data.when to a column of dates") from error
 

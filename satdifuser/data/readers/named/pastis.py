@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from satdifuser.data.bands import SensorName, find_sensor
+from satdifuser.data.dates import day_of
 from satdifuser.data.files.fitting import AGAIN, SKIP
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Raw, Reader
@@ -23,7 +23,6 @@ OPTICAL = {band: ("S2", place) for place, band in enumerate(SENTINEL2_LAND.names
 RADAR = {"VV": 0, "VH": 1, "VV-VH": 2}
 ORBITS = {"ascending": "S1A", "descending": "S1D"}
 CHANNELS = {"S2": 10, "S1A": 3, "S1D": 3}
-EPOCH = datetime.date(1970, 1, 1)
 
 
 class Pastis(Reader):
@@ -103,5 +102,4 @@ class Pastis(Reader):
 def _days(dates: Any) -> list[int]:
     """Of `{"0": 20180924, ...}`, as JSON or as text of it."""
     table = json.loads(dates) if isinstance(dates, str) else dates
-    ordered = [str(table[key]) for key in sorted(table, key=int)]
-    return [(datetime.datetime.strptime(day, "%Y%m%d").date() - EPOCH).days for day in ordered]
+    return [day_of(table[key]) for key in sorted(table, key=int)]

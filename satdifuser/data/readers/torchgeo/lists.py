@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import math
 import os
@@ -21,7 +20,6 @@ USUAL = (
     "image_files", "img_fns", "ids", "idxs", "uuids", "image_filenames", "filenames", "paths", "sample_collection",
 )  # fmt: skip
 """Where classes keep what their samples are called, the likeliest first."""
-DAY = 24 * 60 * 60
 
 
 def held(dataset: Any, path: str) -> Any:
@@ -142,15 +140,3 @@ def _places(edges: Sequence[float], count: int) -> dict[float, int]:
         last = min(max(math.ceil(edge * count - 1e-9), last + 1), max(count - (len(inner) - place), 0))
         found[edge] = last
     return found
-
-
-def day(value: Any) -> int:
-    """Days since 1970-01-01 of 20190606, 2019-06-06, or seconds.
-
-    >>> day("20190606"), day("2019-06-06"), day(1559779200.0)
-    (18053, 18053, 18053)
-    """
-    if isinstance(value, float | np.floating):
-        return int(value // DAY)
-    digits = re.sub(r"\D", "", str(value))[:8]
-    return (datetime.datetime.strptime(digits, "%Y%m%d").date() - datetime.date(1970, 1, 1)).days

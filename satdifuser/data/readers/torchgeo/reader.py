@@ -17,11 +17,12 @@ from annotated_types import Len
 
 from satdifuser.data.bands import NOT_GIVEN, SensorName, find_sensor
 from satdifuser.data.classes import ClassWords
+from satdifuser.data.dates import day_of
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Answer, Array, Raw, Reader
 from satdifuser.data.readers.torchgeo.found import Channels, class_names, described, lacking, listed_times
-from satdifuser.data.readers.torchgeo.lists import day, names_of, share_of
+from satdifuser.data.readers.torchgeo.lists import names_of, share_of
 from satdifuser.data.readers.torchgeo.opening import OF_PARTS, class_of, opened, part_of
 from satdifuser.data.readers.torchgeo.own import DATES, SAMPLES, of_class
 from satdifuser.data.readers.torchgeo.windows import Scenes, Window, by_coordinates, size_of, windows
@@ -171,9 +172,10 @@ class TorchGeo(Reader):
         images = self.channels.images(sample)
         dates = None
         if images[0].ndim == 3:
-            all_days = self._days(window.of, sample, images[0].shape[0])
-            order = np.argsort(all_days, kind="stable")[self.pick(len(all_days))]
-            images, dates = [image[order] for image in images], [all_days[place] for place in order]
+            count = len(images[0])
+            days = self._days(window.of, sample, count)
+            order = np.argsort(days or np.arange(count), kind="stable")[self.pick(count)]
+            images, dates = [image[order] for image in images], days and [days[place] for place in order]
         answer = self._answer_in(sample)
         if window.side is not None and not isinstance(self.made, Scenes):
             images = [image[..., window.rows, window.columns] for image in images]
@@ -209,16 +211,16 @@ class TorchGeo(Reader):
             self.__dict__["_last"] = (window.of, found)
         return found
 
-    def _days(self, index: int, sample: dict[str, Any], count: int) -> list[int]:
+    def _days(self, index: int, sample: dict[str, Any], count: int) -> list[int] | None:
         own = of_class(DATES, self.made)
         found = own(self.made, index) if own is not None and self.times is None else None
         if found is None and self.times is not None:
             found = listed_times(self.made, self.times, index, sample)
         if found is None:
-            return list(range(count))  # nothing is known but their order
+            return None  # nothing is known but their order
         if len(found) != count:
             raise BadImageError(f"has {count} images and {len(found)} dates")
-        return [day(value) for value in found]
+        return [day_of(value) for value in found]
 
     def _answer_in(self, sample: dict[str, Any]) -> Any:
         """The label where `key` says it is, as numbers."""
