@@ -32,11 +32,12 @@ def best(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(RunFolder(path).best)[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora", "full", "bitfit"])
 def test_an_adapted_encoder_begins_with_the_answers_of_the_frozen_ones_head(
     tmp_path: Path, trained: Run, adapter: str
 ) -> None:
+
+pytestmark = pytest.mark.slow
     first = trained("first", "fusion.norm=group")
     then = trained("then", f"init={tmp_path / 'first'}", f"adapter={adapter}", *STILL)
     assert then["test"] == pytest.approx(first["test"], rel=1e-4, abs=1e-6)
@@ -60,7 +61,6 @@ def test_an_adapter_is_begun_with_too_and_so_are_running_means(tmp_path: Path, t
     assert other[counted] == one[counted] + 1
 
 
-@pytest.mark.slow
 def test_a_run_that_begins_with_another_and_is_resumed_needs_that_one_no_more(tmp_path: Path, trained: Run) -> None:
     trained("first")
     words = ["adapter=lora", f"init={tmp_path / 'first'}"]
@@ -114,7 +114,6 @@ def test_a_head_that_has_seen_more_is_refused(tmp_path: Path, trained: Run) -> N
     assert not (tmp_path / "then").exists()
 
 
-@pytest.mark.slow
 def test_however_its_samples_were_given(tmp_path: Path, trained: Run, tiny_data: list[str]) -> None:
     """The same samples, read from a store and from images."""
     store = str(tmp_path / "f.zarr")
@@ -129,7 +128,6 @@ def test_however_its_samples_were_given(tmp_path: Path, trained: Run, tiny_data:
     assert trained("then", f"init={tmp_path / 'fewer'}", *more)["training_samples"] == 12
 
 
-@pytest.mark.slow
 def test_what_a_first_run_has_seen_is_not_forgotten_by_the_second(tmp_path: Path, trained: Run) -> None:
     other = ["data.seed=3"]  # other scenes
     trained("first", *other)

@@ -16,6 +16,8 @@ from satdifuser.data.inputs import ImageInput
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(tool: Callable[[str], ModuleType]) -> ModuleType:
@@ -80,7 +82,6 @@ def test_it_prints_and_keeps_a_row_for_each_variant_with_its_ratio(
     assert f"| {rows[1]['UNet images/s']:.3f} |" in printed[3]
 
 
-@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_said_and_a_larger_one_is_not_tried_for_it(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -118,7 +119,6 @@ def test_a_machine_that_cannot_be_profiled_keeps_its_speeds(
     assert "ours, noise: no profile (RuntimeError: LibraryNotLoaded and more)" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_batch_for_which_nothing_is_left_to_try_is_no_error(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

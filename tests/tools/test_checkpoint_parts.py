@@ -45,6 +45,8 @@ def parts_tool(tool: Callable[[str], ModuleType]) -> ModuleType:
 def test_the_exact_form_is_the_checkpoint_and_goes_on_as_the_run_itself(
     half: Path, tmp_path: Path, parts_tool: ModuleType
 ) -> None:
+
+pytestmark = pytest.mark.slow
     index = parts_tool.split(half, tmp_path / "parts", exact=True, part_bytes=5000)
     assert index["step"] == 5
     files = sorted((tmp_path / "parts").iterdir())

@@ -20,6 +20,8 @@ from satdifuser.errors import UserError
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 BACKEND = """
 import zipfile
+
+pytestmark = pytest.mark.slow
 def build_wheel(folder, settings=None, metadata=None):
     name = "{name}-1.0-{tag}.whl"
     with zipfile.ZipFile(folder + "/" + name, "w") as archive:
