@@ -15,6 +15,8 @@ from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., dict[str, Any]]
 VIT = ["encoder=small_vit", "encoder.blocks=last", "task=classification", "fusion.norm=batch"]
 STILL = ["trainer.lr=1e-12", "trainer.min_lr=1e-12", "fusion.norm=group"]  # BatchNorm moves without a rate
@@ -36,8 +38,6 @@ def best(path: Path) -> dict[str, torch.Tensor]:
 def test_an_adapted_encoder_begins_with_the_answers_of_the_frozen_ones_head(
     tmp_path: Path, trained: Run, adapter: str
 ) -> None:
-
-pytestmark = pytest.mark.slow
     first = trained("first", "fusion.norm=group")
     then = trained("then", f"init={tmp_path / 'first'}", f"adapter={adapter}", *STILL)
     assert then["test"] == pytest.approx(first["test"], rel=1e-4, abs=1e-6)

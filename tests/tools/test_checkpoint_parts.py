@@ -15,6 +15,8 @@ from satdifuser.cli import main
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 UNET = ["unet.block_out_channels=[16,16]", "unet.down_block_types=[DownBlock2D,DownBlock2D]", "unet.norm_num_groups=8"]
 UNET += ["unet.up_block_types=[UpBlock2D,UpBlock2D]", "unet.attention_head_dim=8"]
 RECIPE = ["recipe.steps=8", "recipe.batch_size=4", "recipe.eval_images=3", "recipe.samples=0", "recipe.warmup=1"]
@@ -45,8 +47,6 @@ def parts_tool(tool: Callable[[str], ModuleType]) -> ModuleType:
 def test_the_exact_form_is_the_checkpoint_and_goes_on_as_the_run_itself(
     half: Path, tmp_path: Path, parts_tool: ModuleType
 ) -> None:
-
-pytestmark = pytest.mark.slow
     index = parts_tool.split(half, tmp_path / "parts", exact=True, part_bytes=5000)
     assert index["step"] == 5
     files = sorted((tmp_path / "parts").iterdir())

@@ -17,11 +17,11 @@ from packaging.specifiers import SpecifierSet
 
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 BACKEND = """
 import zipfile
-
-pytestmark = pytest.mark.slow
 def build_wheel(folder, settings=None, metadata=None):
     name = "{name}-1.0-{tag}.whl"
     with zipfile.ZipFile(folder + "/" + name, "w") as archive:
