@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from satdifuser.data.classes import Hot
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.tree import warn_once
 from satdifuser.data.matching import counted
@@ -40,7 +41,7 @@ def answers(
     columns: str | Sequence[str],
     *,
     separator: str | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str | None] = (),
     missing: Missing = "error",
 ) -> dict[str, Any]:
     """Sample -> answer: a word (label), a number (target), 0 and 1 for each class, or words of a list (multilabel).
@@ -54,7 +55,7 @@ def answers(
     if len(names) > 1:
         raise UserError(f"{table.where}: a {label} is in one column, not in {', '.join(names)}: name one")
     if label == "multilabel":
-        mark = separator_of(table, names[0], separator, classes)
+        mark = separator_of(table, names[0], separator, [one for one in classes if one is not None])
         return _cells(table, names[0], lambda cell: tuple(_parts(cell, mark)), "a list of classes", missing)
     if label == "target":
         return _cells(table, names[0], lambda cell: number(cell, table.decimal_comma), "a number", missing)
@@ -156,17 +157,27 @@ def _columns(table: Table, columns: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _ordered(table: Table, names: list[str], classes: Sequence[str]) -> list[str]:
-    if not classes or set(names) == set(classes):
-        return list(classes) or names
+def _ordered(table: Table, names: list[str], classes: Sequence[str | None]) -> list[str]:
+    """The columns in the order of the classes (None: one that is ignored) where they have their names."""
+    if not classes:
+        return names
     if len(names) != len(classes):
         raise UserError(f"{table.where}: {len(names)} columns of labels and {len(classes)} classes: name one for each")
-    return names
+    named = [one for one in classes if one is not None]
+    others = [one for one in names if one not in named]
+    lost = [one for one in named if one not in names]
+    if lost and len(lost) < len(named):
+        raise UserError(
+            f"{table.where}: data.classes has {lost[0]}, which is no column of labels, and"
+            f" {len(named) - len(lost)} others that are: name classes as their columns{nearest(lost[0], others)}"
+        )
+    rest = iter(others)
+    return names if lost else [next(rest) if one is None else one for one in classes]
 
 
 def _ones(table: Table, names: Sequence[str], missing: Missing) -> dict[str, tuple[int, ...]]:
     each = [_cells(table, name, lambda cell: YES_NO[word(cell).lower()], "0 or 1", missing) for name in names]
-    return {row: tuple(found[row] for found in each) for row in table.rows if all(row in found for found in each)}
+    return {row: Hot(found[row] for found in each) for row in table.rows if all(row in found for found in each)}
 
 
 def _cells(table: Table, column: str, read: Callable[[Any], T], what: str, missing: Missing) -> dict[str, T]:

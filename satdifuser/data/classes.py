@@ -22,6 +22,10 @@ ClassWords = Annotated[
 ]
 
 
+class Hot(tuple[int, ...]):
+    """0 or 1 for each of the table's values, in their order: not numbers of classes."""
+
+
 class ClassTable:
     """Values and their classes; several values of one name are one class, and null ignores a value.
 
@@ -40,6 +44,7 @@ class ClassTable:
                 names[name] = colour
             number = _whole(value)
             self.numbers[number] = None if name is None else list(names).index(name)
+        self.names = [None if (at := self.numbers[n]) is None else list(names)[at] for n in self.numbers]
         clash = [value for value in ignore if self.numbers.get(_whole(value)) is not None]
         if clash:
             raise UserError(f"data.ignore has {clash[0]}, which data.classes gives a name: leave one of them out")
@@ -85,6 +90,28 @@ class ClassTable:
             into[place] = self.labels.ignore_index if known is None else known
         found = into[places.reshape(numbers.shape)]
         return torch.from_numpy(found)
+
+    def several(self, value: Any) -> Tensor:
+        """float32, 0 or 1 for each class: of `Hot` or an array that has them, or of names or numbers of classes.
+
+        >>> ClassTable({0: "a", 1: "b", 2: "a", 3: None}).several(Hot((0, 0, 1, 1))).tolist()
+        [1.0, 0.0]
+        """
+        hot = isinstance(value, Hot | np.ndarray | Tensor)
+        given = value.tolist() if isinstance(value, np.ndarray | Tensor) else list(value)
+        bits = bool(given) and all(not isinstance(one, str) and one in (0, 1) for one in given)
+        if hot or (bits and (len(given) == len(self.names) or len({*given}) < len(given))):
+            if not bits or len(given) != len(self.names) or {*self.numbers} < {*range(len(given))}:
+                raise BadImageError(
+                    f"has {len(given)} numbers, 0 or 1 for each class, but data.classes has {len(self.names)}: set it"
+                    " to the set's classes, in their order"
+                )
+            known = [self.numbers[place] for place, one in enumerate(given) if one]
+        else:
+            known = [self.label(one) for one in given]
+        found = torch.zeros(len(self.labels.classes))
+        found[[one for one in known if one is not None]] = 1.0
+        return found
 
     def label(self, value: Any) -> int:
         """The class of a whole image, by its number or its name."""

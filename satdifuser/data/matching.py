@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from satdifuser.data.files.images import KINDS
 from satdifuser.data.files.names import shown
 from satdifuser.errors import UserError
 
-ENDINGS = 6  # letters that an ending has at most
+ENDINGS = (*KINDS, ".jp2", ".csv", ".json", ".geojson", ".txt", ".zip", ".nc", ".hdf")
 
 
 def bare(name: str) -> str:
-    """Without its ending.
+    """Without its ending, if that is one of a file.
 
-    >>> bare("a/b.tif"), bare("v1.2/b"), bare("tile_3.1415926535")
-    ('a/b', 'v1.2/b', 'tile_3.1415926535')
+    >>> bare("a/b.tif"), bare("v1.2/b"), bare("tile_1.S2")
+    ('a/b', 'v1.2/b', 'tile_1.S2')
     """
     start, dot, ending = name.rpartition(".")
-    plain = dot and start and not start.endswith("/") and "/" not in ending and 0 < len(ending) <= ENDINGS
-    return start if plain and ending.isalnum() and not ending.isdigit() else name
+    return start if start and not start.endswith("/") and f"{dot}{ending}".lower() in ENDINGS else name
 
 
 def last(name: str) -> str:

@@ -1,6 +1,7 @@
 """What a number of a file is worth in the sensor's unit: one declared policy, applied once, where a file is read.
 
-auto        floating point is in the unit already, 8 bits are `8bit`, other whole numbers are `dn`
+auto        floating point is in the unit already (so are heights), 8 bits are `8bit`, other whole numbers are `dn`; of
+            whole numbers for dB or kelvin nothing is supposed: they are refused
 as_is       in the unit already: reflectance, dB, kelvin
 dn          digital numbers: (number + offset) / unit
 8bit        number / 255 * white
@@ -9,13 +10,14 @@ power       radar's power, which becomes dB: 10 log10(number); `amplitude`: 20 l
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from satdifuser.data.bands import Band
+from satdifuser.data.bands import ALL, Band, Sensor
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Word, check, hints_of, must_be
@@ -62,6 +64,17 @@ class Scaling:
         inner = {str(band): cls.of(own, f"{name}.bands.{band}") for band, own in dict(given.pop("bands", {})).items()}
         return cls(**{key: check(value, hints[key], f"{name}.{key}") for key, value in given.items()}, bands=inner)
 
+    def check_bands(self, sensor: Sensor) -> None:
+        """Refuse a band's own policy whose name is no band's, neither of the sensor nor of any that we know."""
+        ours = [one for one in vars(importlib.import_module(ALL)).values() if isinstance(one, Sensor)]
+        known = {name for one in (sensor, *ours) for band in one for name in (band.name, band.common)}
+        for name in self.bands:
+            if name not in known:
+                raise UserError(
+                    f"data.scaling.bands has {name}, which is no band: {sensor.name} has {', '.join(sensor.names)}"
+                    f"{nearest(name, known)}"
+                )
+
     def to_dict(self) -> dict[str, Any]:
         """What counts of it, for the identity of data."""
         counts = {"auto": ("unit", "offset", "white"), "dn": ("unit", "offset"), "8bit": ("white",)}
@@ -89,12 +102,12 @@ class Scaling:
 
         A file's own scale and offset count where it is `auto`: they make the unit; an offset alone is in numbers.
         """
-        own = self.bands.get(band.name)
+        own = self.bands.get(band.name, self.bands.get(band.common))
         if own is not None:
             return own.apply(numbers, band, scale, offset)
         if self.numbers == "auto" and (scale is not None or offset):
-            return self._by_file(numbers, scale, offset)
-        policy = self.numbers if self.numbers != "auto" else _by_kind(numbers.dtype)
+            return self._by_file(numbers, band, scale, offset)
+        policy = self.numbers if self.numbers != "auto" else _by_kind(numbers.dtype, band)
         if policy in ("power", "amplitude") and band.unit != "dB":
             raise BadImageError(f"is {policy} for {band.name}, which is {band.unit}: set data.scaling.numbers")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused as that
@@ -108,18 +121,25 @@ class Scaling:
                 found = (10.0 if policy == "power" else 20.0) * np.log10(np.maximum(found, np.float32(floor)))
         return found.astype(np.float32)
 
-    def _by_file(self, numbers: np.ndarray[Any, Any], scale: float | None, offset: float) -> np.ndarray[Any, Any]:
-        kind = _by_kind(numbers.dtype)
-        unit = (
-            self.unit if kind == "dn" and scale is None else 255 / self.white if kind == "8bit" and scale is None else 1
-        )
+    def _by_file(
+        self, numbers: np.ndarray[Any, Any], band: Band, scale: float | None, offset: float
+    ) -> np.ndarray[Any, Any]:
+        kind = "as_is" if scale is not None else _by_kind(numbers.dtype, band)
+        unit = {"dn": self.unit, "8bit": 255 / self.white}.get(kind, 1.0)
         with np.errstate(over="ignore"):
             return ((numbers * np.float64(1 if scale is None else scale) + offset) / unit).astype(np.float32)
 
 
-def _by_kind(kind: np.dtype[Any]) -> str:
+def _by_kind(kind: np.dtype[Any], band: Band) -> str:
+    if kind.kind not in "iu" or band.unit == "metres":
+        return "as_is"
+    if band.unit not in ("reflectance", "colour"):
+        raise BadImageError(
+            f"holds whole numbers ({kind}) for {band.name}, which is {band.unit}: say what they are worth, as"
+            " data.scaling={numbers: dn, unit: 100} or as_is"
+        )
     if kind == np.int8:
         raise BadImageError(
             "holds signed numbers of 8 bits (int8), which are no reflectance: save it as uint8 or int16"
         )
-    return "8bit" if kind == np.uint8 else "dn" if kind.kind in "iu" else "as_is"
+    return "8bit" if kind == np.uint8 else "dn"

@@ -204,3 +204,31 @@ def test_metadata_that_is_not_there_or_not_in_range_is_one_line(tmp_path: Path) 
         metadata(found, {"clouds": 1})
     with pytest.raises(UserError, match=r"column date: 1 cells are not a date as 2020-12-31, x first \(yesterday\)"):
         metadata(table(tmp_path, "id,lon,lat,date\nx,1,2,yesterday\n"), {"gsd": 10, "cloud_cover": 0})
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [["b", "a"], {0: "b", 1: "a"}, [{"name": "b", "colour": "#010203"}, {"name": "a"}], {0: "b", 1: {"name": "a"}}],
+)
+def test_columns_are_the_classes_of_their_names_however_these_are_said(tmp_path: Path, classes: Any) -> None:
+    known = ClassTable(classes)
+    made = table(tmp_path, "id,a,b\nx,1,0\ny,0,1\nz,1,1\n")
+    said = answers(made, "multilabel", ["a", "b"], classes=known.names)
+    assert {row: known.several(value).tolist() for row, value in said.items()} == {
+        "x": [0, 1],
+        "y": [1, 0],
+        "z": [1, 1],
+    }
+
+
+def test_a_column_that_a_class_ignores_counts_nowhere(tmp_path: Path) -> None:
+    known = ClassTable({0: "a", 1: "b", 2: None})
+    said = answers(table(tmp_path, "id,c,b,a\nx,1,0,1\n"), "multilabel", ["c", "b", "a"], classes=known.names)
+    assert known.several(said["x"]).tolist() == [1, 0]
+
+
+def test_one_class_that_is_no_column_is_named(tmp_path: Path) -> None:
+    made = table(tmp_path, "id,alpha,beta,gamma\nx,1,0,0\n")
+    with pytest.raises(UserError, match=r"data\.classes has gama, which is no column .*did you mean gamma"):
+        answers(made, "multilabel", ["alpha", "beta", "gamma"], classes=["beta", "alpha", "gama"])
+    assert answers(made, "multilabel", ["alpha", "beta", "gamma"], classes=["x", "y", "z"])["x"] == (1, 0, 0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from satdifuser.data.classes import ClassTable
+from satdifuser.data.classes import ClassTable, Hot
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.errors import UserError
 
@@ -78,3 +78,26 @@ def test_labels_are_numbers_or_names() -> None:
 def test_a_table_that_cannot_be_meant_is_one_line(classes: Any, ignore: list[int], said: str) -> None:
     with pytest.raises(UserError, match=said):
         ClassTable(classes, ignore)
+
+
+def test_zeros_and_ones_are_each_of_the_tables_values_and_never_numbers_of_classes() -> None:
+    table = ClassTable({0: "x", 1: "y", 2: "x", 3: None})
+    for hot in (Hot((0, 1, 1, 1)), np.array([0, 1, 1, 1]), [0, 1, 1, 1]):
+        assert table.several(hot).tolist() == [1, 1]
+    assert table.several(Hot((0, 0, 0, 1))).tolist() == [0, 0]
+    assert table.several(np.array([0, 0, 1, 0])).tolist() == [1, 0]
+    for other in (np.array([0, 1]), np.eye(43)[3], [0, 0, 1, 0, 0, 0, 0], Hot((1, 0))):
+        with pytest.raises(BadImageError, match=f"has {len(other)} numbers, 0 or 1 for each class"):
+            table.several(other)
+    with pytest.raises(BadImageError, match="numbers, 0 or 1"):
+        ClassTable(["a", "b", "c"]).several(np.array([0, 1, 2]))
+
+
+def test_members_are_names_or_numbers_of_classes() -> None:
+    table = ClassTable(["a", "b", "c", "d"])
+    assert table.several([3, 0]).tolist() == [1, 0, 0, 1]
+    assert table.several(("b", "d")).tolist() == [0, 1, 0, 1]
+    assert table.several([]).tolist() == [0, 0, 0, 0]
+    assert table.several([1, 0]).tolist() == [1, 1, 0, 0]
+    with pytest.raises(BadImageError, match="a label e"):
+        table.several(["a", "e"])

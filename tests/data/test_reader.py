@@ -189,3 +189,49 @@ def test_whatever_is_wrong_with_a_sample_is_one_line_that_names_it(error: Except
 def test_other_bands_than_the_sensors_are_refused() -> None:
     with pytest.raises(UserError, match="has 4 bands, but Sentinel-2 MSI: B04, B03, B02 has 3"):
         one(Raw(draw(4, 8, 8)))
+
+
+class Files(Reader):
+    """An image and a mask of NumPy for each sample."""
+
+    name = "files"
+
+    @checked("data")
+    def __init__(self, root: Any, split: str = "train", **above: Above) -> None:
+        self.root = root
+        super().__init__(sorted(path.stem for path in root.glob("image/*")), **above)
+
+    def files(self, name: str) -> list[Any]:
+        return [self.root / "image" / f"{name}.npy", self.root / "mask" / f"{name}.npy"]
+
+    def read(self, name: str) -> Raw:
+        image, mask = (np.load(path) for path in self.files(name))
+        return Raw(image, mask)
+
+
+@pytest.mark.parametrize("count", [5, 32, 64, 100])
+def test_changed_masks_and_images_are_other_data(tmp_path: Any, count: int) -> None:
+    for folder, shape in (("image", (3, 8, 8)), ("mask", (8, 8))):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            np.save(tmp_path / folder / f"{number:03}.npy", np.random.default_rng(number).integers(0, 2, shape))
+
+    def identity() -> Any:
+        return Files(tmp_path, sensor=RGB, size=8, label="mask", classes=["a", "b"]).identity
+
+    first = identity()
+    assert identity() == first
+    for folder in ("mask", "image"):
+        kept = identity()
+        for path in (tmp_path / folder).glob("*"):
+            np.save(path, 1 - np.load(path))
+        assert identity() != kept
+
+
+def test_a_decimal_that_is_no_data_is_found_in_the_kind_of_the_file() -> None:
+    for kind in (np.float32, np.float64):
+        numbers = np.full((1, 8, 8), 12.5, kind)
+        numbers[0, 3, 4] = -999.9
+        image = one(Raw(numbers), sensor="HEIGHT", nodata=-999.9)["image"]
+        assert float(image[0, 3, 4]) == 0
+        assert int((image == 0).sum()) == 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from satdifuser.data.bands import SENTINEL2, Band
+from satdifuser.data.bands import SENTINEL2, Band, find_sensor
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.scaling import Scaling
 from satdifuser.data.sensors import SENTINEL1
@@ -79,3 +79,30 @@ def test_other_words_are_one_line_that_names_the_setting(words: Any, said: str) 
     with pytest.raises(UserError, match=said) as caught:
         Scaling.of(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sensor", ["SENTINEL1", "LANDSAT8:B10"])
+def test_whole_numbers_of_radar_and_heat_are_not_guessed_at(sensor: str) -> None:
+    band = find_sensor(sensor).bands[0]
+    for kind in (np.int16, np.uint8, np.uint16):
+        with pytest.raises(BadImageError, match=f"whole numbers .* for {band.name}, which is {band.unit}"):
+            Scaling.of("auto").apply(np.full(3, 120, kind), band)
+    assert Scaling.of("auto").apply(np.full(3, -12.5, np.float32), band).tolist() == [-12.5] * 3
+    assert Scaling.of({"numbers": "dn", "unit": 100}).apply(np.full(1, 1500, np.int16), band).tolist() == [15.0]
+
+
+def test_heights_are_metres_in_any_kind_of_number() -> None:
+    (band,) = find_sensor("HEIGHT").bands
+    assert Scaling.of("auto").apply(np.array([350], np.int16), band).tolist() == [350.0]
+
+
+def test_a_bands_own_policy_must_be_of_a_band() -> None:
+    sensor = find_sensor("SENTINEL2+SENTINEL1")
+    for word in ("VV", "vv", "red", "B8A"):
+        Scaling.of({"bands": {word: "as_is"}}).check_bands(sensor)
+    assert Scaling.of({"numbers": "as_is", "bands": {"vv": "power"}}).apply(np.array([0.1]), VV)[0] == pytest.approx(
+        -10
+    )
+    Scaling.of({"bands": {"VV": "power"}}).check_bands(find_sensor("SENTINEL2"))  # of a set that could have radar too
+    with pytest.raises(UserError, match=r"data\.scaling\.bands has b04, which is no band"):
+        Scaling.of({"bands": {"b04": "as_is"}}).check_bands(sensor)

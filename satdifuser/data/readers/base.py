@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.base import Batch, LabelledDataset, Labels, Sample
 from satdifuser.data.classes import ClassTable, ClassWords
 from satdifuser.data.dates import NO_DATE
-from satdifuser.data.files.contents import contents
+from satdifuser.data.files.contents import LOOKED_AT, contents
 from satdifuser.data.files.fitting import AGAIN, SKIP, BadImageError, Fit, Fitting
 from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.readers.grids import nearest_to, on_one_grid
@@ -42,7 +42,7 @@ class Raw:
     bands: Sequence[Array]
     """Of each of the sensor's bands `[h, w]`, or `[T, h, w]` of several dates; numbers as they are stored."""
     answer: Any = None
-    """A number or name (label), numbers or names or 0 and 1 (multilabel), `[h, w]` (mask), a number or map (target)."""
+    """A number or name (label), a list or an array of 0 and 1 (multilabel), a mask, a number or a map of them."""
     blank: Sequence[Array | None] = field(default=())
     """Where a band has no data; none or nothing: everywhere is some."""
     own: Sequence[tuple[float | None, float]] = field(default=())
@@ -82,6 +82,7 @@ class Reader(Dataset[Sample]):
         self.sensor, self.size, self.fit, self.label, self.dates = find_sensor(sensor), size, fit, label, dates
         self.fitting = Fitting(self.sensor, size, fit)
         self.scaling = Scaling.of("auto" if scaling is None else scaling)
+        self.scaling.check_bands(self.sensor)
         self.nodata, self.nan = _listed(nodata), nan
         self.table = ClassTable(classes or (), _listed(ignore))
         self.labels = self.table.labels if label != "target" else Labels((), ())
@@ -114,9 +115,20 @@ class Reader(Dataset[Sample]):
         return {}
 
     def fingerprint(self) -> str:
-        """What is in some of the files of the split."""
-        found = [(name, place) for name in self.names for place in range(len(self.files(name)))]
-        return contents(len(found), lambda number: self.files(found[number][0])[found[number][1]])
+        """What is in some of the files of the split: of each sample that is looked at, in all."""
+        some = evenly(self.names, LOOKED_AT)
+        found = list(dict.fromkeys(file for name in some for file in self.files(name)))
+        return contents(found)
+
+    def _answered(self) -> str:
+        """What some of the samples answer, whose files need not be known."""
+        found = hashlib.blake2b(digest_size=8)
+        for name in evenly(self.names, LOOKED_AT) if self.label is not None else ():
+            with suppress(Exception):  # what cannot be read is for its reader to say
+                value = self.answer(name)
+                numbers = np.asarray(value) if not isinstance(value, Tensor) else value.numpy()
+                found.update(numbers.tobytes() if numbers.dtype.kind in "biuf" else str(value).encode())
+        return found.hexdigest()
 
     # What follows from it.
 
@@ -128,7 +140,7 @@ class Reader(Dataset[Sample]):
             **self.about,
             "samples": len(self.names),
             "names": hashlib.blake2b(name_bytes("\n".join(self.names)), digest_size=8).hexdigest(),
-            "contents": self._contents,
+            **self._contents,
             "label": self.label,
             **self.table.to_dict(),
             "sensor": self.sensor.name,
@@ -142,8 +154,8 @@ class Reader(Dataset[Sample]):
         }
 
     @cached_property
-    def _contents(self) -> str:
-        return self.fingerprint()
+    def _contents(self) -> dict[str, str]:
+        return {"contents": self.fingerprint(), "answers": self._answered()}
 
     def sample_id(self, index: int) -> str:
         return shown(self.names[index])
@@ -215,7 +227,10 @@ class Reader(Dataset[Sample]):
         return image if absent <= 0 else torch.cat([image, image.new_zeros(absent, *image.shape[1:])])
 
     def _blank(self, numbers: Array) -> Array:
-        gone = np.isin(numbers, self.nodata) if self.nodata else np.zeros(numbers.shape, bool)
+        blanks = np.asarray(self.nodata)
+        if numbers.dtype.kind == "f":  # a file of float32 has what -999.9 is there
+            blanks = blanks.astype(numbers.dtype)
+        gone = np.isin(numbers, blanks) if self.nodata else np.zeros(numbers.shape, bool)
         return gone | np.isnan(numbers) if self.nan == "nodata" and numbers.dtype.kind == "f" else gone
 
     def _dates(self, raw: Raw) -> Tensor:
@@ -236,23 +251,13 @@ class Reader(Dataset[Sample]):
         if self.label == "label":
             return torch.tensor(self.table.label(value))
         if self.label == "multilabel":
-            return self._several(value)
+            return self.table.several(value)
         target = torch.tensor(np.asarray(value, np.float32))
         if target.ndim == 2:
             return nearest_to(target, self.fitting, grid, float("nan"))
         if target.ndim or not bool(target.isfinite()):
             raise BadImageError(f"has the target {shown(str(value))[:40]}, which is no finite number or map of them")
         return target
-
-    def _several(self, value: Any) -> Tensor:
-        """0 or 1 for each class, of these or of the names or numbers of those that are there."""
-        count, given = len(self.labels.classes), list(value)
-        numbers = np.asarray(given) if not any(isinstance(one, str) for one in given) else np.empty(0)
-        if numbers.shape == (count,) and np.isin(numbers, (0, 1)).all():
-            return torch.tensor(numbers.astype(np.float32))
-        found = torch.zeros(count)
-        found[[self.table.label(one) for one in given]] = 1.0
-        return found
 
 
 def grid_of(raw: Raw) -> tuple[int, int]:

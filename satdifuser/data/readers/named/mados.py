@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from satdifuser.data.bands import SensorName, find_sensor
-from satdifuser.data.files.contents import contents
-from satdifuser.data.readers.base import Raw, Reader
+from satdifuser.data.files.contents import LOOKED_AT, contents
+from satdifuser.data.readers.base import Raw, Reader, evenly
 from satdifuser.data.readers.named.base import find_folder, listed, one_of, places_of, raw_of, read_bands
 from satdifuser.errors import UserError
 from satdifuser.kinds import Above, Place, checked
@@ -57,11 +57,7 @@ class Mados(Reader):
         return None if self.label is None else read_bands(self._file(name, "10", "cl"), self.fitting)[0][0]
 
     def fingerprint(self) -> str:
-        bands = list(self.bands)
-        each = len(bands)
-        return contents(
-            len(self.names) * each, lambda place: self._band(self.names[place // each], bands[place % each])
-        )
+        return contents(self._band(name, band) for name in evenly(self.names, LOOKED_AT) for band in self.bands)
 
     def _band(self, name: str, band: str) -> Path:
         metres, *lengths = self.bands[band]

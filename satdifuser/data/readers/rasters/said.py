@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from satdifuser.data.answers import answers, classes_of, metadata
+from satdifuser.data.classes import ClassTable
 from satdifuser.data.readers.base import Answer
 from satdifuser.data.tables import Table, read_table
 from satdifuser.errors import UserError, nearest
@@ -63,7 +64,7 @@ def said_by_table(words: Any, names: Sequence[str], classes: Any) -> Said:
         columns, separator = given[kinds[0]], given.get("separator")
         if said.label != "target" and classes is None:
             said.classes = classes_of(table, said.label, columns, separator)
-        known = tuple(str(name) for name in classes) if isinstance(classes, list) else ()
+        known = () if classes is None else ClassTable(classes).names
         said.answers = answers(table, said.label, columns, separator=separator, classes=known, missing=missing)
     if given.get("metadata"):
         seven = given["metadata"] if isinstance(given["metadata"], dict) else None

@@ -237,7 +237,7 @@ class TorchGeo(Reader):
         if self.label == "mask" or (self.label == "target" and value.ndim > 1):
             return value[0] if value.ndim == 3 and len(value) == 1 else value
         if self.label == "multilabel":
-            return value.tolist()
+            return value
         value = value.reshape(-1)
         if len(value) != 1:
             raise BadImageError(
