@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,17 +74,27 @@ class Sources:
         found = values.flatten(2).gather(2, index).view_as(values)
         return torch.where(inside[:, None], found, torch.as_tensor(fill, dtype=values.dtype, device=values.device))
 
-    def bilinear(self, images: Tensor) -> Tensor:
-        """Between the four nearest pixels, of those that have data; 0 where the nearest one has none."""
+    def bilinear(self, images: Tensor, alone: Sequence[int] = ()) -> Tensor:
+        """Between the four nearest pixels, of those that have data; 0 where the nearest one has none.
+
+        Bands that are `alone` each have their own pixels without data (`Sensor.alone`).
+        """
         from kornia.geometry.transform import remap
 
-        data = has_data(images)
+        data, bands = has_data(images, alone), images.shape[1]
         x, y = torch.broadcast_tensors(self.x - 0.5, self.y - 0.5)
         sampled = remap(torch.cat([images, data.to(images)], 1), x, y, mode="bilinear", align_corners=True)
-        mean = sampled[:, :-1] / sampled[:, -1:].clamp_min(0.1)  # the nearest of four counts for a quarter or more
+        weights = sampled[:, bands:].clamp_min(0.1)  # the nearest of four counts for a quarter or more
+        mean = sampled[:, :bands] / weights
         return torch.where(self.nearest(data, False), mean, mean.new_zeros(()))
 
 
-def has_data(images: Tensor) -> Tensor:
-    """`[samples, 1, H, W]`: a pixel that is 0 in all bands has no data."""
-    return (images != 0).any(1, keepdim=True)
+def has_data(images: Tensor, alone: Sequence[int] = ()) -> Tensor:
+    """`[samples, 1, H, W]`: a pixel that is 0 in all bands has no data. With bands `alone`, of each band its own."""
+    here = images != 0
+    if not alone:
+        return here.any(1, keepdim=True)
+    rest = [band for band in range(images.shape[1]) if band not in alone]
+    if rest:
+        here[:, rest] = here[:, rest].any(1, keepdim=True)
+    return here

@@ -23,6 +23,7 @@ from satdifuser.kinds import Positive, Seed, Share, Unit, checked
 Degrees = Annotated[float, Ge(0), Le(180), Unit("degrees")]
 Hue = Annotated[float, Ge(0), Le(0.5)]
 Part = Annotated[float, Gt(0), Le(1)]
+LIGHT = ("reflectance", "colour")  # units that are brighter times a factor; dB, kelvin and metres are not
 MAPS = ("mask", "target")  # of the truth, which move with the image
 
 
@@ -30,6 +31,7 @@ class RandomAugmentation(Augmentation):
     """In this order: flips, quarter turns, rotation, crop, jitter. Without settings it leaves a batch as it is.
 
     All dates of a sample are changed alike: the same pixels go to the same places, and colours by the same factors.
+    Jitter is of light: bands in dB, kelvin and metres have none.
     """
 
     @checked("augmentation")
@@ -61,14 +63,21 @@ class RandomAugmentation(Augmentation):
         given = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
         self.jitter = {name: given[name] for name in OPERATIONS if given[name]}
         self.unit = unit
-        self.rgb = self._colours() if self.jitter else ()
+        self.light, self.rgb = self._lit() if self.jitter else ((), ())
+        if not self.light:
+            self.jitter = {}
+        self.alone = sensor.alone if sensor is not None else ()
         self._needs_kornia()
 
-    def _colours(self) -> tuple[int, ...]:
-        """Where red, green and blue are; none where the sensor has not all of them and nobody asks for colours."""
+    def _lit(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which bands are of light, and where among these red, green and blue are.
+
+        These are none where the sensor has not all of them and nobody asks for colours.
+        """
         if self.sensor is None:
             raise UserError(f"augmentation.{next(iter(self.jitter))} needs to know the bands: set data.sensor")
-        there = {band.common for band in self.sensor}
+        light = self.sensor.of([band.name for band in self.sensor if band.unit in LIGHT])
+        there = {band.common for band in light}
         colours = ("red", "green", "blue")
         asked = next((name for name in ("saturation", "hue") if name in self.jitter), None)
         if asked is not None and not there.issuperset(colours):
@@ -81,7 +90,7 @@ class RandomAugmentation(Augmentation):
                 "augmentation.hue needs the reflectance that is white: give augmentation.unit, as"
                 " augmentation.unit=0.4095"
             )
-        return self.sensor.index(colours) if there.issuperset(colours) else ()
+        return self.sensor.index(light.names), light.index(colours) if there.issuperset(colours) else ()
 
     def _needs_kornia(self) -> None:
         """Where kornia is missing, say so before any work."""
@@ -105,11 +114,20 @@ class RandomAugmentation(Augmentation):
         draws = Draws.of(self.seed, step, batch["id"])
         chosen = draws["augmented"] < self.probability
         images, truth = batch["image"], {name: batch[name] for name in MAPS if name in batch and batch[name].ndim == 3}
+        if self.jitter or (self._warps and self.alone):
+            self._check_bands(images, batch["id"])
         size = (int(images.shape[-2]), int(images.shape[-1]))
         images, truth = self._moved(images, truth, chosen, draws, square=size[0] == size[1])
         images, truth = self._warped(images, truth, chosen, draws, size)
-        images = self._jittered(images, chosen, draws, batch["id"])
-        return {**batch, "image": images, **truth}
+        return {**batch, "image": self._jittered(images, chosen, draws), **truth}
+
+    def _check_bands(self, images: Tensor, ids: Sequence[str]) -> None:
+        assert self.sensor is not None
+        if images.shape[-3] != len(self.sensor):
+            raise UserError(
+                f"sample {ids[0]} has {images.shape[-3]} bands, but {self.sensor.name} has {len(self.sensor)}: set"
+                " data.sensor to the sensor of the images"
+            )
 
     def _moved(
         self, images: Tensor, truth: dict[str, Tensor], chosen: Numbers, draws: Draws, square: bool
@@ -152,31 +170,29 @@ class RandomAugmentation(Augmentation):
         if images.ndim == 5:
             each = sources.repeated(images.shape[1])
             return self._taken(images.flatten(0, 1), each).unflatten(0, images.shape[:2])
-        return sources.bilinear(images) if self.interpolation == "bilinear" else sources.nearest(images, 0.0)
+        bilinear = self.interpolation == "bilinear"
+        return sources.bilinear(images, self.alone) if bilinear else sources.nearest(images, 0.0)
 
-    def _jittered(self, images: Tensor, chosen: Numbers, draws: Draws, ids: Sequence[str]) -> Tensor:
-        """Brightness, contrast, saturation and hue in random order."""
+    def _jittered(self, images: Tensor, chosen: Numbers, draws: Draws) -> Tensor:
+        """Brightness, contrast, saturation and hue of light, in random order."""
         if not self.jitter or not chosen.any():
             return images
         assert self.sensor is not None
-        if images.shape[-3] != len(self.sensor):
-            raise UserError(
-                f"sample {ids[0]} has {images.shape[-3]} bands, but {self.sensor.name} has {len(self.sensor)}: set"
-                " data.sensor to the sensor of the images"
-            )
         factors = {
             name: draws.between(name, -most, most) if name == "hue" else draws.between(name, 1 - most, 1 + most)
             for name, most in self.jitter.items()
         }
         index = where(chosen, images.device)
         old, times = images[index], images.shape[1] if images.ndim == 5 else 1
-        new = jittered(
-            old.reshape(-1, *old.shape[-3:]),
+        flat, light = old.reshape(-1, *old.shape[-3:]), list(self.light)
+        new = flat.clone()
+        new[:, light] = jittered(
+            flat[:, light],
             {name: factor[chosen].repeat(times) for name, factor in factors.items()},
             draws.order(list(self.jitter))[chosen].repeat(times, 0),
             self.rgb,
             self.unit,
-            self.sensor.limits,
+            [self.sensor.limits[band] for band in light],
         )
         return images.index_copy(0, index, new.reshape(old.shape))
 

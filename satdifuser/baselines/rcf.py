@@ -60,12 +60,14 @@ class RandomFeatures(nn.Module):
             drawn = _read(filters, shape)
             weights = hashlib.sha256(drawn.contiguous().numpy().data).hexdigest()[:16]
         self.register_buffer("_filters", drawn, persistent=False)
+        settings = {**prepare.settings, "kernel": kernel, "bias": bias}
+        settings["padding"] = "none" if stride is None else "reflect"  # a stride of the whole image pads as others do
         self.spec = BankSpec(
             taps=(Tap("rcf", None, 0, features, image_size if stride is None else stride),),
             encoder="random-convolutions",
             weights=weights,
             image_size=(image_size, image_size),
-            settings=tuple(sorted({**prepare.settings, "kernel": kernel, "bias": bias}.items())),
+            settings=tuple(sorted(settings.items())),
         )
 
     def forward(

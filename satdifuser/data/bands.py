@@ -18,6 +18,7 @@ UNITS = {
     "metres": ((-12_000.0, 9_000.0), (0.0, 100.0)),
 }
 """What a band measures: what its values can be, and between which nearly all of them are."""
+ZERO_IS_BLANK = ("dB", "kelvin")  # where no band needs others to say that 0 is no data
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Band:
     def usual(self) -> tuple[float, float]:
         """Where an encoder's input begins and ends, unless it says so itself."""
         return UNITS[self.unit][1]
+
+    @property
+    def zero_is_blank(self) -> bool:
+        """Whether 0 in this band alone is no data. In the other units 0 can be a value: dark light, or the sea's height."""
+        return self.unit in ZERO_IS_BLANK
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,15 @@ class Sensor:
     def limits(self) -> tuple[tuple[float, float], ...]:
         """The least and the most that a value of each band can be."""
         return tuple(band.valid if self.valid is None else self.valid for band in self.bands)
+
+    @property
+    def alone(self) -> tuple[int, ...]:
+        """Bands in which 0 is no data, whatever the others say; the others have none where they are 0 together.
+
+        >>> find_sensor("SENTINEL2:B04+SENTINEL1").alone
+        (1, 2)
+        """
+        return tuple(place for place, band in enumerate(self.bands) if band.zero_is_blank)
 
     def __add__(self, other: Sensor) -> Sensor:
         """The bands of both in one image, as radar beside light."""

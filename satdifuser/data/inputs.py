@@ -34,8 +34,9 @@ class ImageInput(nn.Module):
 
     `low` and `high` are one number or one for each band, in the band's unit; null is where its values usually are:
     0 to 0.3 of reflectance, 0 to 1 of pictures, -25 to 0 dB of radar. With `mean` and `std` [low, high] becomes [0, 1],
-    clipped, and then `(x - mean) / std`, of one number or one for
-    each band: what an encoder that was pretrained on standardised images expects.
+    clipped, and then `(x - mean) / std`, of one number or one for each band: what an encoder that was pretrained on
+    standardised images expects. Where a band in dB or kelvin is 0 it has no data: `low`, or, with `mean` and `std`, the
+    mean (0).
 
     `policy` says where the numbers come from: as they are declared (those of an encoder's pretraining stand in its
     YAML), or from the training images (`satdifuser/data/policy.py` fills them in before an encoder is built):
@@ -51,7 +52,7 @@ class ImageInput(nn.Module):
     _highs: Tensor
     _means: Tensor
     _stds: Tensor
-    _radar: Tensor
+    _blanks: Tensor
 
     @checked("encoder.prepare")
     def __init__(
@@ -83,11 +84,11 @@ class ImageInput(nn.Module):
             if not most > least:
                 raise UserError(f"input range: high ({most:g}) must be above low ({least:g}), of {name}")
         self.mean, self.std = self._each("mean", mean), self._each("std", std)
-        radar = [band.unit == "dB" for band in chosen]
-        self._blank_is_low = any(radar)
+        alone = [band.zero_is_blank for band in chosen]
+        self._has_blanks = any(alone)
         for name, numbers in (("_lows", self.lows), ("_highs", self.highs), ("_means", self.mean), ("_stds", self.std)):
             self.register_buffer(name, torch.tensor(numbers).view(-1, 1, 1), persistent=False)
-        self.register_buffer("_radar", torch.tensor(radar).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_blanks", torch.tensor(alone).view(-1, 1, 1), persistent=False)
 
     def _each(self, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
         """One number for each band."""
@@ -181,12 +182,16 @@ class ImageInput(nn.Module):
 
     def _scaled(self, chosen: Tensor) -> Tensor:
         low, high = self._lows.to(chosen), self._highs.to(chosen)
-        if self._blank_is_low:  # 0 is no data, and would be the brightest radar
-            chosen = torch.where((chosen == 0) & self._radar, low, chosen)
         if self._plain:
-            return ((chosen - low) * (2.0 / (high - low)) - 1.0).clamp(-1.0, 1.0)
+            return self._filled(chosen, ((chosen - low) * (2.0 / (high - low)) - 1.0).clamp(-1.0, 1.0), -1.0)
         unit = ((chosen - low) / (high - low)).clamp(0.0, 1.0)
-        return (unit - self._means.to(unit)) / self._stds.to(unit)
+        return self._filled(chosen, (unit - self._means.to(unit)) / self._stds.to(unit), 0.0)
+
+    def _filled(self, chosen: Tensor, inputs: Tensor, blank: float | Tensor) -> Tensor:
+        """Inputs with `blank` where a band has no data: 0 dB would be the brightest radar, and 0 kelvin is far off."""
+        if not self._has_blanks:
+            return inputs
+        return torch.where((chosen == 0) & self._blanks, blank, inputs)
 
 
 def unfilled(policy: str, low: Any, high: Any, mean: Any, std: Any) -> bool:

@@ -63,10 +63,10 @@ def images_of(sample: Sample) -> Array:
 
 
 def there(values: Array, sensor: Sensor) -> Array:
-    """Where `[bands, pixels]` has data: not where all bands are 0, nor where one in dB is."""
-    found = np.broadcast_to((values != 0).any(0), values.shape)
-    radar = np.array([band.unit == "dB" for band in sensor])
-    return found & ((values != 0) | ~radar[:, None]) if radar.any() else found
+    """Where `[bands, pixels]` has data: one in dB or kelvin where it is not 0, the others where any of them is not."""
+    here = values != 0
+    alone = np.array([band.zero_is_blank for band in sensor])
+    return np.where(alone[:, None], here, here[~alone].any(0))
 
 
 def moments(values: Array, sensor: Sensor) -> Moments:

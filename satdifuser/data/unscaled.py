@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import torch
 from annotated_types import Len
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from satdifuser.kinds import Side, checked
 class UnscaledInput(ImageInput):
     """Choose bands by name and resize if a size is given; values stay in the bands' units, and nothing is clipped.
 
-    Where radar has no data (0 dB would be bright) is the low end of what is usual.
+    Where a band in dB or kelvin has no data (0) is the low end of what is usual.
     """
 
     @checked("encoder.prepare")
@@ -44,6 +43,4 @@ class UnscaledInput(ImageInput):
         return (inputs - low) / (high - low)
 
     def _scaled(self, chosen: Tensor) -> Tensor:
-        if not self._blank_is_low:
-            return chosen
-        return torch.where((chosen == 0) & self._radar, self._lows.to(chosen), chosen)
+        return self._filled(chosen, chosen, self._lows.to(chosen))

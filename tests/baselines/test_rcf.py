@@ -55,6 +55,15 @@ def test_a_map_has_the_mean_answers_of_its_cells_pixel_by_pixel(kernel: int) -> 
             np.testing.assert_allclose(found[channel], cells, atol=1e-5)
 
 
+def test_a_mean_without_mirrored_edges_is_not_exchangeable_with_one_that_has_them() -> None:
+    images = torch.rand(1, 13, 12, 12) * 0.3
+    bare, mirrored = build(stride=None), build(stride=12)
+    found = [encoder(images)[encoder.spec.taps[0]] for encoder in (bare, mirrored)]
+    assert found[0].shape == found[1].shape
+    assert not torch.allclose(*found, atol=1e-3)
+    assert bare.spec != mirrored.spec
+
+
 def test_whitened_patches_are_those_of_torchgeo() -> None:
     models = pytest.importorskip("torchgeo.models")
     patches = np.random.default_rng(0).random((40, 3, 2, 2))

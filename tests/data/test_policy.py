@@ -17,8 +17,10 @@ from satdifuser.commands.eval import run as evaluate
 from satdifuser.commands.train import run as train
 from satdifuser.config import compose
 from satdifuser.data import policy
+from satdifuser.data.bands import find_sensor
 from satdifuser.data.inputs import ImageInput
 from satdifuser.data.policy import is_open, resolved
+from satdifuser.data.statistics import Tally, moments
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore
@@ -73,6 +75,32 @@ def test_a_range_that_is_given_clips_what_is_standardised() -> None:
     values = pixels(settings, 3)
     top = made(torch.full((1, 13, 4, 4), 0.9))[0, 0, 0, 0].item()
     assert top == pytest.approx((0.2 - values.mean()) / values.std(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("sensor", "middle"), [("SENTINEL1", -12.0), ("LANDSAT8:B10/B11", 290.0)])
+def test_what_has_no_data_is_at_the_mean_of_a_standardised_input_and_does_not_move_it(
+    monkeypatch: pytest.MonkeyPatch, sensor: str, middle: float
+) -> None:
+    images = middle + 4 * torch.randn(5, 2, 16, 16)
+    images[:, :, :4] = 0  # fit=pad, the edge of a swath
+    images[2:, 1] = 0  # one polarisation alone is there
+    known = find_sensor(sensor)
+    tally = Tally(2)
+    for image in images:
+        tally.add(moments(image.flatten(1).numpy(), known))
+    part = compose("extract", ["encoder=colours", "encoder.prepare.bands=null"]).encoder["prepare"]
+    part = part.but(sensor=sensor, policy="standardise")
+    monkeypatch.setattr(policy, "_tally", lambda *_: (tally, 0))
+    prepare = policy.resolved_input(part, None).build()  # type: ignore[arg-type]
+    found = prepare(images)
+    assert not found[images == 0].any()
+    for band in range(2):
+        values = images[:, band].double()
+        there = values != 0
+        wanted = (values - values[there].mean()) / values[there].std(unbiased=False)
+        np.testing.assert_allclose(found[:, band][there], wanted[there], atol=2e-3)
+    declared = ImageInput(sensor=known)
+    assert bool((declared(images)[images == 0] == -1).all())
 
 
 @pytest.mark.parametrize("word", ["percentiles", "standardise"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from satdifuser.data.bands import SENTINEL2, Band, Sensor
+from satdifuser.data.bands import SENTINEL2, Band, Sensor, find_sensor
 from satdifuser.data.base import Labels
 from satdifuser.data.statistics import ERROR, PERCENTILES, evenly, rows_of, tally_of
 from satdifuser.errors import UserError
@@ -143,6 +143,22 @@ def test_of_a_series_the_dates_that_are_not_there_do_not_count() -> None:
     alone, _ = tally_of(Images(given), TWO)
     np.testing.assert_allclose(tally.mean, alone.mean, rtol=1e-12)
     assert (tally.blank == alone.blank).all()
+
+
+@pytest.mark.parametrize(("other", "blank", "kept"), [("LANDSAT8:B10", 1, 0), ("SENTINEL1:VV", 0, 1), ("DEM", 1, 1)])
+def test_0_is_no_data_in_kelvin_alone_and_in_light_beside_radar_and_a_height(other: str, blank: int, kept: int) -> None:
+    heights = other == "DEM"
+    extra = Sensor("dem", (Band("z", "height", 0, 30, unit="metres"),)) if heights else find_sensor(other)
+    image = torch.rand(2, 8, 8).double() + 270.0 * torch.tensor([0.0, float(kept == 0)])[:, None, None]
+    image[blank, :2] = 0
+    tally, _ = tally_of(Images([{"image": image.float()}]), find_sensor("LANDSAT8:B4") + extra)  # type: ignore[arg-type]
+    values = image[blank].float().double()
+    values = values if heights else values[values != 0]
+    assert tally.count[blank] == values.numel()
+    assert tally.mean[blank] == pytest.approx(float(values.mean()))
+    assert tally.std[blank] == pytest.approx(float(values.std(unbiased=False)))
+    assert tally.percentile(blank, 1) == pytest.approx(np.percentile(values, 1), rel=1e-3)
+    assert tally.count[1 - blank] == 64
 
 
 def test_a_sample_that_cannot_be_read_is_left_out_and_named() -> None:
