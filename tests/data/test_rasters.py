@@ -28,12 +28,12 @@ def digits(*shape: int, dtype: Any = np.uint16) -> Array:
 
 
 def tiff(
-    path: Path, pixels: Array, east: float = 600000, north: float = 5200000, gsd: float = 10, **said: Any
+    path: Path, pixels: Array, east: float | None = 600000, north: float = 5200000, gsd: float = 10, **said: Any
 ) -> Array:
     """A GeoTIFF of `[bands, h, w]`; `east=None` is one without a place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
-    place = {} if east is None else {"transform": from_origin(east, 5200000, gsd, gsd), "crs": "EPSG:32632"}
+    place = {} if east is None else {"transform": from_origin(east, north, gsd, gsd), "crs": "EPSG:32632"}
     shape: Any = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **place, **said}
     with rasterio.open(path, "w", driver="GTiff", **shape) as file:
         file.write(pixels)
@@ -189,6 +189,26 @@ def test_files_of_many_samples_give_one_for_each(tmp_path: Path) -> None:
     refused(lambda: opened(tmp_path, images="{id}.h5:images", stacked=True, tile=8), "data.stacked and data.tile")
 
 
+def test_files_of_many_samples_hold_as_many(tmp_path: Path) -> None:
+    np.save(tmp_path / "x_i.npy", digits(5, 3, 8, 8))
+    np.save(tmp_path / "x_m.npy", digits(6, 8, 8) % 2)
+    mask: dict[str, Any] = {"masks": "{id}_m.npy", "classes": ["a", "b"], "stacked": True}
+    refused(lambda: opened(tmp_path, images="{id}_i.npy", **mask), "x_m.npy holds 6", "x_i.npy holds 5")
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["red"], file["green"], file["masks"] = digits(5, 8, 8), digits(4, 8, 8), digits(5, 8, 8) % 2
+    images = {"B04": "{id}.h5:red", "B03": "{id}.h5:green"}
+    words: dict[str, Any] = {"images": images, "sensor": "SENTINEL2:B04/B03", "stacked": True}
+    refused(lambda: opened(tmp_path, **words), "y.h5:green holds 4", "y.h5:red holds 5")
+    refused(lambda: opened(tmp_path, **words, masks="{id}.h5:masks"), "y.h5:green holds 4", "y.h5:red holds 5")
+    only = {
+        "images": {"B04": images["B04"]},
+        "sensor": "SENTINEL2:B04",
+        "masks": "{id}.h5:masks",
+        "classes": ["a", "b"],
+    }
+    assert len(opened(tmp_path, **only, stacked=True)) == 5
+
+
 # numbers
 
 
@@ -280,6 +300,47 @@ def test_bounds_are_rasterios_and_what_does_not_lie_on_its_image_is_refused(tmp_
     assert opened(tmp_path, **mask, georeference="ignore")[0]["mask"].shape == (8, 8)
     png(tmp_path / "images" / "b.png", digits(8, 8, 3, dtype=np.uint8))
     assert opened(tmp_path, images="images/*.png").bounds("images/b.png") is None
+
+
+@pytest.mark.parametrize("way", [(10, 0, 0, 0, 10, -80), (-10, 0, 80, 0, -10, 0), (0, 10, 0, -10, 0, 0)])
+def test_a_mask_or_a_band_that_is_flipped_or_turned_does_not_lie_on_its_image(
+    tmp_path: Path, way: tuple[float, ...]
+) -> None:
+    a, b, c, d, e, f = way
+    other = {"transform": rasterio.Affine(a, b, 600000 + c, d, e, 5200000 + f)}
+    tiff(tmp_path / "images" / "a.tif", digits(1, 8, 8))
+    tiff(tmp_path / "masks" / "a.tif", digits(1, 8, 8, dtype=np.uint8) % 2, **other)
+    tiff(tmp_path / "green" / "a.tif", digits(1, 8, 8), **other)
+    with rasterio.open(tmp_path / "images" / "a.tif") as one, rasterio.open(tmp_path / "masks" / "a.tif") as two:
+        corners = [two.transform @ corner for corner in ((0, 0), (8, 8))]
+        assert tuple(one.bounds) == (*map(min, *corners), *map(max, *corners))  # of the same ground
+    words: dict[str, Any] = {"sensor": "SENTINEL2:B04", "images": "images/{id}.tif"}
+    masked = opened(tmp_path, **words, masks="masks/{id}.tif", classes=["a", "b"])
+    refused(lambda: masked[0], "masks/a.tif does not lie on its image", "flipped or turned")
+    words = {"sensor": "SENTINEL2:B04/B03", "images": {"B04": "images/{id}.tif", "B03": "green/{id}.tif"}}
+    refused(lambda: opened(tmp_path, **words)[0], "green/a.tif does not lie on its image", "flipped or turned")
+    both = {**words, "images": {"B04": "masks/{id}.tif", "B03": "green/{id}.tif"}, "size": 8}
+    assert opened(tmp_path, **both)[0]["image"].shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize("order", [("B01", "B04"), ("B04", "B01")])
+def test_a_mask_lies_on_the_finest_file_whichever_is_first(tmp_path: Path, order: tuple[str, str]) -> None:
+    tiff(tmp_path / "B01" / "a.tif", digits(1, 4, 4), gsd=60)
+    tiff(tmp_path / "B04" / "a.tif", digits(1, 24, 24))
+    words: dict[str, Any] = {"images": {band: f"{band}/{{id}}.tif" for band in order}, "size": 24}
+    words |= {"sensor": "SENTINEL2:B04/B01", "masks": "masks/{id}.tif", "classes": ["a", "b"]}
+    for east, north in ((30, 0), (5, 0), (0, -5), (5, -5), (4, 4), (0, 0)):
+        mask = digits(1, 24, 24, dtype=np.uint8) % 2
+        tiff(tmp_path / "masks" / "a.tif", mask, east=600000 + east, north=5200000 + north)
+        if east < 5 and north > -5:
+            assert opened(tmp_path, **words)[0]["mask"].tolist() == mask[0].tolist()
+        else:
+            refused(lambda: opened(tmp_path, **words)[0], "masks/a.tif does not lie on its image", "B04/a.tif")
+    tiff(tmp_path / "B01" / "a.tif", digits(1, 4, 4), gsd=60, east=600020)  # a third of its own pixel
+    assert opened(tmp_path, **words)[0]["image"].shape == (2, 24, 24)
+    assert opened(tmp_path, **words).bounds("a") == (600000, 5199760, 600240, 5200000)
+    tiff(tmp_path / "B01" / "a.tif", digits(1, 4, 4), gsd=60, east=600040)
+    refused(lambda: opened(tmp_path, **words)[0], "does not lie on its image", "B01/a.tif", "B04/a.tif")
 
 
 # what is wrong is said in one line

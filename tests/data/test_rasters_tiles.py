@@ -118,6 +118,52 @@ def test_coarser_files_are_cut_alike_or_refused(tmp_path: Path) -> None:
     refused(lambda: odd[1], "coarse/a.tif", "do not begin and end with its pixels", "data.tile.size")
 
 
+def test_tiles_are_of_the_finest_file_that_the_sensor_has(tmp_path: Path) -> None:
+    """Whatever finer files there are: bands, masks, bounds and footprints of a tile are of the same ground."""
+    tiff(tmp_path / "fine" / "a.tif", RNG.integers(1, 9000, (1, 32, 32)).astype(np.uint16))
+    swir = tiff(tmp_path / "coarse" / "a.tif", RNG.integers(1, 9000, (1, 16, 16)).astype(np.uint16), gsd=20)
+    mask = tiff(tmp_path / "masks" / "a.tif", RNG.integers(0, 3, (1, 16, 16)).astype(np.uint8), gsd=20)
+    twice = tiff(tmp_path / "finer" / "a.tif", mask.repeat(2, 1).repeat(2, 2))
+    patterns = {"B04": "fine/{id}.tif", "B11": "coarse/{id}.tif"}
+    words: dict[str, Any] = {"sensor": "SENTINEL2:B11", "masks": "masks/{id}.tif", "classes": ["x", "y", "z"]}
+    named = opened(tmp_path, 8, images=patterns, **words)
+    listed = opened(tmp_path, 8, images=list(patterns.values()), bands=list(patterns), **words)
+    for data in (named, listed):
+        assert data.names == ["a#0,0", "a#0,8", "a#8,0", "a#8,8"]
+        for name, sample in zip(data.names, data, strict=True):
+            row, column = map(int, name.partition("#")[2].split(","))
+            cut = slice(row, row + 8), slice(column, column + 8)
+            np.testing.assert_allclose(sample["image"][0], swir[0][cut] / 1e4, rtol=1e-6)
+            assert sample["mask"].tolist() == mask[0][cut].tolist()
+            left, top = 600000 + 20 * column, 5200000 - 20 * row
+            assert data.bounds(name) == (left, top - 160, left + 160, top)
+            place = data.footprint(name)
+            assert place is not None
+            assert (min(place.x), min(place.y), max(place.x), max(place.y)) == data.bounds(name)
+    words |= {"masks": "finer/{id}.tif", "images": patterns}
+    refused(lambda: opened(tmp_path, 8, **words)[0], "mask of 32 x 32 px", "coarse/a.tif is 16 x 16 px", "fine/a.tif")
+    whole = Rasters(str(tmp_path), "all", size=32, fit="resize", **words)[0]
+    assert whole["mask"].tolist() == twice[0].tolist()
+    both = opened(tmp_path, 8, **{**words, "sensor": "SENTINEL2:B04/B11"})
+    assert both[5]["mask"].tolist() == twice[0, 8:16, 8:16].tolist()
+
+
+def test_bounds_are_of_the_finest_file_whichever_is_first(tmp_path: Path) -> None:
+    tiff(tmp_path / "fine" / "a.tif", RNG.integers(1, 9000, (1, 24, 24)).astype(np.uint16))
+    tiff(tmp_path / "coarse" / "a.tif", RNG.integers(1, 9000, (1, 12, 12)).astype(np.uint16), gsd=20)
+    images = {"B11": "coarse/{id}.tif", "B04": "fine/{id}.tif"}
+    data = opened(tmp_path, 8, images=images, sensor="SENTINEL2:B04/B11")
+    assert data.bounds("a#8,16") == (600160, 5199840, 600240, 5199920)
+    (tmp_path / "fine" / "a.tif").unlink()
+    np.save(tmp_path / "fine" / "a.npy", RNG.integers(1, 9000, (24, 24)).astype(np.uint16))  # which says no place
+    images["B04"] = "fine/{id}.npy"
+    data = opened(tmp_path, 8, images=images, sensor="SENTINEL2:B04/B11")
+    assert data.bounds("a#8,16") == (600160, 5199840, 600240, 5199920)
+    place = data.footprint("a#8,16")
+    assert place is not None
+    assert (min(place.x), min(place.y), max(place.x), max(place.y)) == data.bounds("a#8,16")
+
+
 def test_only_the_blocks_of_a_tile_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "images" / "a.tif"
     pixels = RNG.integers(1, 9000, (2, 256, 256)).astype(np.uint16)
@@ -151,7 +197,8 @@ def test_blank_tiles_are_left_out_where_it_is_asked(tmp_path: Path) -> None:
     assert opened(tmp_path, 16, skip_blank=0.5).names == ["a#0,16", "a#16,0"]
     assert opened(tmp_path, 16, skip_blank=0.51, limit=1).names == ["a#0,16"]
     tiff(tmp_path / "images" / "a.tif", np.zeros_like(pixels), nodata=0)
-    refused(lambda: opened(tmp_path, 16, skip_blank=1.0), "data.skip_blank=1 leaves no sample")
+    refused(lambda: opened(tmp_path, 16, skip_blank=1.0), "skip_blank=1 leaves no sample of all: give all other")
+    refused(lambda: opened(tmp_path, 16, skip_blank=0.5), "skip_blank=0.5 leaves no sample of all: set it higher")
 
 
 def test_tiles_of_an_image_are_in_one_split_and_those_of_blocks_apart(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ Alpha = Literal["mask", "data"]
 Axes = Literal["bhw", "hwb"]
 Own = tuple[float | None, float]
 """A band's scale and offset as its file says them; None and 0 where it says none."""
+CLOSE = 0.45
+"""How much of a pixel a mask may be off."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,40 @@ class Place:
         y = [d * column + e * row + f for row in ends[0] for column in ends[1]]
         return min(x), min(y), max(x), max(y)
 
-    def apart(self, other: Place) -> str | None:
-        """Why two images do not lie on each other (to half a pixel of the coarser one); None if they do."""
+    def on(self, height: int, width: int) -> Place:
+        """The same ground in another number of pixels."""
+        a, b, c, d, e, f = self.transform
+        across, down = self.width / width, self.height / height
+        return Place((a * across, b * down, c, d * across, e * down, f), self.crs, height, width)
+
+    def apart(self, other: Place, closely: bool = False) -> str | None:
+        """Why two images do not lie on each other, corner on corner; None if they do.
+
+        They may be off by half a pixel of the coarser one; `closely`, by less than half a pixel of the finer one, since
+        half a pixel is what files are off that mix up corners and centres of pixels.
+        """
         if self.crs is not None and other.crs is not None and not _same(self.crs, other.crs):
             return f"its reference system is {_crs(self.crs)}, not {_crs(other.crs)}"
-        mine, others = self.bounds(), other.bounds()
-        reach = [
-            max(abs(mine[i + 2] - mine[i]) / n, abs(others[i + 2] - others[i]) / m) / 2
-            for i, n, m in (
-                (0, self.width, other.width),
-                (1, self.height, other.height),
-            )
-        ]
-        if all(abs(one - two) <= reach[side % 2] for side, (one, two) in enumerate(zip(mine, others, strict=True))):
+        (a, b, _, d, e, _), (p, q, _, s, t, _) = self.transform, other.transform
+        if a * p + d * s <= 0 or b * q + e * t <= 0:
+            return "its rows or columns run the other way (it is flipped or turned)"
+        between = [(x - u, y - v) for (x, y), (u, v) in zip(self._corners(), other._corners(), strict=True)]
+        off = [max(place._pixels(x, y) for x, y in between) for place in (self, other)]
+        if max(off) < CLOSE if closely else min(off) <= 0.5:
             return None
-        return f"it covers {_box(mine)}, not {_box(others)} (left, bottom, right, top)"
+        return f"it covers {_box(self.bounds())}, not {_box(other.bounds())} (left, bottom, right, top)"
+
+    def _corners(self) -> list[tuple[float, float]]:
+        """Where the first row begins and ends, and where the last row begins."""
+        a, b, c, d, e, f = self.transform
+        ends = (0, 0), (self.width, 0), (0, self.height)
+        return [(a * column + b * row + c, d * column + e * row + f) for column, row in ends]
+
+    def _pixels(self, x: float, y: float) -> float:
+        """A way on the ground in pixels of this image: along its rows or its columns, the longer."""
+        a, b, _, d, e, _ = self.transform
+        area = a * e - b * d
+        return max(abs(e * x - b * y), abs(a * y - d * x)) / abs(area) if area else math.inf
 
 
 @dataclass(frozen=True)

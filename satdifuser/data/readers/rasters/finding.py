@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.names import shown
+from satdifuser.data.files.opened import Ask
 from satdifuser.data.files.tree import warn_once
 from satdifuser.data.readers.base import Answer
 from satdifuser.data.readers.rasters.patterns import Pattern
@@ -48,6 +50,7 @@ def find(
     split_by: Any,
     exclude: Sequence[str],
     many: bool,
+    mask_ask: Ask,
 ) -> Found:
     """The samples of a split, by the settings of the same names."""
     if split not in SPLITS:
@@ -58,7 +61,7 @@ def find(
     if many:
         if tiling is not None:
             raise UserError("data.stacked and data.tile are both set: samples of an array are not cut into tiles")
-        items = stacked(root, items, lambda item: _length(pixels, item))
+        items = stacked(root, items, lambda item: _length(pixels, item, pattern, mask_ask))
     said = Said() if table is None else said_by_table(table, list(items), classes)
     for known in (said.answers, said.metadata) if said.skip else ():
         items = {name: item for name, item in items.items() if name in known or not known}
@@ -139,11 +142,28 @@ def _tiles(spots: Mapping[str, Spot], tiling: Tiling, pixels: Pixels) -> dict[st
     return found
 
 
-def _length(pixels: Pixels, item: Item) -> int:
-    """How many samples lie along the first axis of a file."""
-    path, key = pixels.root / item.paths[0], pixels.sources[0].pattern.key
-    with open_image(path, replace(pixels.asks[0], item=0), key) as opened:
-        array = getattr(opened, "array", None)
-        if array is None:
-            raise UserError(f"{shown(path)} is no array, and data.stacked is of NPY and HDF5: set data.stacked=false")
-        return int(array.shape[0])
+def _length(pixels: Pixels, item: Item, masks: Pattern | None, mask_ask: Ask) -> int:
+    """How many samples lie along the first axis of its files, the mask's too; an error where they hold unlike many."""
+    asks, keys = [*pixels.asks, mask_ask], [source.pattern.key for source in pixels.sources]
+    keys += [None if masks is None else masks.key]
+    paths = [pixels.root / path for path in (*item.paths, *([] if item.mask is None else [item.mask]))]
+    counts: list[int] = []
+    for path, ask, key in zip(paths, asks, keys, strict=False):
+        with open_image(path, replace(ask, item=0), key) as opened:
+            array = getattr(opened, "array", None)
+            if array is None:
+                raise UserError(
+                    f"{shown(path)} is no array, and data.stacked is of NPY and HDF5: set data.stacked=false"
+                )
+            counts.append(int(array.shape[0]))
+        if counts[-1] != counts[0]:
+            raise UserError(
+                f"{_with_key(path, key)} holds {counts[-1]} samples, but {_with_key(paths[0], keys[0])} holds"
+                f" {counts[0]}: those of one number are one sample, so give both as many, or leave them out with"
+                " data.exclude"
+            )
+    return counts[0]
+
+
+def _with_key(path: Path, key: str | None) -> str:
+    return shown(path) + ("" if key is None else f":{key}")

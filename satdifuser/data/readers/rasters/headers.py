@@ -21,6 +21,10 @@ class Header:
     def grid(self) -> tuple[int, int]:
         return self.height, self.width
 
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
 
 def header(path: Path, ask: Ask, key: str | None = None) -> Header:
     """Bands, size and place of an image; an error that names the file."""

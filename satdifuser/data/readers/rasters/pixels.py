@@ -15,7 +15,7 @@ from satdifuser.data.files.fitting import SKIP, BadImageError, Fitting
 from satdifuser.data.files.geotiff import RASTERS
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.names import shown
-from satdifuser.data.files.opened import Array, Ask
+from satdifuser.data.files.opened import Array, Ask, Place
 from satdifuser.data.readers.base import Raw
 from satdifuser.data.readers.rasters.headers import Header, header
 from satdifuser.data.readers.rasters.sources import Item, Pick, picks_of, sources_of
@@ -65,18 +65,35 @@ class Pixels:
         for source, ask, path in zip(self.sources, self.asks, spot.item.paths, strict=True):
             ask = replace(ask, item=spot.item.number)
             found.append(header(self.root / path, ask, source.pattern.key))
-        for head, path in zip(found[1:], spot.item.paths[1:], strict=True):
-            self.check_place(found[0], spot.item.paths[0], head, self.root / path)
+        for place, path in enumerate(spot.item.paths):
+            self._check_place(found, range(len(found)), spot, found[place], self.root / path)
         return found
 
     def grid(self, spot: Spot) -> tuple[int, int]:
-        """Height and width of the whole image: of its finest file."""
+        """Height and width of the whole image: of the finest file that the sensor has a band of."""
         heads = self.headers(spot)
-        return max(head.height for head in heads), max(head.width for head in heads)
+        return _grid(heads, self._used(heads))
 
-    def check_place(self, first: Header, image: str, other: Header, path: Path) -> None:
-        if self.compare and first.place is not None and other.place is not None:
-            apart = other.place.apart(first.place)
+    def place(self, spot: Spot) -> Place | None:
+        """Where the whole image lies, in pixels of its grid; None where no file says so."""
+        heads = self.headers(spot)
+        used = self._used(heads)
+        source = _placed(heads, used)
+        place = None if source is None else heads[source].place
+        return None if place is None else place.on(*_grid(heads, used))
+
+    def _used(self, heads: Sequence[Header]) -> list[int]:
+        """Which files the sensor has a band of."""
+        return sorted({source for source, _ in self._found(heads)})
+
+    def _check_place(
+        self, heads: Sequence[Header], used: Sequence[int], spot: Spot, other: Header, path: Path, closely: bool = False
+    ) -> None:
+        """An error where a file does not lie on the finest of an image that says its place."""
+        source = _placed(heads, used)
+        first = None if source is None else heads[source].place
+        if self.compare and source is not None and first is not None and other.place is not None:
+            apart, image = other.place.apart(first, closely), spot.item.paths[source]
             if apart is not None:
                 raise UserError(
                     f"{shown(path)} does not lie on its image {shown(self.root / image)}: {apart}; cut or warp them"
@@ -85,19 +102,21 @@ class Pixels:
                 )
 
     def footprint(self, spot: Spot) -> Footprint | None:
-        path = self.root / spot.item.paths[0]
-        if path.suffix.lower() not in RASTERS:
-            return None
-        found = _footprint(path)
-        if found is None or spot.window is None:
-            return found
-        return found.part(*self.grid(spot), *spot.window)
+        paths = [self.root / path for path in spot.item.paths]
+        if spot.window is None:
+            found = (_footprint(path) for path in paths if path.suffix.lower() in RASTERS)
+            return next((one for one in found if one is not None), None)
+        heads = self.headers(spot)
+        used = self._used(heads)
+        source = _placed(heads, used)
+        whole = None if source is None else _footprint(paths[source])
+        return None if whole is None else whole.part(*_grid(heads, used), *spot.window)
 
     def read(self, spot: Spot, fitting: Fitting, tiling: Tiling | None) -> Raw:
         heads = self.headers(spot)
         picks = self._picks(heads, spot)
-        used = sorted({source for source, _ in picks})
-        grid = max(heads[source].height for source in used), max(heads[source].width for source in used)
+        used = self._used(heads)
+        grid = _grid(heads, used)
         if spot.window is None:
             try:
                 fitting.check(len(picks), *grid)
@@ -131,21 +150,24 @@ class Pixels:
                     f" ({', '.join(source.bands)}): set {'data.bands' if self.bands else source.pattern.setting} to"
                     f" what it has, in its order {SKIP}"
                 )
-        if self.picks is not None:
-            return self.picks
-        counts = [head.count for head in heads]
-        places = [(source, band) for source, count in enumerate(counts) for band in range(count)]
-        names = list(self.bands or self.sensor.names)
-        if len(places) != len(names):
+        counts, names = [head.count for head in heads], list(self.bands or self.sensor.names)
+        if self.picks is None and sum(counts) != len(names):
             said = " + ".join(map(str, counts))
             raise UserError(
                 f"{shown(self.root / spot.item.paths[0])} has {said} band{'s' * (sum(counts) != 1)}, but"
                 f" {'data.bands names' if self.bands else self.sensor.name + ' has'} {len(names)} ({', '.join(names)}):"
                 f" set data.sensor to the bands of the images, or name these in their order in data.bands {SKIP}"
             )
-        if self.bands is None:
+        return self._found(heads)
+
+    def _found(self, heads: Sequence[Header]) -> list[Pick]:
+        """Where the sensor's bands are; all bands, where they are not as many as are named (`read` says so)."""
+        if self.picks is not None:
+            return self.picks
+        places = [(source, band) for source, head in enumerate(heads) for band in range(head.count)]
+        if self.bands is None or len(self.bands) != len(places):
             return places
-        return [places[place] for _, place in picks_of(self.sensor, [names])]
+        return [places[place] for _, place in picks_of(self.sensor, [self.bands])]
 
     def _windows(
         self, spot: Spot, fitting: Fitting, grids: Mapping[int, tuple[int, int]], grid: tuple[int, int]
@@ -174,19 +196,38 @@ class Pixels:
     def mask_window(self, spot: Spot, fitting: Fitting, path: Path, key: str | None, ask: Ask) -> Window:
         """The part of the mask that is read; an error where it is not the image's."""
         mask, heads = header(path, ask, key), self.headers(spot)
-        grid = max(head.height for head in heads), max(head.width for head in heads)
-        self.check_place(heads[0], spot.item.paths[0], mask, path)
+        used = self._used(heads)
+        grid = _grid(heads, used)
+        self._check_place(heads, used, spot, mask, path, closely=True)
         whole = slice(0, mask.height), slice(0, mask.width)
         if mask.grid != grid:
             multiple = all(max(a, b) % min(a, b) == 0 for a, b in zip(mask.grid, grid, strict=True))
             if spot.window is None and fitting.fit == "resize" and multiple:
                 return whole
+            image = spot.item.paths[max(used, key=lambda source: heads[source].pixels)]
+            others = (one for head, one in zip(heads, spot.item.paths, strict=True) if head.grid == mask.grid)
+            alike, mend = next(others, None), "cut them alike"
+            if multiple:
+                mend = f"set data.fit=resize{'' if spot.window is None else ' and data.tile=null'}, {mend}"
+            if alike is not None:
+                mend = f"name a band of {shown(alike)} in data.sensor too, {mend}"
             raise UserError(
                 f"{shown(path)} is a mask of {mask.height} x {mask.width} px, but its image"
-                f" {shown(self.root / spot.item.paths[0])} is {grid[0]} x {grid[1]} px: cut them alike, or leave the"
+                f" {shown(self.root / image)} is {grid[0]} x {grid[1]} px: {mend}, or leave the"
                 f" sample out with data.exclude: [{shown(spot.id)}] {SKIP}"
             )
         return fitting.part(*grid) if spot.window is None else spot.window
+
+
+def _grid(heads: Sequence[Header], used: Sequence[int]) -> tuple[int, int]:
+    return max(heads[source].height for source in used), max(heads[source].width for source in used)
+
+
+def _placed(heads: Sequence[Header], used: Sequence[int]) -> int | None:
+    """Which file says best where the sample lies: one that is used, the finest of these; None if none says it."""
+    told = [(head.place, source) for source, head in enumerate(heads) if head.place is not None]
+    ranks = [(place.crs is not None, source in used, heads[source].pixels, -source) for place, source in told]
+    return -max(ranks)[-1] if ranks else None
 
 
 def _part(wanted: slice, own: int, finest: int) -> slice | None:

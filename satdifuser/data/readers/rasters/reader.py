@@ -86,6 +86,7 @@ class Rasters(Reader):
             split_by=split_by,
             exclude=exclude or [],
             many=stacked,
+            mask_ask=self.mask_ask,
         )
         self.found: Found = found
         super().__init__(
@@ -107,7 +108,8 @@ class Rasters(Reader):
             gone = len(found.names) - len(self.names)
             warn_once(f"data.skip_blank={skip_blank:g} leaves out {gone} of {len(found.names)} samples of {split}")
             if not self.names:
-                raise UserError(f"data.skip_blank={skip_blank:g} leaves no sample of {split}: set it higher, or null")
+                mend = "set it higher, or null" if skip_blank < 1 else f"give {split} other samples, or set it to null"
+                raise UserError(f"data.skip_blank={skip_blank:g} leaves no sample of {split}: {mend}")
         self.names = evenly(self.names, limit)
 
     def _classes(self, classes: Any) -> Any:
@@ -120,12 +122,12 @@ class Rasters(Reader):
     def bounds(self, name: str) -> tuple[float, float, float, float] | None:
         """Left, bottom, right and top of a sample in the units of its `crs`; None where its file says no place."""
         spot = self._spot(name)
-        place = self.pixels.headers(spot)[0].place
+        place = self.pixels.place(spot)
         return None if place is None else place.bounds(*(spot.window or (None, None)))
 
     def crs(self, name: str) -> Any:
         """The reference system of a sample (rasterio's); None where its file names none."""
-        place = self.pixels.headers(self._spot(name))[0].place
+        place = self.pixels.place(self._spot(name))
         return None if place is None else place.crs
 
     def footprint(self, name: str) -> Footprint | None:
@@ -195,14 +197,14 @@ class Rasters(Reader):
             **({} if self.tiling is None else {"tile": self.tiling.to_dict()}),
             **({} if self.skip_blank is None else {"skip_blank": self.skip_blank}),
             "sizes of files": self._digest(f"{path}\0{size_of(str(self.root / path))}" for path in self._paths()),
-            **({"answers": self._digest(self._answers())} if self.found.answers or self.found.metadata else {}),
+            **({"table": self._digest(self._told())} if self.found.answers or self.found.metadata else {}),
         }
 
     def _paths(self) -> list[str]:
         items = (self._spot(name).item for name in self.names)
         return sorted({path for item in items for path in (*item.paths, *([] if item.mask is None else [item.mask]))})
 
-    def _answers(self) -> Sequence[str]:
+    def _told(self) -> Sequence[str]:
         ids = sorted({self._spot(name).id for name in self.names})
         return [
             json.dumps([one, self.found.answers.get(one), self.found.metadata.get(one)], default=str) for one in ids
