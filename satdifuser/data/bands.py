@@ -50,7 +50,7 @@ class Band:
 
     @property
     def zero_is_blank(self) -> bool:
-        """Whether 0 in this band alone is no data. In the other units 0 can be a value: dark light, or the sea's height."""
+        """Whether 0 in this band alone is no data. In other units 0 can be a value: the dark, or the sea's height."""
         return self.unit in ZERO_IS_BLANK
 
 
