@@ -115,19 +115,25 @@ class ClassTable:
 
     def label(self, value: Any) -> int:
         """The class of a whole image, by its number or its name."""
-        if isinstance(value, str) and value in self.labels.classes:
-            return self.labels.classes.index(value)
-        try:
-            known = self.numbers.get(_whole(value))
-        except UserError:
-            known = None
+        known = self.place(value)
         if known is None:
             close = nearest(str(value), self.labels.classes)
+            there = f"the classes are {self._called()}" if _called(value) else f"there are {self._known()}"
             raise BadImageError(
-                f"has a label {value if not isinstance(value, float) else f'{value:g}'}, but there are {self._known()}"
-                f"{close}: set data.classes to the set's, or replace the file"
+                f"has a label {value if not isinstance(value, float) else f'{value:g}'}, but {there}{close}: set"
+                " data.classes to the set's, or replace the file"
             )
         return known
+
+    def place(self, value: Any) -> int | None:
+        """The same; None of a value that is in no class."""
+        if isinstance(value, str) and value in self.labels.classes:
+            return self.labels.classes.index(value)
+        return None if _called(value) else self.numbers.get(_whole(value))
+
+    def _called(self, most: int = 12) -> str:
+        names = self.labels.classes
+        return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
     def _known(self) -> str:
         numbers = sorted(number for number, known in self.numbers.items() if known is not None)
@@ -135,6 +141,15 @@ class ClassTable:
         whole = numbers == list(range(len(numbers))) and len(numbers) > 1
         said = f"{numbers[0]} to {numbers[-1]}" if whole else ", ".join(map(str, numbers)) or "nothing"
         return said + (f" and {', '.join(map(str, ignored))} (ignored)" if ignored else "")
+
+
+def _called(value: Any) -> bool:
+    """Whether a value is a name, and no whole number."""
+    try:
+        _whole(value)
+    except UserError:
+        return True
+    return False
 
 
 def _whole(value: Any) -> int:

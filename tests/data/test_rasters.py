@@ -422,7 +422,7 @@ def test_a_class_in_the_pattern_is_the_label(tmp_path: Path) -> None:
     assert merged.read_labels([0, 1])["label"].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("images", ["*/images/*.tif", "{part}/images/{id}.tif"])
+@pytest.mark.parametrize("images", ["*/images/*.tif", "{split}/images/{id}.tif"])
 def test_folders_are_splits_even_where_ids_have_none(tmp_path: Path, images: str) -> None:
     for part, names in {"training": "abc", "validation": "de", "test": "f"}.items():
         for name in names:

@@ -91,7 +91,7 @@ def test_folders_that_say_nothing_or_two_things_are_one_line() -> None:
     with pytest.raises(UserError, match=r"sample train/x/test/a is in folders of train and test: name the folders"):
         split("folder", ["train/x/test/a"])
     with pytest.raises(UserError, match="'train' is a word of several splits"):
-        split({"by": "folder", "val": "train"})
+        split({"by": "folder", "train": "train", "val": "Train"})
 
 
 # --- lists

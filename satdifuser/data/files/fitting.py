@@ -31,6 +31,8 @@ class Fitting:
     sensor: Sensor
     size: int
     fit: Fit
+    tiles: bool = False
+    """Whether larger images could be cut into tiles, which is then offered."""
 
     def check(self, bands: int, height: int, width: int) -> None:
         """Refuse an image that cannot be used, by what its header says."""
@@ -46,8 +48,9 @@ class Fitting:
         bands, size = len(self.sensor), self.size
         if self.fit == "none" and (height, width) != (size, size):
             other = f", or data.size={height}" if height == width and bands * height * width <= MOST else ""
+            tiles = f"data.tile={size}, or " if self.tiles and min(height, width) >= size else ""
             raise BadImageError(
-                f"is {height} x {width} px, but data.size is {size}: set data.fit=crop, pad or resize{other}"
+                f"is {height} x {width} px, but data.size is {size}: set {tiles}data.fit=crop, pad or resize{other}"
             )
         if self.fit == "crop" and min(height, width) < size:
             raise BadImageError(

@@ -44,9 +44,13 @@ def by_folder(names: Sequence[str], words: Mapping[str, Sequence[str]], setting:
 
 
 def by_column(
-    names: Sequence[str], table: Table, column: str, words: Mapping[str, Sequence[str]], named: bool
+    names: Sequence[str],
+    table: Table,
+    column: str,
+    words: Mapping[str, Sequence[str]],
+    named: Mapping[str, Sequence[str]],
 ) -> Found:
-    """By a column's words; where the user has `named` them, samples of other words are in no split."""
+    """By a column's words; where the user has `named` some of them, samples of other words are in no split."""
     cells = table.joined(names).column(column)
     empty = [name for name, cell in cells.items() if cell is None]
     if empty:
@@ -60,9 +64,9 @@ def by_column(
             " which words are train, val and test"
         )
     _say_left(len(names) - len(told), len(names), next(iter(others.values()), ""), f"{table.where}, {shown(column)}")
-    for split, own in words.items():
+    for split, own in named.items():
         unseen = [one for one in own if one.casefold() not in {word(cell).casefold() for cell in cells.values()}]
-        if named and unseen:
+        if unseen:
             raise UserError(
                 f"{table.where}, column {shown(column)} never has {unseen[0]!r} ({split}): it has"
                 f" {_some(sorted({word(cell) for cell in cells.values()}))}"

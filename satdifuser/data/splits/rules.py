@@ -190,7 +190,7 @@ def assigned(
     if isinstance(rule, Folder):
         found = by_folder(names, _words(rule), rule.setting)
     elif isinstance(rule, Column):
-        found = by_column(names, _table(rule, table), rule.column, _words(rule), any(_own(rule)))
+        found = by_column(names, _table(rule, table), rule.column, _words(rule), _own(rule))
     elif isinstance(rule, Listed):
         found = by_list(names, rule.lists(), rule.setting)
     else:
@@ -224,21 +224,22 @@ def _share(value: Any) -> float:
     return value if isinstance(value, float) else 0.0
 
 
-def _own(rule: Folder | Column) -> list[bool]:
-    return [isinstance(getattr(rule, part), str | int | list) for part in PARTS]
+def _own(rule: Folder | Column) -> dict[str, list[str]]:
+    """The words that the user has given, of the splits that have some (or none: [])."""
+    given = {part: getattr(rule, part) for part in PARTS}
+    listed = {part: own if isinstance(own, list) else [own] for part, own in given.items()}
+    return {part: [*map(str, own)] for part, own in listed.items() if isinstance(given[part], str | int | list)}
 
 
 def _words(rule: Folder | Column) -> dict[str, list[str]]:
-    """The words of each split; a split that is a share of another has none."""
-    found: dict[str, list[str]] = {}
-    for part in PARTS:
-        own = getattr(rule, part)
-        listed = [] if isinstance(own, float) else own if isinstance(own, list) else [own]
-        found[part] = [*USUAL[part]] if own is None else [str(one) for one in listed]
-    twice = [one for part in PARTS for one in found[part] if sum(one in own for own in found.values()) > 1]
-    if twice:
-        raise UserError(f"{rule.setting}: {twice[0]!r} is a word of several splits: leave it in one")
-    return found
+    """The words of each split: those given, or the usual ones that no other split claims; of a share, none."""
+    own = _own(rule)
+    claimed = [one for words in own.values() for one in {word.casefold() for word in words}]
+    twice = next((one for words in own.values() for one in words if claimed.count(one.casefold()) > 1), None)
+    if twice is not None:
+        raise UserError(f"{rule.setting}: {twice!r} is a word of several splits: leave it in one")
+    usual = {part: [one for one in USUAL[part] if one not in claimed] for part in PARTS}
+    return {part: own.get(part, usual[part] if getattr(rule, part) is None else []) for part in PARTS}
 
 
 def _table(rule: Column, table: Table | None) -> Table:
@@ -253,7 +254,7 @@ def _said(rule: Any) -> str:
     said = []
     for part in PARTS:
         own = getattr(rule, part)
-        usual = ", ".join(USUAL[part]) if isinstance(rule, Folder | Column) else "none"
+        usual = ", ".join(_words(rule)[part]) or "none" if isinstance(rule, Folder | Column) else "none"
         words = usual if own is None else f"{own:g} of train" if isinstance(own, float) else own
         said.append(f"{part}: {', '.join(map(str, words)) or 'none' if isinstance(words, list) else words}")
     return "; ".join(said)

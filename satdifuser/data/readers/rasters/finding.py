@@ -14,7 +14,7 @@ from satdifuser.data.files.tree import warn_once
 from satdifuser.data.readers.base import Answer
 from satdifuser.data.readers.rasters.patterns import Pattern
 from satdifuser.data.readers.rasters.pixels import Pixels, Spot
-from satdifuser.data.readers.rasters.said import Said, said_by_table
+from satdifuser.data.readers.rasters.said import Said, check_used, said_by_folder, said_by_table
 from satdifuser.data.readers.rasters.sources import Item, items_of, stacked
 from satdifuser.data.readers.rasters.tiles import Tiling
 from satdifuser.data.splits.holdout import SPLITS
@@ -63,9 +63,12 @@ def find(
             raise UserError("data.stacked and data.tile are both set: samples of an array are not cut into tiles")
         items = stacked(root, items, lambda item: _length(pixels, item, pattern, mask_ask))
     said = Said() if table is None else said_by_table(table, list(items), classes)
+    check_used(said, rule)
     for known in (said.answers, said.metadata) if said.skip else ():
         items = {name: item for name, item in items.items() if name in known or not known}
-    answers, shown_classes, kind = _answers(items, said, pattern, label, pixels)
+    answers, shown_classes, kind = _answers(items, said, pattern, label, pixels, classes)
+    if kind == "label" and said.label is None:
+        items = {name: item for name, item in items.items() if name in answers}
     spots = {name: Spot(name, item) for name, item in items.items()}
     footprints = {} if said.table is None else said.table.footprints
 
@@ -101,7 +104,7 @@ def _row(spot: Spot) -> str:
 
 
 def _answers(
-    items: Mapping[str, Item], said: Said, masks: Pattern | None, label: Answer | None, pixels: Pixels
+    items: Mapping[str, Item], said: Said, masks: Pattern | None, label: Answer | None, pixels: Pixels, classes: Any
 ) -> tuple[Mapping[str, Any], list[str] | None, Answer | None]:
     """What samples are labelled with, the classes that this shows, and which kind of label it is."""
     folders = "class" in pixels.sources[0].pattern.fields
@@ -112,7 +115,7 @@ def _answers(
     if masks is not None and label in (None, "mask", "target"):
         return {}, None, label or "mask"
     if folders and label in (None, "label"):
-        found = {name: item.fields["class"] for name, item in items.items()}
+        found = said_by_folder({name: item.fields["class"] for name, item in items.items()}, classes)
         return found, sorted(set(found.values())), "label"
     if label is not None:
         raise UserError(

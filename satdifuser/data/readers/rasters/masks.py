@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Array, Ask, Numbers
+from satdifuser.data.readers.rasters.headers import header
 from satdifuser.errors import UserError
+
+SOME = 4
+"""How many masks are looked into for the values that they hold, and how much of each: the middle of SIDE px."""
+SIDE = 2048
+MANY = 16
+"""Of more values than this it is asked whether they are classes at all."""
 
 
 def coloured(classes: Any) -> bool:
@@ -99,3 +108,40 @@ def values_in(mask: Numbers, ignore: Sequence[float]) -> Array:
     if mask.blank is not None:
         found[mask.blank] = np.nan
     return found
+
+
+def said_of_values(masks: Sequence[tuple[Path, str | None, Ask]], ignore: Sequence[Any]) -> str:
+    """Which values the first masks hold, and what to set then, to follow an error; nothing where none can be read."""
+    held: set[float] = set()
+    colours = False
+    for path, key, ask in masks[:SOME]:
+        with suppress(UserError, BadImageError):  # what is wrong with it is said once there are classes
+            values, coloured = _held(path, key, ask)
+            held, colours = held | values, colours or coloured
+    found = sorted(held - {*ignore})
+    if not found:
+        return ""
+    words = [f"'#{int(one):06x}'" if colours else f"{one:g}" for one in found]
+    if len(found) > MANY:
+        return (
+            f": the first masks hold {len(found)} values, {words[0]} to {words[-1]}: name them, or, where they are no"
+            " classes but amounts, set data.label=target"
+        )
+    names = ", ".join(f"{one}: ..." for one in words)
+    return f": the first masks hold {', '.join(words)}: set data.classes={{{names}}}"
+
+
+def _held(path: Path, key: str | None, ask: Ask) -> tuple[set[float], bool]:
+    """The values in the middle of a mask, and whether they are colours."""
+    try:
+        head = header(path, ask, key)
+        coloured = head.count == 3
+        ask = replace(ask, use="colours", bands=3) if coloured else ask
+    except UserError:  # as a picture in colours is where numbers are asked for
+        ask, coloured = replace(ask, use="colours", bands=3), True
+        head = header(path, ask, key)
+    rows, columns = (slice(max(0, (side - SIDE) // 2), (side + SIDE) // 2) for side in (head.height, head.width))
+    rows, columns = slice(rows.start, min(rows.stop, head.height)), slice(columns.start, min(columns.stop, head.width))
+    mask = read_mask(path, key, ask, rows, columns)
+    known = mask.numbers if mask.blank is None else mask.numbers[~mask.blank]
+    return {float(one) for one in np.unique(known) if np.isfinite(one)}, coloured

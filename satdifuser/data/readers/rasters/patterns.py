@@ -1,8 +1,8 @@
 """Patterns of names: which files are images, and which other file belongs to each.
 
-`*` and `?` stand for letters of a name, `**` for folders of any depth, `{id}` for letters that are the same in several
-patterns. Stars of two patterns are tied in their order: images/*.tif and masks/*.png. Behind a file of HDF5 stands its
-data set: files/*.h5:image.
+`*` and `?` stand for letters of a name, `**` for folders of any depth, `{id}`, `{split}` and `{class}` for letters that
+are the same in several patterns. Stars of two patterns are tied in their order: images/*.tif and masks/*.png. Behind a
+file of HDF5 stands its data set: files/*.h5:image.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from satdifuser.data.files.arrays import HDF5
 from satdifuser.data.files.names import name_fault, shown
-from satdifuser.errors import UserError
+from satdifuser.data.splits.given import USUAL
+from satdifuser.errors import UserError, nearest
 
-WILD = re.compile(r"\*\*/|\*\*|\*|\?|\{\w*\}")
+WILD = re.compile(r"\*\*/|\*\*|\*|\?|\{[^{}/]*\}")
+PLACEHOLDERS = ("id", "split", "class")
+LOOKED_AT = 10000  # files, for one that a pattern that matches none may have meant
 KEYED = re.compile(rf"^(.*(?:{'|'.join(map(re.escape, HDF5))})):([^:]+)$", re.IGNORECASE)
 Fields = Mapping[str, str]
 MISSING = "add it, or leave the sample out with data.exclude"
@@ -47,6 +51,12 @@ class Pattern:
         fields: list[str] = []
         parts, end = [], 0
         for wild in WILD.finditer(path):
+            name = wild.group()[1:-1]
+            if wild.group().startswith("{") and name not in PLACEHOLDERS:
+                raise UserError(
+                    f"{setting} is {text!r}, and {{{name}}} is no placeholder: there is {', '.join(PLACEHOLDERS)} (and"
+                    f" * for what need not be named){nearest(name, PLACEHOLDERS)}"
+                )
             parts.append(re.escape(path[end : wild.start()]))
             parts.append(_part(wild.group(), fields))
             end = wild.end()
@@ -75,12 +85,30 @@ class Pattern:
             raise UserError(
                 f"{self.setting}={self.text} matches no file below data.root {shown(root)}: "
                 + (said or f"there is no folder {shown(start)} in it")
-                + "; set the pattern to how the files are called"
+                + f"; {self._deeper(root, start) or 'set the pattern to how the files are called'}"
             )
         odd = next((path for path in found if name_fault(path) is not None), None)
         if odd is not None:
             raise UserError(f"{shown(root / odd)} {name_fault(odd)}: rename it")
         return found
+
+    def _deeper(self, root: Path, start: str) -> str | None:
+        """A file in a folder that the pattern does not go into, and patterns that do; None where there is none."""
+        name = self.path.rpartition("/")[2]
+        paths = dict.fromkeys(["**/" + self.path, f"{start}/**/{name}" if start else f"**/{name}", f"**/{name}"])
+        there = list(islice(_files(root, "", None), LOOKED_AT))
+        for pattern in (Pattern.of(self.setting, path) for path in paths if path.count("**") == 1):
+            found = next((path for path in there if pattern.match(path) is not None), None)
+            if found is None:
+                continue
+            above = found.split("/")[pattern.path[: pattern.path.index("**")].count("/")]
+            field = "split" if any(above.casefold() in words for words in USUAL.values()) else "class"
+            named = Pattern.of(self.setting, pattern.path.replace("**", f"{{{field}}}"))
+            ways = [pattern.path + ("" if self.key is None else f":{self.key}")]
+            if field not in self.fields and named.match(found) and self.setting.startswith("data.images"):
+                ways.append(named.path + ("" if self.key is None else f":{self.key}"))
+            return f"{shown(found)} is there: try {' or '.join(ways)}"
+        return None
 
     def beside(self, root: Path, first: Pattern, names: Mapping[str, Fields]) -> dict[str, str]:
         """Path of an image -> path of the file of this pattern that belongs to it, where there is one."""
@@ -137,11 +165,13 @@ def _files(root: Path, below: str, depth: int | None) -> Iterator[str]:
         here = (status.st_dev, status.st_ino)
         if here in above:
             continue
+        deeper = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_dir():
-                todo += [(name, above | {here})] if depth is None or name.count("/") < depth else []
+                deeper += [(name, above | {here})] if depth is None or name.count("/") < depth else []
             elif depth is None or name.count("/") == depth:
                 yield name
+        todo += reversed(deeper)

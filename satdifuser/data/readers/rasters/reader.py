@@ -21,7 +21,7 @@ from satdifuser.data.files.tree import find_root, warn_once
 from satdifuser.data.readers.base import Answer, Raw, Reader, evenly
 from satdifuser.data.readers.folder import size_of
 from satdifuser.data.readers.rasters.finding import Found, find
-from satdifuser.data.readers.rasters.masks import by_number, classes_in, coloured, read_mask, values_in
+from satdifuser.data.readers.rasters.masks import by_number, classes_in, coloured, read_mask, said_of_values, values_in
 from satdifuser.data.readers.rasters.pixels import Pixels, Spot
 from satdifuser.data.readers.rasters.said import TableWords
 from satdifuser.data.readers.rasters.sources import PatternWords
@@ -89,6 +89,8 @@ class Rasters(Reader):
             mask_ask=self.mask_ask,
         )
         self.found: Found = found
+        if found.label == "mask" and not classes:
+            self._ask_classes(above.get("ignore"))
         super().__init__(
             found.names,
             sensor=known,
@@ -98,6 +100,7 @@ class Rasters(Reader):
             scaling=scaling,
             **above,
         )
+        self.fitting = replace(self.fitting, tiles=self.tiling is None and not stacked)
         if self.tiling and self.tiling.size != self.size and self.fit == "none":
             raise UserError(
                 f"data.tile.size is {self.tiling.size}, and data.size is {self.size}: set them alike, or say with"
@@ -116,6 +119,15 @@ class Rasters(Reader):
         if self.found.label == "target":
             return None
         return by_number(classes) if self.colours else classes if classes is not None else self.found.classes
+
+    def _ask_classes(self, ignore: Any) -> None:
+        """The error of a mask without classes, which says the values that some have."""
+        items = [self._spot(name).item for name in self.found.names]
+        masks = dict.fromkeys((str(item.mask), item.number) for item in items)  # of tiles, those of one image are one
+        key = None if self.found.masks is None else self.found.masks.key
+        asks = [(self.root / mask, key, replace(self.mask_ask, item=number)) for mask, number in masks]
+        said = said_of_values(asks, ignore if isinstance(ignore, list) else [ignore])
+        raise UserError(f"data.classes is not set, and data.label=mask needs the names of its classes{said}")
 
     # Where a sample lies, for splits in blocks and for whoever asks.
 

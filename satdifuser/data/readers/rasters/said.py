@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 
 from satdifuser.data.answers import answers, classes_of, metadata
 from satdifuser.data.classes import ClassTable
+from satdifuser.data.files.names import shown
+from satdifuser.data.files.tree import warn_once
 from satdifuser.data.readers.base import Answer
+from satdifuser.data.splits.rules import Blocks, Column, Rule
 from satdifuser.data.tables import Table, read_table
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Word, check
@@ -70,3 +73,40 @@ def said_by_table(words: Any, names: Sequence[str], classes: Any) -> Said:
         seven = given["metadata"] if isinstance(given["metadata"], dict) else None
         said.metadata = metadata(table, seven, missing)
     return said
+
+
+def check_used(said: Said, rule: Rule) -> None:
+    """An error where a table is given and nothing of it is used."""
+    table = said.table
+    if table is None or said.label is not None or said.metadata:
+        return
+    if (isinstance(rule, Column) and rule.table is None) or (isinstance(rule, Blocks) and table.footprints):
+        return
+    raise UserError(
+        f"data.table names no label, multilabel or target, so nothing of {shown(table.path)} is used: add one, as"
+        f" data.table={{path: {shown(table.path)}, label: COLUMN}}, or leave data.table out; its columns are"
+        f" {', '.join(map(shown, table.columns))}"
+    )
+
+
+def said_by_folder(folders: Mapping[str, str], classes: Any) -> dict[str, str]:
+    """Id -> the folder that is its class; `classes` are those that count, and samples of others are left out."""
+    if not classes:
+        return dict(folders)
+    table, there = ClassTable(classes), sorted({*folders.values()})
+    places = {folder: table.place(folder) for folder in there}
+    absent = [name for place, name in enumerate(table.labels.classes) if place not in places.values()]
+    if absent:
+        raise UserError(
+            f"data.classes has {shown(absent[0])}, which is the {{class}} of no image: there are"
+            f" {', '.join(map(shown, there))}{nearest(absent[0], there)}"
+        )
+    others = [folder for folder in there if places[folder] is None]
+    found = {name: folder for name, folder in folders.items() if places[folder] is not None}
+    if others:
+        some = ", ".join(map(shown, others[:8])) + f" and {len(others) - 8} more" * (len(others) > 8)
+        warn_once(
+            f"{len(folders) - len(found)} of {len(folders)} images are of a {{class}} that data.classes does not name"
+            f" ({some}) and are left out"
+        )
+    return found
