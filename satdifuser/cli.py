@@ -169,12 +169,14 @@ def _dispatch(words: list[str]) -> int:
     if not command.configured:
         return int(run())
     from satdifuser.config import compose
+    from satdifuser.report.repeat import command_line
 
     with given.trusted():
         if command.verbs:
-            return int(run(verb, compose(name, given.overrides, given.config_dirs), given.overrides))
+            typed = command_line(f"{name} {verb}", given.overrides, given.config_dirs, given.trust)
+            return int(run(verb, compose(name, given.overrides, given.config_dirs), given.overrides, typed))
         if command.composes:
-            run(given.overrides, given.config_dirs)
+            run(given.overrides, given.config_dirs, given.trust)
         else:
             run(compose(name, given.overrides, given.config_dirs))
     return 0

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.errors import UserError, nearest
+from satdifuser.report.repeat import command_line
 
 if TYPE_CHECKING:
     from satdifuser.data.base import LabelledDataset
     from satdifuser.data.check import Checked, Finding
-    from satdifuser.data.check.gallery import Card
+    from satdifuser.data.check.gallery import Card, Gallery
     from satdifuser.data.inputs import SampleCheck
     from satdifuser.settings.commands import DataSettings
 
 FOLDER = "data-samples"  # of data show, where no other is named
+DEFAULT = "synthetic"  # data of configs/data.yaml
+PARTS = ("task", "dataset")  # settings that choose a set of a family
+PLAIN = ("rasters", "image_folder")  # readers of anybody's own files
 TABLE = ("mean", "std", "min", "p1", "p50", "p99", "max")
 
 
-def run(verb: str, settings: DataSettings, overrides: Sequence[str] = ()) -> int:
-    """Give the exit code: 1 where a check has found an error."""
+def run(verb: str, settings: DataSettings, overrides: Sequence[str] = (), command: str = "") -> int:
+    """Give the exit code: 1 where a check has found an error; `command` is the line that a user has typed."""
     words = {"check": _check, "stats": _stats, "show": _show}
-    return words[verb](settings, shlex.join(["satdifuser", "data", verb, *overrides]))
+    return words[verb](settings, Asked(command or command_line(f"data {verb}", overrides), _choice(overrides)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed, and the data's name in it."""
+
+    command: str
+    data: str
+
+    def called(self, settings: DataSettings) -> str:
+        """What the user calls the set: its file's name, with the set of a family, or with the folder of his own.
+
+        >>> from satdifuser.config import compose
+        >>> Asked("", "synthetic").called(compose("data", []))
+        'synthetic'
+        """
+        known = settings.data.settings
+        part = next((known[name] for name in PARTS if isinstance(known.get(name), str)), "")
+        root = known.get("root")
+        if self.data in PLAIN and isinstance(root, str):
+            part = Path(root).expanduser().resolve().name
+        return f"{self.data}: {part}" if part and part != self.data else self.data
+
+
+def _choice(overrides: Sequence[str]) -> str:
+    chosen = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("data=")]
+    return chosen[-1] if chosen else DEFAULT
 
 
 def _splits(settings: DataSettings, names: Sequence[str] | None = None) -> dict[str, LabelledDataset]:
@@ -69,9 +100,10 @@ def encoder_check(settings: DataSettings) -> SampleCheck | None:
     return SampleCheck(made, (side, side) if isinstance(side, int) else None)  # type: ignore[arg-type]
 
 
-def _check(settings: DataSettings, command: str) -> int:
+def _check(settings: DataSettings, asked: Asked) -> int:
     from satdifuser.data.check import check
     from satdifuser.data.check.findings import in_order
+    from satdifuser.data.check.page import Page, html
     from satdifuser.engine.files import json_text, write_text
     from satdifuser.engine.progress import say
     from satdifuser.report.tables import csv
@@ -90,7 +122,8 @@ def _check(settings: DataSettings, command: str) -> int:
             print(line)
     if settings.output is not None:
         folder = Path(settings.output)
-        page = _page(settings, splits, found, f"Check of {next(iter(splits.values())).name}", command, everything=True)
+        drawn = _gallery(settings, splits, found)
+        page = html(Page(f"Check of {asked.called(settings)}", asked.command, drawn, found, found.findings))
         write_text(folder / "data.html", page)
         write_text(folder / "data.json", json_text(found.to_dict(), indent=2) + "\n")
         say(f"wrote {folder}: data.html, data.json")
@@ -137,7 +170,7 @@ def _summary(found: Checked) -> str:
     return f"{found.sensor.name} ({splits}): {said or 'nothing looks wrong'}"
 
 
-def _stats(settings: DataSettings, command: str) -> int:
+def _stats(settings: DataSettings, asked: Asked) -> int:
     from satdifuser.data.check.seen import sensor_of
     from satdifuser.data.statistics import ERROR, rows_of, tally_of
     from satdifuser.engine.files import json_text, write_text
@@ -163,7 +196,7 @@ def _stats(settings: DataSettings, command: str) -> int:
             title = f"{name}: {tally.samples} of {len(data)} samples; percentiles to {ERROR:.2%} of their size"
             show(title, ["band", "unit", *TABLE, "no data"], lines)
     written = csv(list(table[0]), [list(row.values()) for row in table])
-    as_json = json_text({"command": command, "percentile error": ERROR, "bands": table}, indent=2)
+    as_json = json_text({"command": asked.command, "percentile error": ERROR, "bands": table}, indent=2)
     if settings.format != "text":
         print(as_json if settings.format == "json" else written, end="\n" if settings.format == "json" else "")
     if settings.output is not None:
@@ -178,29 +211,30 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _show(settings: DataSettings, command: str) -> int:
+def _show(settings: DataSettings, asked: Asked) -> int:
     from PIL import Image
 
     from satdifuser.data.check.gallery import sheet
-    from satdifuser.data.check.whole import looks_at
+    from satdifuser.data.check.page import Page, html
+    from satdifuser.data.check.whole import looks_at, unread
     from satdifuser.engine.files import aside, write_text
     from satdifuser.engine.progress import say
 
-    splits = _splits(settings)
+    splits, lost = _those_that_open(settings)
     found: Checked = looks_at(splits, None, settings.samples, settings.workers)
+    found.findings = [*lost, *unread(found)]
     folder = Path(settings.output or FOLDER)
-    groups = _groups(settings, splits, found)
-    title = f"Samples of {next(iter(splits.values())).name}"
-    page = _page(settings, splits, found, title, command, everything=False, groups=groups)
+    drawn = _gallery(settings, splits, found)
+    title = f"Samples of {asked.called(settings)}"
+    page = html(Page(title, asked.command, drawn, found, found.findings, everything=False))
     write_text(folder / "samples.html", page)
     path = folder / "samples.png"
     with aside(path, folder / ".samples.png.partial") as partial:
-        Image.fromarray(sheet(groups, found.looks[0].labels)).save(partial, format="png", optimize=True)
-    for look in found.looks:
-        if look.faults:
-            say(f"{look.name}: {len(look.faults)} samples could not be read, as: {look.faults[0][1]}")
+        Image.fromarray(sheet(drawn.groups, found.looks[0].labels)).save(partial, format="png", optimize=True)
+    for line in found.lines():
+        say(line)
     say(f"wrote {folder}: samples.html, samples.png")
-    return 0
+    return 0 if any(not one.alone for look in found.looks for one in look.seen) else 1
 
 
 def _groups(settings: DataSettings, splits: Mapping[str, LabelledDataset], found: Checked) -> dict[str, list[Card]]:
@@ -216,23 +250,13 @@ def _groups(settings: DataSettings, splits: Mapping[str, LabelledDataset], found
     return groups
 
 
-def _page(
-    settings: DataSettings,
-    splits: Mapping[str, LabelledDataset],
-    found: Checked,
-    title: str,
-    command: str,
-    *,
-    everything: bool,
-    groups: dict[str, list[Card]] | None = None,
-) -> str:
-    from satdifuser.data.check.gallery import cards
-    from satdifuser.data.check.page import Page, html
+def _gallery(settings: DataSettings, splits: Mapping[str, LabelledDataset], found: Checked) -> Gallery:
+    """Some samples of each group, and some of those that findings name."""
+    from satdifuser.data.check.gallery import cards, gallery
 
     named: dict[str, Card] = {}
     worst = {name for f in found.findings if f.verdict != "fine" for name in list(f.samples)[:4]}
     for look in found.looks:
         there = {one.name for one in look.seen} & worst
         named |= cards(splits[look.name], look.name, there, found.sensor)
-    groups = _groups(settings, splits, found) if groups is None else groups
-    return html(Page(title, command, groups, found, named, everything))
+    return gallery(_groups(settings, splits, found), named, found.sensor)

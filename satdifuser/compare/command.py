@@ -12,15 +12,15 @@ from satdifuser.settings.commands import CompareSettings
 from satdifuser.settings.trust import trusting
 
 
-def run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> list[Path]:
+def run(overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequence[str] = ()) -> list[Path]:
     """Plan, share, launch, report; gives the report's files."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("satdifuser compare shares out whole runs: use hydra/launcher=joblib or slurm, not torchrun")
     with trusting(trusted_by(config_dirs, overrides)):
-        return _run(overrides, config_dirs)
+        return _run(overrides, config_dirs, trust)
 
 
-def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[Path]:
+def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[str]) -> list[Path]:
     from satdifuser.compare.content import content_of
     from satdifuser.compare.grid import expand
     from satdifuser.compare.launch import do
@@ -29,6 +29,7 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[Path]:
     from satdifuser.compare.worker import tidy
     from satdifuser.engine.progress import say
     from satdifuser.report.html import write_report
+    from satdifuser.report.repeat import command_line
 
     mine, passed, launcher = split_overrides(readable("compare", overrides), config_dirs)
     config: CompareSettings = compose("compare", mine, config_dirs)
@@ -53,7 +54,7 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> list[Path]:
     except KeyboardInterrupt:
         say("what is done stays: the same command goes on from there")
         raise
-    content = content_of(config, planned, shared, overrides)
+    content = content_of(config, planned, shared, command_line("compare", overrides, config_dirs, trust))
     paths = write_report(content, output)
     for path in paths:
         say(f"wrote {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from satdifuser.compare.grid import Cell
@@ -14,9 +13,7 @@ from satdifuser.report.content import Content, Failure
 from satdifuser.settings.commands import CompareSettings
 
 
-def content_of(
-    config: CompareSettings, planned: Sequence[Planned], shared: Shared, overrides: Sequence[str]
-) -> Content:
+def content_of(config: CompareSettings, planned: Sequence[Planned], shared: Shared, command: str) -> Content:
     """Everything that the report shows of the runs that are done, and the errors of those that failed."""
     done = [
         Done(run.cell, run.folder, shared.extraction(run.cell), shared.facts(run.cell).parameters)
@@ -34,7 +31,7 @@ def content_of(
         configurations.setdefault((one.cell.model, one.cell.task), one.cell.config.yaml())
     return Content(
         title=config.title or "Comparison",
-        command=shlex.join(["satdifuser", "compare", *overrides]),
+        command=command,
         sections=[results.section(task, config.shown) for task in results.tasks],
         rows=results.rows(),
         comparisons=results.comparisons(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from satdifuser.build import build_data, build_task
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.shared import Extraction
 from satdifuser.compare.worker import result
+from satdifuser.data.bands import Band, Sensor
+from satdifuser.data.check.pictures import pictures
+from satdifuser.data.check.seen import sensor_of
 from satdifuser.data.dates import one_of
 from satdifuser.engine.files import read_json
 from satdifuser.engine.insight import SHOWN, load_insight
@@ -26,7 +30,6 @@ from satdifuser.engine.predictions import Predictions
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.report.content import Comparison, Cost, Estimate, Insight, Panel, Row, Section
-from satdifuser.report.figures import rgb
 from satdifuser.tasks.base import Task
 
 SPLIT = "test"
@@ -184,9 +187,9 @@ class Results:
         budget, task = max(self.budgets(name)), self.task(name)
         runs = {model: self.of(name, budget, model) for model in self.models(name, budget)}
         insights = [self._insight(model, name, of) for model, of in runs.items()]
-        samples = len(next(iter(runs.values()))[0].predictions().ids)
+        ids = next(iter(runs.values()))[0].predictions().ids
         panel = self._panel({model: of[0] for model, of in runs.items()}, shown) if shown else None
-        return Section(name, task, task.monitor, samples, panel, insights)
+        return Section(name, task, task.monitor, len(ids), panel, insights, tiles=tiles_of(ids))
 
     def _insight(self, model: str, task: str, runs: Sequence[Done]) -> Insight:
         first, seen = runs[0].result["weights"], [run.insight() for run in runs]
@@ -208,13 +211,25 @@ class Results:
         first = next(iter(answers.values()))
         data = build_data(next(iter(runs.values())).cell.config.data, SPLIT)
         wanted = range(min(max(shown, SHOWN), len(first.ids)))
-        pictures = [(rgb(one_of(data[i]), _visible(data)).numpy() * 255).astype(np.uint8) for i in wanted]
+        images = [one_of(data[i]) for i in wanted]
+        drawn, told = pictures(images, sensor_of(data, None) or _unknown(len(images[0])))
         return Panel(
-            ids=first.ids[: len(pictures)],
-            pictures=np.stack(pictures),
-            truth=first.truth[: len(pictures)],
-            predictions={model: found.prediction[: len(pictures)] for model, found in answers.items()},
+            ids=first.ids[: len(drawn)],
+            pictures=np.stack(drawn),
+            truth=first.truth[: len(drawn)],
+            predictions={model: found.prediction[: len(drawn)] for model, found in answers.items()},
+            told=told,
         )
+
+
+def tiles_of(ids: Sequence[str]) -> int:
+    """How many larger images the samples are tiles of, where all are (`id#row,column`); else 0.
+
+    >>> tiles_of(["a#0,0", "a#0,128", "b#0,0"]), tiles_of(["a", "b#1"])
+    (2, 0)
+    """
+    found = [re.fullmatch(r"(.+)#\d+,\d+", name, re.DOTALL) for name in ids]
+    return len({match[1] for match in found if match}) if all(found) else 0
 
 
 def _score(task: Task, name: str) -> Any:
@@ -247,12 +262,9 @@ def _confusion(task: Task, answers: Sequence[Predictions]) -> NDArray[Any] | Non
     return total
 
 
-def _visible(data: Any) -> tuple[int, ...]:
-    """The places of red, green and blue among the bands, or the first band thrice."""
-    try:
-        return tuple(data.sensor.index(("red", "green", "blue")))
-    except (AttributeError, UserError):
-        return (0, 0, 0)
+def _unknown(bands: int) -> Sensor:
+    """Of a data set that does not say its bands."""
+    return Sensor("unknown", tuple(Band(f"band {number + 1}", "", 0.0, 0.0) for number in range(bands)))
 
 
 def environments(done: Iterable[Done]) -> list[dict[str, Any]]:

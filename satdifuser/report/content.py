@@ -107,6 +107,8 @@ class Panel:
     pictures: NDArray[Any]
     truth: NDArray[Any]
     predictions: Mapping[str, NDArray[Any]]
+    told: str = ""
+    """How the pictures are drawn."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Section:
     test_samples: int
     panel: Panel | None = None
     insights: Sequence[Insight] = ()
+    tiles: int = 0
+    """Of how many larger images the test samples are tiles; 0 where they are not."""
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,10 @@ def panel(section: Section, found: Sequence[Place], pictures: Pictures) -> tuple
         if not pictures.take([cell.picture for cell in cells if cell.picture]):
             break
         rows.append((shown.ids[number], cells))
-    note = ""
+    note = f"Images: {shown.told}." if shown.told else ""
     if len(rows) < len(shown.ids):
-        note = f"{len(rows)} of the {numbers.plural(len(shown.ids), 'sample')} are shown, to keep the file small."
-    return Grid(f"test samples of {section.name}", "sample", ["image", "truth", *order], rows), note
+        note += f" {len(rows)} of the {numbers.plural(len(shown.ids), 'sample')} are shown, to keep the file small."
+    return Grid(f"test samples of {section.name}", "sample", ["image", "truth", *order], rows), note.strip()
 
 
 def _sample(section: Section, shown: Panel, number: int, order: Sequence[str]) -> list[Cell]:

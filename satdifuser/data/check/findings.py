@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -9,6 +11,7 @@ from typing import Any, Literal
 Verdict = Literal["error", "warning", "fine"]
 ORDER: tuple[Verdict, ...] = ("error", "warning", "fine")
 SHOWN = 3  # samples or bands that a line names
+LISTED = 20  # ids of an override that a line prints
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,21 @@ def counted(number: int, what: str, many: str = "") -> str:
     ('1 sample', '2000 samples', '3 classes')
     """
     return f"{number} {what if number == 1 else many or what + 's'}"
+
+
+def leave_out(names: Sequence[str], can: bool) -> str:
+    """How samples are left out, where the reader has a setting for it (`can`); tiles go with their whole image.
+
+    >>> print(leave_out(["a", "b c"], True))
+    leave them out, as with 'data.exclude=[a, "b c"]'
+    >>> leave_out(["a"], False)
+    'leave them out'
+    """
+    if not can or any("#" in name for name in names):
+        return "leave them out"
+    listed = ", ".join(name if re.fullmatch(r"[\w.-]+", name) else json.dumps(name) for name in names[:LISTED])
+    rest = f" and {len(names) - LISTED} more, which data.json names" if len(names) > LISTED else ""
+    return f"leave them out, as with 'data.exclude=[{listed}]'{rest}"
 
 
 def share(part: float, whole: float = 1.0) -> str:

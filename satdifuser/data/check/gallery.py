@@ -9,22 +9,53 @@ import numpy as np
 
 from satdifuser.data.bands import Sensor
 from satdifuser.data.base import LabelledDataset, Labels, Sample
-from satdifuser.data.check.pictures import SHOWN, dates_of, label_words, mask_picture, picture, target_picture
+from satdifuser.data.check.alone import as_far_as_it_goes
+from satdifuser.data.check.pictures import (
+    SHOWN,
+    Shot,
+    Stretch,
+    dates_of,
+    label_words,
+    mask_picture,
+    shot,
+    target_picture,
+)
 from satdifuser.data.check.seen import Look, Seen
 from satdifuser.data.statistics import Array, evenly
-from satdifuser.errors import UserError
 
 DATES = 4  # of a series that are shown
 
 
 @dataclass
 class Card:
-    """`pictures` are (what it is, pixels); the last one is the mask where there is one."""
+    """`pictures` are (what it is, pixels); the last one is the mask where there is one. `shots` are yet to be drawn."""
 
     name: str
     split: str
     words: str
     pictures: list[tuple[str, Array]] = field(default_factory=list)
+    shots: list[tuple[str, Shot]] = field(default_factory=list)
+
+
+@dataclass
+class Gallery:
+    """What is shown: cards by group, those of samples that findings name, and how pictures are drawn, in words."""
+
+    groups: dict[str, list[Card]]
+    named: dict[str, Card]
+    told: str
+
+
+def gallery(groups: dict[str, list[Card]], named: dict[str, Card], sensor: Sensor) -> Gallery:
+    """Draw all cards with one stretch, so that they can be compared."""
+    every = list(
+        {id(card): card for card in [*named.values(), *(c for cards in groups.values() for c in cards)]}.values()
+    )
+    stretch = Stretch.of((one for card in every for _, one in card.shots), sensor)
+    for card in every:
+        card.pictures[:0] = [(what, stretch.paint(one)) for what, one in card.shots]
+        card.shots = []
+    return Gallery(groups, named, stretch.told)
 
 
 def chosen(look: Look, shown: int) -> dict[str, list[str]]:
@@ -52,15 +83,12 @@ def _share(one: Seen, number: int) -> float:
 
 
 def cards(data: LabelledDataset, split: str, names: Iterable[str], sensor: Sensor) -> dict[str, Card]:
-    """Read these samples again and draw them; one that cannot be read has no card."""
+    """Read these samples again, as far as it goes; one whose image cannot be read has no card."""
     wanted, found = set(names), {}
     places = {data.sample_id(index): index for index in range(len(data))} if wanted else {}
     for name in wanted & places.keys():
-        try:
-            sample: Sample = data[places[name]]
-        except UserError:
-            continue
-        if sample["image"].shape[-3] == len(sensor):
+        sample = as_far_as_it_goes(data, places[name])
+        if sample is not None and sample["image"].shape[-3] == len(sensor):
             found[name] = card(sample, split, data.labels, sensor)
     return found
 
@@ -71,21 +99,15 @@ def card(sample: Sample, split: str, labels: Labels, sensor: Sensor) -> Card:
     if dates:
         for place in evenly(len(dates), DATES):
             number, day = dates[place]
-            made.pictures.append((day or f"image {number + 1}", _small(picture(image[number], sensor))))
+            made.shots.append((day or f"image {number + 1}", shot(image[number], sensor, SHOWN)))
     else:
-        made.pictures.append(("image", _small(picture(image if image.ndim == 3 else image[0], sensor))))
+        made.shots.append(("image", shot(image if image.ndim == 3 else image[0], sensor, SHOWN)))
     if "mask" in sample:
         made.pictures.append(("mask", _every(mask_picture(sample["mask"], labels))))
     if "target" in sample and sample["target"].ndim == 2:
         pixels, span = target_picture(sample["target"])
         made.pictures.append((f"target {span}", _every(pixels)))
     return made
-
-
-def _small(pixels: Array) -> Array:
-    from satdifuser.report.pictures import shrink
-
-    return shrink(pixels, SHOWN)
 
 
 def _every(pixels: Array) -> Array:

@@ -11,6 +11,7 @@ from satdifuser.data.check.findings import Finding, counted, fine, share, some
 from satdifuser.data.check.seen import Look
 
 FAR = 12.0  # robust deviations of a target
+FEW = 100  # samples of a split, in which a class may be missing by chance
 
 
 def labels(looks: Sequence[Look]) -> Iterator[Finding]:
@@ -70,7 +71,7 @@ def _classes(looks: Sequence[Look]) -> Iterator[Finding]:
                 "class-absent",
                 f"no sample shows {some(absent, 8)}{partly}",
                 look.name,
-                "nothing can learn them: use other splits" if learned else "nothing is known of them there",
+                ("nothing can learn them: " if learned else "nothing is known of them there: ") + _mend(look),
             )
     places = {name: [s for s, found in shows.items() if found[number]] for number, name in enumerate(names)}
     once = [f"{name} ({where[0]})" for name, where in places.items() if len(where) == 1]
@@ -81,6 +82,16 @@ def _classes(looks: Sequence[Look]) -> Iterator[Finding]:
         yield Finding("warning", "class-once", f"{what}: {some(once, 8)}", "", "use other splits")
     if not never and not lacking:
         yield from fine("classes", f"every split has all {len(names)} classes")
+
+
+def _mend(look: Look) -> str:
+    """What gives a split classes that it lacks."""
+    if not look.whole:
+        return "look at all samples with samples=null, and if none shows them use other splits"
+    setting = next((name for name in ("split_by", look.name) if name in look.settings), "")
+    said = f" with data.{setting}" if setting else ""
+    few = f" ({counted(look.total, 'sample')} {'is' if look.total == 1 else 'are'} few)" if look.total < FEW else ""
+    return f"give {look.name} another share of the samples{few}{said}, or images that show them"
 
 
 def _masks(looks: Sequence[Look]) -> Iterator[Finding]:

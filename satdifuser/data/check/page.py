@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 
 from satdifuser.data.bands import Sensor
 from satdifuser.data.check.findings import ORDER, Finding, share
-from satdifuser.data.check.gallery import Card
+from satdifuser.data.check.gallery import Card, Gallery
 from satdifuser.data.check.inputs import rows_of as input_rows
-from satdifuser.data.check.pictures import how_drawn
 from satdifuser.data.check.whole import Checked
 from satdifuser.data.statistics import ERROR, Tally, rows_of
 
@@ -23,14 +22,14 @@ BINS, WIDE, HIGH = 60, 180, 36
 
 @dataclass
 class Page:
-    """What is shown; `checked` is None where only pictures are asked for."""
+    """What is shown."""
 
     title: str
     command: str
-    groups: Mapping[str, Sequence[Card]]
-    checked: Checked | None = None
-    named: Mapping[str, Card] = field(default_factory=dict)  # samples that findings name
-    everything: bool = True
+    gallery: Gallery
+    checked: Checked
+    findings: Sequence[Finding] = ()
+    everything: bool = True  # counts and bands too
 
 
 def html(page: Page) -> str:
@@ -57,21 +56,24 @@ def html(page: Page) -> str:
         undefined=jinja2.StrictUndefined,
     )
     checked = page.checked
-    findings = [] if checked is None or not page.everything else checked.findings
     text = maker.get_template("page.html").render(
         page=page,
         version=__version__,
         style=Markup(files["page.css"]),
-        findings=[(verdict, [_finding(f, page, drawn) for f in findings if f.verdict == verdict]) for verdict in ORDER],
-        splits=[] if checked is None else [(look.name, look.total, look.looked) for look in checked.looks],
-        classes=None if checked is None else _classes(checked),
-        bands=[] if not findings or checked is None else _bands(checked, Markup),
+        findings=[
+            (verdict, [_finding(f, page, drawn) for f in page.findings if f.verdict == verdict]) for verdict in ORDER
+        ],
+        splits=[(look.name, look.total, look.looked) for look in checked.looks],
+        classes=_classes(checked),
+        bands=_bands(checked, Markup) if page.everything and checked.tally.samples else [],
         error=share(ERROR),
-        inputs=[] if checked is None or not page.everything else _inputs(checked),
-        legend=[] if checked is None else _legend(checked),
-        drawn_as="" if checked is None else how_drawn(checked.sensor),
-        sensor=None if checked is None else checked.sensor,
-        groups=[(name, [(card, drawn(card)) for card in cards]) for name, cards in page.groups.items() if cards],
+        inputs=_inputs(checked) if page.everything else [],
+        legend=_legend(checked),
+        drawn_as=page.gallery.told,
+        sensor=checked.sensor,
+        groups=[
+            (name, [(card, drawn(card)) for card in cards]) for name, cards in page.gallery.groups.items() if cards
+        ],
         made=made,
         number=_number,
         share=share,
@@ -80,7 +82,8 @@ def html(page: Page) -> str:
 
 
 def _finding(found: Finding, page: Page, drawn: Any) -> tuple[Finding, list[tuple[Card, Any]]]:
-    some = [page.named[name] for name in found.samples[:4] if name in page.named]
+    named = page.gallery.named
+    some = [named[name] for name in found.samples[:4] if name in named]
     return found, [(card, drawn(card)) for card in some] if found.verdict != "fine" else []
 
 

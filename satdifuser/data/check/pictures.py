@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,39 +15,71 @@ from satdifuser.data.statistics import Array, there
 
 VV, VH, RATIO = (-20.0, 0.0), (-27.0, -5.0), (0.0, 15.0)  # dB, as red, green and blue
 STRIPE = 4  # pixels of what is shown
-SHOWN = 160  # the largest side of what is shown
+SHOWN = 200  # the largest side of what is shown
+ENDS = (2, 98)  # percentiles of what is shown together
 GREY, PALE = (140, 140, 140), (205, 205, 205)
 ALARM = (255, 0, 200)  # of mask values that are no class
 
 
-def how_drawn(sensor: Sensor) -> str:
-    """Which bands a picture shows, in words."""
-    chosen, way = _chosen(sensor)
-    names = [sensor.names[place] for place in chosen]
-    if way == "radar":
-        return f"red {names[0]}, green {names[1]}, blue their ratio, in dB"
-    if way == "light":
-        low, high = sensor.bands[chosen[0]].usual
-        return f"{', '.join(names)} as red, green and blue, from {low:g} to {high:g}"
-    return f"{names[0]} in grey, from its least to its most in each picture"
+@dataclass(frozen=True)
+class Shot:
+    """What a picture shows, before it is stretched: one layer or three `[n, H, W]`, and where there is no data."""
+
+    layers: Array
+    gone: Array
 
 
-def picture(image: Any, sensor: Sensor) -> Array:
-    """uint8 `[H, W, 3]` of `[bands, H, W]`; where there is no data it is hatched."""
+@dataclass(frozen=True)
+class Stretch:
+    """What is black and what is white in pictures that are shown together: of each layer; `told` says it in words."""
+
+    spans: tuple[tuple[float, float], ...]
+    told: str
+
+    @classmethod
+    def of(cls, shots: Iterable[Shot], sensor: Sensor) -> Stretch:
+        """Percentiles 2 to 98 of all the pictures; radar of two polarisations has a range in dB of its own.
+
+        Red, green and blue have one range, so that colours stay what they are.
+        """
+        chosen, way = _chosen(sensor)
+        names = [sensor.names[place] for place in chosen]
+        if way == "radar":
+            return cls((VV, VH, RATIO), f"red {names[0]}, green {names[1]}, blue their ratio, in dB")
+        low, high = _ends([shot.layers[:, ~shot.gone] for shot in shots]) or sensor.bands[chosen[0]].usual
+        drawn = f"{', '.join(names)} as red, green and blue" if way == "light" else f"{names[0]} in grey"
+        if names == ["red", "green", "blue"]:
+            drawn = "red, green and blue"
+        ends = f"percentiles {ENDS[0]} to {ENDS[1]} of the pictures together"
+        return cls(((low, high),) * len(chosen), f"{drawn}, all from {low:.3g} to {high:.3g} ({ends})")
+
+    def paint(self, shot: Shot) -> Array:
+        """uint8 `[H, W, 3]`; where there is no data it is hatched."""
+        layers = shot.layers if len(shot.layers) != 2 else np.stack([*shot.layers, shot.layers[0] - shot.layers[1]])
+        made = [np.clip((v - low) / (high - low), 0, 1) for v, (low, high) in zip(layers, self.spans, strict=True)]
+        pixels = (255 * np.stack(made if len(made) == 3 else made * 3, -1)).round().astype(np.uint8)
+        return _hatched(pixels, shot.gone)
+
+
+def shot(image: Any, sensor: Sensor, side: int | None = None) -> Shot:
+    """Of `[bands, H, W]`; no larger than `side`, each pixel the mean of a block."""
     values = np.asarray(image, np.float32)
-    chosen, way = _chosen(sensor)
-    layers = np.nan_to_num(values[chosen], posinf=0.0, neginf=0.0)
-    if way == "radar":
-        ratio = layers[0] - layers[1]
-        made = [_stretch(layer, *span) for layer, span in zip((*layers, ratio), (VV, VH, RATIO), strict=True)]
-    elif way == "light":
-        made = [_stretch(v, *sensor.bands[p].usual) for v, p in zip(layers, chosen, strict=True)]
-    else:
-        made = [_stretch(layers[0], float(layers[0].min()), float(layers[0].max()))] * 3
-    pixels = (255 * np.stack(made, -1)).round().astype(np.uint8)
-    present = there(values.reshape(len(values), -1), sensor).any(0)
-    gone = np.asarray(~present).reshape(values.shape[1:])
-    return _hatched(pixels, gone)
+    layers = np.nan_to_num(values[_chosen(sensor)[0]], posinf=0.0, neginf=0.0)
+    gone: Array = np.asarray(~there(values.reshape(len(values), -1), sensor).any(0)).reshape(values.shape[1:])
+    step = 1 if side is None else -(-max(gone.shape) // side)
+    if step > 1:
+        high, wide = (max(length // step, 1) for length in gone.shape)
+        blocks = layers[:, : high * step, : wide * step].reshape(len(layers), high, step, wide, step)
+        layers = blocks.mean((2, 4))
+        gone = gone[: high * step, : wide * step].reshape(high, step, wide, step).mean((1, 3)) > 0.5
+    return Shot(layers, gone)
+
+
+def pictures(images: Iterable[Any], sensor: Sensor) -> tuple[list[Array], str]:
+    """Images `[bands, H, W]` as uint8 `[H, W, 3]`, of one stretch so that they can be compared, and how in words."""
+    shots = [shot(image, sensor) for image in images]
+    stretch = Stretch.of(shots, sensor)
+    return [stretch.paint(one) for one in shots], stretch.told
 
 
 def _chosen(sensor: Sensor) -> tuple[list[int], str]:
@@ -57,9 +91,12 @@ def _chosen(sensor: Sensor) -> tuple[list[int], str]:
     return [0], "grey"
 
 
-def _stretch(values: Array, low: float, high: float) -> Array:
-    found: Array = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
-    return found
+def _ends(values: Sequence[Array]) -> tuple[float, float] | None:
+    every = np.concatenate([value.ravel() for value in values]) if values else np.zeros(0)
+    if not every.size:
+        return None
+    low, high = (float(end) for end in np.percentile(every, ENDS))
+    return (low, high) if high > low else None
 
 
 def _hatched(pixels: Array, where: Array) -> Array:

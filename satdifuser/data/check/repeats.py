@@ -50,7 +50,7 @@ def _within(looks: Sequence[Look]) -> Iterator[Finding]:
         if not twice:
             continue
         pairs = [" = ".join(one.name for one in group[:2]) for group in twice]
-        differ = [group for group in twice if len({str(one.label) for one in group}) > 1]
+        differ = [group for group in twice if len({str(one.label) for one in group if not one.alone}) > 1]
         said = f", {len(differ)} of them with different labels" if differ else ""
         yield Finding(
             "warning",

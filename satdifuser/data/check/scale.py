@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from satdifuser.data.bands import Sensor
-from satdifuser.data.check.findings import Finding, counted, fine, share, some
+from satdifuser.data.check.findings import Finding, counted, fine, leave_out, share, some
 from satdifuser.data.check.seen import Look, Seen
 from satdifuser.data.statistics import Tally
 
@@ -77,13 +77,14 @@ def _invalid(looks: Sequence[Look]) -> Iterator[Finding]:
 
 def _no_data(looks: Sequence[Look], tally: Tally) -> Iterator[Finding]:
     empty = [s for look in looks for s in look.seen if not s.moments.count.any()]
+    leave = leave_out([s.name for s in empty], all("exclude" in look.settings for look in looks))
     if empty:
         yield Finding(
             "warning",
             "blank",
             f"{counted(len(empty), 'sample')} {'has' if len(empty) == 1 else 'have'} no data in any pixel (all 0)",
             some([s.name for s in empty]),
-            "leave them out: nothing can be learned from them, and they count in scores",
+            f"{leave}: nothing can be learned from them, and they count in scores",
             [s.name for s in empty],
         )
     whole = tally.count + tally.blank + tally.invalid

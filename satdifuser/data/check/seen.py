@@ -13,6 +13,7 @@ import numpy as np
 from satdifuser.data.bands import Sensor
 from satdifuser.data.base import LABELS, LabelledDataset, Labels, Sample
 from satdifuser.data.batches import looked
+from satdifuser.data.check.alone import images_alone
 from satdifuser.data.inputs import ImageInput, SampleCheck
 from satdifuser.data.statistics import (
     Array,
@@ -27,6 +28,7 @@ from satdifuser.data.statistics import (
     there,
 )
 from satdifuser.errors import UserError
+from satdifuser.kinds import parameters_of
 
 PIXELS = 64  # of each sample, evenly over it, that are compared between bands
 SIDE = 12  # of the tiny picture by which images are compared
@@ -65,6 +67,7 @@ class Seen:
     target: Array | None = None
     label: Any = None
     mask: tuple[int, ...] | None = None
+    alone: bool = False  # its label could not be read
     dates: tuple[int, ...] | None = None
     blank_dates: int = 0
     twin_dates: int = 0
@@ -81,13 +84,14 @@ class Look:
     seen: list[Seen] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     input: InputMoments | None = None
+    settings: frozenset[str] = frozenset()  # that its reader has
 
     def __post_init__(self) -> None:
         self.tally = Tally(len(self.sensor))
 
     @property
     def looked(self) -> int:
-        return len(self.seen) + len(self.faults)
+        return sum(not one.alone for one in self.seen) + len(self.faults)
 
     @property
     def whole(self) -> bool:
@@ -118,13 +122,21 @@ def look_at(
     workers: int = 0,
 ) -> Look:
     """Read evenly chosen samples of a split once; workers send numbers back, and no image."""
-    found = Look(name, len(data), sensor, data.labels)
+    found = Look(name, len(data), sensor, data.labels, settings=frozenset(parameters_of(type(data))))
     see = partial(_see, sensor=sensor, labels=data.labels, check=check)
+    bad = []
     for batch in looked(data, RowBatches(evenly(len(data), samples)), see, workers):
         for index, one in batch:
             if isinstance(one, UserError):
                 found.faults.append((data.sample_id(index), str(one)))
+                bad.append(index)
             else:
+                found.add(one)
+    alone = images_alone(data) if bad else None
+    for batch in [] if alone is None else looked(alone, RowBatches(bad), see, workers):
+        for _, one in batch:
+            if not isinstance(one, UserError):
+                one.alone = True
                 found.add(one)
     return found
 

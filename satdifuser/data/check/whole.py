@@ -92,6 +92,11 @@ def first_look(splits: Mapping[str, LabelledDataset], encoder: SampleCheck | Non
     return made
 
 
+def unread(made: Checked) -> list[Finding]:
+    """Why samples cannot be read or used; errors alone, worst first."""
+    return in_order(found for found in reading(made.looks) if found.verdict == "error")
+
+
 def looks_at(
     splits: Mapping[str, LabelledDataset], encoder: SampleCheck | None, samples: int | None, workers: int
 ) -> Checked:
