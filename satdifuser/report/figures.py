@@ -1,4 +1,4 @@
-"""The figure of a run: the learned weight of each (timestep, tap); and how taps and images are shown anywhere."""
+"""The figure of a run: the learned weight of each (timestep, tap); and how taps are called anywhere."""
 
 from __future__ import annotations
 
@@ -79,13 +79,3 @@ def shorten(name: str) -> str:
     for long, short in {**words, "resnets.": "res", "attentions.": "att"}.items():
         name = name.replace(long, short)
     return name.replace(".", " ")
-
-
-def rgb(image: Tensor, bands: Sequence[int] = (3, 2, 1), high: float = 0.3) -> Tensor:
-    """Reflectance to a displayable picture, brightened for the eye.
-
-    >>> import torch
-    >>> rgb(torch.full((13, 2, 2), 0.3)).max().item()
-    1.0
-    """
-    return (image[list(bands)] / high).clamp(0, 1).sqrt().permute(1, 2, 0)

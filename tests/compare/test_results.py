@@ -22,6 +22,7 @@ from satdifuser.compare.results import Done, Results, environments
 from satdifuser.compare.shared import Shared
 from satdifuser.engine.predictions import Predictions
 from satdifuser.errors import UserError
+from satdifuser.report.repeat import command_line
 
 pytestmark = [pytest.mark.xdist_group("done_grid"), pytest.mark.slow]  # all of these tests read its runs
 
@@ -275,10 +276,10 @@ def test_insights_are_of_the_largest_budget_and_of_all_seeds(done_grid: Any) -> 
 
 def test_the_content_holds_all_of_it(done_grid: Any) -> None:
     config = done_grid.config.but(resamples=50, shown=2)
-    given = ["experiment=mine", "title=two words"]
+    given = command_line("compare", ["experiment=mine", "title=two words"], ["my_configs"])
     content = content_of(config, done_grid.planned, done_grid.shared, given)
     assert content.title == "Comparison"
-    assert content.command == "satdifuser compare experiment=mine 'title=two words'"
+    assert content.command == "satdifuser compare --config-dir my_configs experiment=mine 'title=two words'"
     assert [section.name for section in content.sections] == ["pixels", "images"]
     assert (len(content.rows), len(content.comparisons), content.missing) == (9, 9, 0)
     assert list(content.failures) == []
@@ -300,7 +301,7 @@ def test_what_is_not_done_is_missing_and_what_failed_is_told(done_grid: Any, tmp
     planned[1] = replace(planned[1], folder=failed)
     planned[2] = replace(planned[2], folder=tmp_path / "not begun")
     config = done_grid.config.but(resamples=20)
-    content = content_of(config, planned, done_grid.shared, [])
+    content = content_of(config, planned, done_grid.shared, "")
     assert [(f.model, f.task, f.budget, f.seed, f.error) for f in content.failures] == [
         ("lw", "pixels", 100.0, 0, "no weights"),
         ("lw", "pixels", 100.0, 1, "no room"),
@@ -312,7 +313,7 @@ def test_what_is_not_done_is_missing_and_what_failed_is_told(done_grid: Any, tmp
 
 def test_nothing_done_is_a_content_without_rows(done_grid: Any) -> None:
     planned = [replace(run, folder=None, error="no weights") for run in done_grid.planned]
-    content = content_of(done_grid.config, planned, done_grid.shared, [])
+    content = content_of(done_grid.config, planned, done_grid.shared, "")
     assert (list(content.rows), list(content.sections), list(content.comparisons)) == ([], [], [])
     assert len(content.failures) == 18
 
