@@ -15,6 +15,8 @@ from satdifuser.settings.commands import COMMANDS
 from satdifuser.settings.trust import named_in, trusting
 from satdifuser.yaml_file import load_yaml
 
+MISSING = "???"
+
 
 def config_root() -> Path:
     """The folder of the configuration groups: inside the installed package, or beside it in a checkout."""
@@ -25,11 +27,15 @@ def config_root() -> Path:
     raise UserError(f"no configurations beside {package}: reinstall satdifuser")
 
 
-def groups() -> dict[str, list[str]]:
-    """Group -> the names that can be chosen in it (Hydra's own groups, and facts, are not among them)."""
+def groups(config_dirs: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Group -> the names that can be chosen in it (Hydra's own groups, and facts, are not among them).
+
+    Choices of a user's own folders are there too, if these are given.
+    """
     root = config_root()
+    roots = [root, *(Path(folder).expanduser() for folder in config_dirs)]
     return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        folder.name: sorted({path.stem for own in roots for path in (own / folder.name).glob("*.yaml")})
         for folder in sorted(root.iterdir())
         if folder.is_dir() and folder.name not in ("hydra", facts.FOLDER)
     }
@@ -75,7 +81,7 @@ def composed(command: str, overrides: Sequence[str], config_dirs: Sequence[str] 
     words = readable(command, overrides)
     _check_own(config_dirs, words)
     facts.look_in([*config_dirs, config_root()])
-    with explained(command, words):
+    with explained(command, words, config_dirs):
         config = _composed(command, [*search_path(config_dirs), *words])
         if resolve:
             OmegaConf.resolve(config)
@@ -150,7 +156,7 @@ def search_path(config_dirs: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
+def explained(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Iterator[None]:
     """What Hydra complains of, in one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -162,7 +168,7 @@ def explained(command: str, overrides: Sequence[str]) -> Iterator[None]:
         ours = _ours(error)
         if ours is not None:
             raise UserError(str(ours)) from None
-        raise UserError(_explain(str(error), command, overrides)) from error
+        raise UserError(_explain(str(error), command, overrides, config_dirs)) from error
     except MarkedYAMLError as error:
         where = error.problem_mark or error.context_mark
         place = f"{where.name}, line {where.line + 1}" if where is not None else "a configuration"
@@ -178,7 +184,7 @@ def _ours(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
+def _explain(message: str, command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> str:
     """One line for what Hydra says in many."""
     several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)'\n", message)
     if several:
@@ -191,30 +197,80 @@ def _explain(message: str, command: str, overrides: Sequence[str]) -> str:
     missing = re.search(r"Could not find '([^']+)/([^']+)'", message)
     if missing:
         group, name = missing.groups()
-        known = groups().get(group, [])
+        known = groups(config_dirs).get(group, [])
         return f"no {group}={name}: there is {', '.join(known) or 'nothing'}{nearest(name, known)}"
+    merging = re.match(r"Error merging override ([^=\n]+)=", message)
+    if merging:
+        said = _of_another_shape(merging.group(1).lstrip("+"), _of_choices(command, overrides, config_dirs), overrides)
+        return said or " ".join(message.split())
     unknown = re.search(r"Could not override '([^']+)'", message) or re.search(
         r"Key '([^']+)' is not in struct", message
     )
     if unknown:
-        known = _known_keys(command, overrides)
-        if unknown.group(1) in known:
-            name = unknown.group(1)
+        name, config = unknown.group(1), _of_choices(command, overrides, config_dirs)
+        known = _known_keys(config)
+        if name in known:
             return f"{name} has no such key yet: a new one is added with a leading +, as +{name}=..."
-        return f"no setting {unknown.group(1)!r} in satdifuser {command}{nearest(unknown.group(1), known)}"
+        above, _, key = name.rpartition(".")
+        if above in known and _held(config, above) is None:
+            return f"{above} is null, and so has no {key} yet: write +{name}=..., or {above}={{{key}: ...}}"
+        return f"no setting {name!r} in satdifuser {command}{nearest(name, known)}"
     return " ".join(line.strip() for line in message.splitlines() if line.strip())
 
 
-def _known_keys(command: str, overrides: Sequence[str]) -> list[str]:
-    """Every dotted key of the command's configuration with the groups that were chosen."""
-    from hydra.errors import HydraException
+def _of_another_shape(name: str, config: Any, overrides: Sequence[str]) -> str | None:
+    """What to do where names with values are to become a list, or a list names with values."""
+    held = _held(config, name)
+    chosen = next((word for word in overrides if word.partition("=")[0] == name.partition(".")[0]), "")
+    place = f" in {chosen}" if chosen else ""
+    if hasattr(held, "items"):
+        return (
+            f"{name} is {_short(held)}{place} and cannot become a list: write {name}={{...}} for names with values"
+            f" that are added or changed, or '~{name}' '+{name}=[...]' to have the list instead"
+        )
+    if isinstance(held, Sequence) and not isinstance(held, str):
+        return (
+            f"{name} is {_short(held)}{place} and cannot become names with values: write {name}=[...], or"
+            f" '~{name}' '+{name}={{...}}' to have them instead"
+        )
+    return None
+
+
+def _short(held: Any) -> str:
     from omegaconf import OmegaConf
+
+    text = str(OmegaConf.to_container(held)).replace("'", "")
+    return text if len(text) <= 80 else f"{text[:60]} ...{text[-1]}"
+
+
+def _held(config: Any, name: str) -> Any:
+    """What a dotted key holds; MISSING where it is not there, not given, or refers to something."""
+    from omegaconf import OmegaConf
+
+    node: Any = config
+    for key in name.split("."):
+        there = hasattr(node, "items") and key in node and not OmegaConf.is_missing(node, key)
+        if not there or OmegaConf.is_interpolation(node, key):
+            return MISSING
+        node = node[key]
+    return node
+
+
+def _of_choices(command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Any:
+    """The command's configuration with the choices of groups alone, without what is set of them; or an empty one."""
+    from hydra.errors import HydraException
 
     chosen = [override for override in overrides if override.partition("=")[0] in groups()]
     try:
-        config = _composed(command, chosen)
+        return _composed(command, [*search_path(config_dirs), *chosen])
     except HydraException:
-        return []
+        return {}
+
+
+def _known_keys(config: Any) -> list[str]:
+    """Every dotted key of a configuration."""
+    from omegaconf import OmegaConf
+
     found: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

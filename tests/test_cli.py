@@ -12,7 +12,7 @@ from satdifuser.cli import COMMANDS, main
 from satdifuser.compare.command import split_overrides
 from satdifuser.compare.grid import expand
 from satdifuser.compare.overrides import merged
-from satdifuser.config import compose, groups
+from satdifuser.config import compose, composed, groups
 
 
 def fails(capsys: pytest.CaptureFixture, *words: str) -> str:
@@ -70,6 +70,13 @@ def test_every_choice_of_every_group_composes() -> None:
         (["train", "fusion=gww"], "there is concat, gw, lw, mean, moe; did you mean gw"),
         (["train", "fusion.projectiondim=3"], "did you mean fusion.projection_dim"),
         (["train", "trainer.epoch=3"], "did you mean trainer.epochs"),
+        (["train", "encoder.timesteps={a: 1}"], "encoder.timesteps is [0, 21, 61] and cannot become names with values"),
+        (["train", "data.splits=[a]"], "and cannot become a list: write data.splits={...}"),
+        (
+            ["train", "data=torchgeo", "data.dataset=EuroSAT", "data.arguments.bands=all"],
+            "data.arguments is null, and so has no bands yet: write +data.arguments.bands=..., or"
+            " data.arguments={bands: ...}",
+        ),
         (["train", "moe"], "'moe' is not an override: write name=value"),
         (["train", "features=/nowhere.zarr"], "no feature store at /nowhere.zarr: make one with"),
         (["train", "trainer.lr=0"], "trainer.lr is 0"),
@@ -116,3 +123,19 @@ def test_version_and_doctor(capsys: pytest.CaptureFixture) -> None:
 def test_no_command_prints_the_overview_and_fails(capsys: pytest.CaptureFixture) -> None:
     assert main([]) == 2
     assert "usage: satdifuser COMMAND" in capsys.readouterr().out
+
+
+def test_choices_and_values_of_ones_own_folder_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "data").mkdir()
+    own = "defaults: [synthetic]\nclasses: {1: forest, 2: cleared}\n"
+    (tmp_path / "data" / "amazon.yaml").write_text(own)
+    folder = ["--config-dir", str(tmp_path)]
+    said = fails(capsys, "data", "check", *folder, "data=amazn")
+    assert "no data=amazn: there is amazon, brick_kiln, " in said
+    assert "did you mean amazon?" in said
+    said = fails(capsys, "data", "check", *folder, "data=amazon", "data.classes=[forest,cleared]")
+    assert "data.classes is {1: forest, 2: cleared} in data=amazon and cannot become a list" in said
+    assert "did you mean data.classes" in fails(capsys, "data", "check", *folder, "data=amazon", "data.clases=[a]")
+    advised = ["~data.classes", "+data.classes=[forest,cleared]"]
+    assert all(word in said for word in ("'~data.classes'", "'+data.classes=[...]'"))
+    assert list(composed("data", ["data=amazon", *advised], [str(tmp_path)]).data.classes) == ["forest", "cleared"]

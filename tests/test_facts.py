@@ -9,6 +9,7 @@ import pytest
 from satdifuser.compare.grid import expand
 from satdifuser.config import compose, composed, groups, trusted_by
 from satdifuser.errors import UserError
+from satdifuser.facts import also_read
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_grid_takes_facts_too(folder: str) -> None:
     [
         (
             "other",
-            r"^nothing is known of the toy set 'larg': known are large, small; .*data\.size .*did you mean large",
+            r"^nothing is known of the toy set 'larg'.* large, small;.* or data\.size on the command.*mean large",
         ),
         ("lacking", r"large\.yaml does not say cloud: add it, or give data\.cloud="),
     ],
@@ -68,3 +69,33 @@ def test_facts_are_no_group_and_what_they_name_is_trusted(folder: str) -> None:
     assert "facts" not in groups()
     (Path(folder) / "facts" / "toy" / "large.yaml").write_text("sensor: somebodys.bands.NAIP\n")
     assert "somebodys" in trusted_by([folder], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["data=geobench2", "data.task=cafe"],
+            "or data.files, data.label, data.answer, data.sensor, data.size, data.scaling, data.bands, data.classes,"
+            " data.ignore on the command line; did you mean caffe?",
+        ),
+        (["data=geobench2", "data.task=mados"], "on the command line; there is data=mados"),
+        (["data=geobench2", "data.task=nzcattle"], "boxes as its labels, which are not read here"),
+        (["data=geobench2", "data.task=nzcattle"], "there is data=geobench data.task=m-nz-cattle"),
+        (["data=geobench2", "data.task=EverWatch"], "boxes as its labels, which are not read here"),
+    ],
+)
+def test_a_set_that_is_not_known_is_named_with_what_reads_it_or_why_nothing_does(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose("train", words)
+    assert said in str(caught.value)
+
+
+def test_what_else_reads_a_name_is_found_in_any_spelling_and_in_a_users_own_folder(folder: str) -> None:
+    (Path(folder) / "data" / "my_toys.yaml").write_text("defaults: [synthetic]\n")
+    compose("train", [], [folder])
+    assert also_read("MyToys", "torchgeo") == "; there is data=my_toys"
+    assert also_read("MADOS", "torchgeo") == "; there is data=mados"
+    assert also_read("m-eurosat", "torchgeo") == "; there is data=geobench data.task=m-eurosat"
+    assert also_read("EuroSAT", "geobench") == "; there is data=torchgeo data.dataset=EuroSAT"
+    assert also_read("nobody", "torchgeo") == ""

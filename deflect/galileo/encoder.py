@@ -76,7 +76,7 @@ class GalileoEncoder(nn.Module):
         bands = [known[name] for name in prepare.bands]
         self.chosen = choose(bands, ndvi, named=not prepare.all_bands)
         if self.chosen.left:
-            log.info("galileo leaves out %s of %s", ", ".join(self.chosen.left), prepare.sensor.name)
+            log.warning("galileo leaves out %s of %s", ", ".join(self.chosen.left), prepare.sensor.name)
         used = [bands[place] for place in self.chosen.sources]
         metres = gsd if gsd is not None else self._metres(used)
         self.blocks = chosen_blocks(blocks, network.shape.depth, f"galileo {model}")

@@ -18,6 +18,7 @@ from deflect.galileo.network import Galileo, Shape
 from satdifuser.bank import BankError
 
 MODELS = {"nano": Shape(128, 4, 8), "tiny": Shape(192, 12, 3), "base": Shape(768, 12, 12)}
+FILES = ("encoder.pt", "config.json", "normalization.json")
 RESTING = re.compile(r"(space_embed|time_embed|static_embed|sp_channel_embed|t_channel_embed|st_channel_embed)(\.|$)")
 """Of elevation, land cover, weather and place, which features of images alone do not pass through."""
 OURS = (
@@ -50,6 +51,11 @@ def galileo(weights: str, model: str, seed: int) -> tuple[Galileo, Path | None]:
         return built(lambda: Galileo(MODELS[model]), seed, f"Galileo {model}"), None
     path = Path(weights).expanduser()
     file = path / "encoder.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise BankError(
+            f"no file {file}: Galileo's weights are a folder of {', '.join(FILES)} of one size; set GALILEO_WEIGHTS, or"
+            " encoder.weights, to it, or encoder.weights=none for a network without them"
+        )
     state = _renamed(read_weights(file))
     network = built(lambda: Galileo(_described(file, model)), seed, f"Galileo {model}")
     load_state(network, state, file)

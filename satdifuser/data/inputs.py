@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Le, Len
@@ -21,9 +16,7 @@ from satdifuser.data.dates import NO_DATE, dates_fault, day_text
 from satdifuser.errors import UserError
 from satdifuser.kinds import Positive, Side, checked
 
-log = logging.getLogger(__name__)
 RGB = ("B04", "B03", "B02")
-RANGE = ("low", "high", "mean", "std")  # of ImageInput
 Policy = Literal["declared", "percentiles", "standardise"]
 Percentile = Annotated[float, Ge(0), Le(100)]
 RESIZE = "set encoder.image_size (of a ViT: encoder.backbone.image_size), or resize with encoder.prepare.size"
@@ -75,7 +68,7 @@ class ImageInput(nn.Module):
                 " fill them in (satdifuser.data.policy.resolved(encoder, data)), or use policy=declared"
             )
         self.sensor, self.size = find_sensor(sensor), size
-        self._index = list(self.sensor.index(bands if bands is not None else self.sensor.names))
+        self._index = self._asked(bands)
         chosen = [self.sensor.bands[place] for place in self._index]
         self.bands = tuple(band.name for band in chosen)
         self.lows = self._each("low", [band.usual[0] for band in chosen] if low is None else low)
@@ -89,6 +82,16 @@ class ImageInput(nn.Module):
         for name, numbers in (("_lows", self.lows), ("_highs", self.highs), ("_means", self.mean), ("_stds", self.std)):
             self.register_buffer(name, torch.tensor(numbers).view(-1, 1, 1), persistent=False)
         self.register_buffer("_blanks", torch.tensor(alone).view(-1, 1, 1), persistent=False)
+
+    def _asked(self, bands: Sequence[str] | None) -> list[int]:
+        """Where the bands are that are asked for, all of them where none are."""
+        try:
+            return list(self.sensor.index(self.sensor.names if bands is None else bands))
+        except UserError as error:
+            raise UserError(
+                f"{error}{'' if str(error).endswith('?') else ';'} encoder.prepare.bands asks for them: choose an"
+                " encoder for these bands, or set encoder.prepare.bands to some of these"
+            ) from None
 
     def _each(self, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
         """One number for each band."""
@@ -199,40 +202,6 @@ def unfilled(policy: str, low: Any, high: Any, mean: Any, std: Any) -> bool:
     if policy == "percentiles":
         return low is None or high is None
     return policy == "standardise" and not (isinstance(mean, Sequence) and isinstance(std, Sequence))
-
-
-def range_overrides(trained: Mapping[str, Any], given: ImageInput | None = None) -> list[str]:
-    """What to add to a command so that an encoder's input has the range in `trained` (the `prepare` of a pretraining).
-
-    Nothing if `given`, or an input of which nothing was said, has that range.
-
-    >>> range_overrides({"bands": ["B04"], "high": 0.3, "mean": 0.34, "std": 0.15})
-    ['encoder.prepare.mean=0.34', 'encoder.prepare.std=0.15']
-    """
-    found, known = [], inspect.signature(ImageInput).parameters
-    usual = {**{name: known[name].default for name in RANGE}, "low": 0.0, "high": 0.3}  # of reflectance
-    for name in RANGE:
-        wanted, has = trained.get(name, usual[name]), usual[name] if given is None else getattr(given, name)
-        if not np.allclose(wanted, has, rtol=0, atol=5e-10):
-            text = json.dumps(wanted, separators=(",", ":"))
-            found.append(f"encoder.prepare.{name}={text}")
-    return found
-
-
-def other_range(given: ImageInput, folder: Path) -> list[str]:
-    """What to set so that weights get the range that they were trained on, where their folder knows it; or nothing."""
-    try:
-        trained = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["prepare"]
-        return range_overrides(trained, given)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return []  # no pretraining of ours, or of other bands
-
-
-def warn_of_other_range(given: ImageInput, folder: Path) -> None:
-    """Say it if weights were trained on another range than they will be given, where their folder knows."""
-    others = other_range(given, folder)
-    if others:
-        log.warning("%s was trained on inputs of another range: give it %s", folder, " ".join(others))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from annotated_types import Len
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
-from satdifuser.data.inputs import ImageInput, SampleCheck, warn_of_other_range
+from satdifuser.data.inputs import ImageInput, SampleCheck
+from satdifuser.data.trained import warn_of_other_range
 from satdifuser.diffusion import modes
 from satdifuser.diffusion.adapting import Adapter, adapt, hold_unread
 from satdifuser.diffusion.attention import Attention, use_attention

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from satdifuser.data.inputs import range_overrides
+from satdifuser.data.trained import range_overrides
 from satdifuser.diffusion.encoder import PRECISIONS
 from satdifuser.diffusion.files import quiet
 from satdifuser.engine.run import environment

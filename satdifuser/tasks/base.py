@@ -12,6 +12,8 @@ from torchmetrics import MetricCollection
 from satdifuser.data.base import Batch, Labels
 from satdifuser.errors import UserError
 
+TASKS = {"mask": "segmentation", "label": "classification", "multilabel": "multilabel", "target": "regression"}
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -49,9 +51,11 @@ class Task:
     def truth(self, batch: Batch) -> Tensor:
         """The labels of the batch, or an error that names the task and what the data has."""
         if self.label not in batch:
-            has = [key for key in ("mask", "label", "multilabel", "target") if key in batch]
+            has = [key for key in TASKS if key in batch]
+            tasks = ["pixel_regression" if key == "target" and batch[key].ndim > 2 else TASKS[key] for key in has]
             raise UserError(
                 f"task={self.name} learns {self.label!r}, but the data only has {', '.join(has) or 'no labels'}"
+                f"{': set ' + ' or '.join(f'task={name}' for name in tasks) if tasks else ''}"
             )
         return batch[self.label]
 

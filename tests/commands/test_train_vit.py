@@ -17,7 +17,7 @@ from satdifuser.cli import main
 from satdifuser.commands import eval as evaluation
 from satdifuser.commands import extract, train
 from satdifuser.config import compose
-from satdifuser.data.inputs import range_overrides
+from satdifuser.data.trained import range_overrides
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import Trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -17,10 +18,9 @@ from satdifuser.data.inputs import (
     RGB,
     ImageInput,
     SampleCheck,
-    range_overrides,
     sample_check,
-    warn_of_other_range,
 )
+from satdifuser.data.trained import other_range, other_unit, range_overrides, warn_of_other_range
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import unconditional
 from satdifuser.errors import UserError
@@ -115,6 +115,48 @@ def test_of_what_weights_were_trained_on_nothing_is_said_where_nothing_is_known(
     (tmp_path / "provenance.json").write_text(text)
     warn_of_other_range(ImageInput(RGB), tmp_path)
     assert caplog.messages == []
+
+
+def trained_on(folder: Path, **prepare: Any) -> Path:
+    (folder / "provenance.json").write_text(json.dumps({"prepare": prepare}))
+    return folder
+
+
+def test_a_range_of_reflectance_is_no_advice_for_pictures_and_their_unit_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "satdifuser")
+    trained_on(tmp_path, sensor="satdifuser.data.bands.SENTINEL2_RGB", bands=list(RGB), low=0.0, high=0.3)
+    pictures = ImageInput(["red", "green", "blue"], sensor="AERIAL_RGB")
+    assert other_range(pictures, tmp_path) == []
+    for _ in range(3):
+        warn_of_other_range(pictures, tmp_path)
+    assert caplog.messages == [
+        f"{tmp_path} was trained on reflectance from 0 to 0.3, and is given colour from 0 to 1:"
+        " encoder.prepare.policy=percentiles brings the range of the training images"
+    ]
+    caplog.clear()
+    warn_of_other_range(ImageInput(["red"] * 3, sensor="AERIAL_RGB", low=0.1, high=0.6), tmp_path)
+    assert caplog.messages == []
+    for _ in range(2):
+        warn_of_other_range(ImageInput(RGB, high=0.5), tmp_path)
+    assert caplog.messages == [f"{tmp_path} was trained on inputs of another range: give it encoder.prepare.high=0.3"]
+
+
+def test_pictures_are_compared_with_a_training_on_pictures(tmp_path: Path) -> None:
+    trained_on(tmp_path, sensor="AERIAL_RGB", low=0.0, high=0.9)
+    pictures = ImageInput(sensor="AERIAL_RGB")
+    assert other_range(pictures, tmp_path) == ["encoder.prepare.high=0.9"]
+    assert other_unit(pictures, tmp_path) is None
+    said = "was trained on colour from 0 to 0.9, and is given reflectance from 0 to 0.3"
+    assert other_unit(ImageInput(RGB), tmp_path) == said
+
+
+def test_bands_that_a_sensor_lacks_are_named_with_their_setting() -> None:
+    with pytest.raises(
+        UserError, match=r"its bands are B04, B03, B02; encoder\.prepare\.bands asks for them: choose an"
+    ):
+        ImageInput(["nir08", "swir16"], sensor="SENTINEL2_RGB")
 
 
 def test_bands_come_in_the_order_asked_for_by_either_name() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from satdifuser.cli import main
 from satdifuser.config import compose
 from satdifuser.data.bands import find_sensor
 from satdifuser.data.classes import ClassTable
+from satdifuser.data.readers.torchgeo.held import held_by
 from satdifuser.data.scaling import Scaling
 from satdifuser.errors import UserError
 
@@ -387,6 +388,28 @@ def test_a_set_without_facts_says_what_to_give_and_what_it_has(tmp_path: Path) -
     refused(
         lambda: built("FireRisk", tmp_path, *FIRE, "data.sensor=SENTINEL2"), "data.sensor has 13 bands", "data.channels"
     )
+
+
+def test_a_root_without_the_set_is_told_what_the_class_itself_names(tmp_path: Path) -> None:
+    refused(lambda: built("FireRisk", tmp_path), "must hold what torchgeo's class names (FireRisk, FireRisk.zip); let")
+    refused(lambda: built("MADOS", tmp_path), "torchgeo has no data set MADOS", "; there is data=mados")
+
+
+def test_names_of_files_are_taken_from_whatever_a_class_has_them_in() -> None:
+    class Set:
+        directory = "images"
+        files: ClassVar = {"train": {"filename": "a.zip", "md5": "0" * 32}, "test": ["b.zip", "1" * 32]}
+        metadata: ClassVar = {
+            "train": {"filename": "c.zip", "place": "nowhere", "url": "https://x.org/c.zip?download=1"}
+        }
+        md5s: ClassVar = {"d.zip": "2" * 32, "train": "3" * 32}
+        urls = ("https://x.org/deadbeef/{}", "https://x.org/e.tar.gz?x=1")
+        filename_glob = "*"
+
+    assert held_by(Set) == "what torchgeo's class names (images, a.zip, b.zip, c.zip, d.zip, e.tar.gz)"
+    Set.files = [f"{number}.zip" for number in range(9)]
+    assert "(images, 0.zip, 1.zip, 2.zip, 3.zip, 4.zip, 5.zip, 6.zip and 5 more)" in held_by(Set)
+    assert "names no files" in held_by(object)
 
 
 def test_a_set_without_facts_is_read_with_a_few_settings(tmp_path: Path) -> None:

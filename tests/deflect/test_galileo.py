@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -289,7 +290,11 @@ def test_radar_without_data_is_dark_and_not_bright() -> None:
         ({"resize": 16}, "prepare.size resizes the images.*set encoder.gsd"),
         ({"adapter": Deflect()}, "adapter=deflect is for ViTs of RGB"),
         ({"model": "huge"}, "no Galileo is called 'huge': there are nano, tiny, base"),
-        ({"weights": "/nowhere"}, "no file /nowhere"),
+        (
+            {"weights": "/nowhere"},
+            "no file /nowhere: Galileo's weights are a folder of encoder.pt, config.json, normalization.json of one"
+            " size; set GALILEO_WEIGHTS, or encoder.weights, to it, or encoder.weights=none",
+        ),
         ({"sensor": "SENTINEL1:VV/VH@reflectance"}, "takes VV in dB, and the sensor gives it in reflectance"),
         ({"blocks": [4]}, r"blocks \[4\] of galileo nano"),
     ],
@@ -364,3 +369,12 @@ def test_blocks_after_the_last_chosen_one_are_not_computed_and_have_no_norm() ->
     images = torch.rand(1, 3, 16, 16) * 0.3
     assert len(part.backbone.blocks) == 2
     torch.testing.assert_close(part(images)[part.spec.taps[0]], whole(images)[whole.spec.taps[1]])
+
+
+def test_bands_that_are_left_out_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "deflect")  # what is printed where nobody sets a level
+    build("SENTINEL2")
+    assert caplog.messages == ["galileo leaves out B01, B09, B10 of Sentinel-2 MSI"]
+    caplog.clear()
+    build("SENTINEL2_RGB")
+    assert caplog.messages == []

@@ -365,10 +365,25 @@ def test_data_without_the_label_of_the_task_is_an_error_that_says_what_it_has(ki
     other = Classification if kind is not Classification else Regression
     _, batch = make(other)
     has = other(LABELS).label
-    message = f"task={task.name} learns '{task.label}', but the data only has {has}$"
+    message = f"task={task.name} learns '{task.label}', but the data only has {has}: set task={other.name}$"
     for use in (task.truth, task.check, task.count):
         with pytest.raises(UserError, match=message):
             use(batch)
+
+
+@pytest.mark.parametrize(
+    ("batch", "task"),
+    [
+        ({"label": torch.zeros(2)}, "classification"),
+        ({"multilabel": torch.zeros(2, 4)}, "multilabel"),
+        ({"target": torch.zeros(2)}, "regression"),
+        ({"target": torch.zeros(2, 8, 8)}, "pixel_regression"),
+        ({"label": torch.zeros(2), "multilabel": torch.zeros(2, 4)}, "classification or task=multilabel"),
+    ],
+)
+def test_the_tasks_of_the_labels_that_are_there_are_named(batch, task):
+    with pytest.raises(UserError, match=f": set task={task}$"):
+        Segmentation(LABELS).truth(batch)
 
 
 def test_data_without_any_label_is_an_error_that_says_so():

@@ -10,7 +10,8 @@ import numpy as np
 
 from satdifuser.data.check.findings import Finding, fine, share, some
 from satdifuser.data.check.seen import InputMoments, Look
-from satdifuser.data.inputs import ImageInput, other_range
+from satdifuser.data.inputs import ImageInput
+from satdifuser.data.trained import PERCENTILES, other_range, other_unit
 
 CLIPPED = 0.1  # of a band's values
 BLIND = 0.99
@@ -64,6 +65,9 @@ def pretrained(prepare: ImageInput, weights: Path) -> Iterator[Finding]:
     if others:
         what = f"{weights} was trained on inputs of another range"
         yield Finding("warning", "input-pretrained", what, "", f"give it {' '.join(others)}")
+    unit = other_unit(prepare, weights)
+    if unit:
+        yield Finding("fine", "input-pretrained", f"{weights} {unit}", "", PERCENTILES)
 
 
 def _side(row: dict[str, Any]) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from satdifuser.data.files.names import shown
+from satdifuser.data.readers.torchgeo.held import held_by
 from satdifuser.errors import UserError, nearest
+from satdifuser.facts import also_read
 from satdifuser.optional import missing
 
 OF_PARTS = ("share",)  # what a part says besides arguments of the class
@@ -23,7 +25,7 @@ def class_of(name: str) -> type[Any]:
         known = [word for word in dir(module) if inspect.isclass(getattr(module, word))]
         raise UserError(
             f"torchgeo has no data set {shown(name)}: set data.dataset to a class of torchgeo.datasets, or to a set of"
-            f" configs/facts/torchgeo{nearest(name, known)}"
+            f" configs/facts/torchgeo{also_read(name, 'torchgeo') or nearest(name, known)}"
         )
     return found
 
@@ -59,7 +61,8 @@ def opened(
     given |= {"checksum": False} if "checksum" in takes else {}
     given |= {"download": True} if download else {}
     where = shown(os.path.abspath(root))  # noqa: PTH100 (a root may be no path of this machine's kind)
-    help_ = f"it must hold {holds or 'what torchgeo documents'}; {get or 'or let torchgeo get it: data.download=true'}"
+    by_itself = "let torchgeo get it: data.download=true" if "download" in takes else "torchgeo does not download it"
+    help_ = f"it must hold {holds or held_by(cls)}; {get or by_itself}"
     try:
         return cls(**given)
     except UserError:

@@ -22,6 +22,7 @@ from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.base import Answer, Array, Raw, Reader
 from satdifuser.data.readers.torchgeo.found import Channels, class_names, described, lacking, listed_times
+from satdifuser.data.readers.torchgeo.held import held_by
 from satdifuser.data.readers.torchgeo.lists import names_of, share_of
 from satdifuser.data.readers.torchgeo.opening import OF_PARTS, class_of, opened, part_of
 from satdifuser.data.readers.torchgeo.own import DATES, SAMPLES, of_class
@@ -83,7 +84,9 @@ class TorchGeo(Reader):
         made = opened(cls, self.root, self.arguments, download, holds, get)
         self.made = Scenes(made) if by_coordinates(made) else made
         if not len(self.made):
-            raise UserError(f"{shown(self.root)} has no samples of {dataset} for {split}: it must hold {holds}")
+            raise UserError(
+                f"{shown(self.root)} has no samples of {dataset} for {split}: it must hold {holds or held_by(cls)}"
+            )
         self.key = key or ("mask" if label == "mask" else KEYS.get(str(label), ""))
         wanted = {
             "sensor": None if sensor == NOT_GIVEN else sensor,
