@@ -21,7 +21,7 @@ import pytest
 from satdifuser.cli import main
 from satdifuser.commands import train
 from satdifuser.config import compose
-from satdifuser.data import synthetic
+from satdifuser.data.synthetic import dataset as synthetic
 from satdifuser.engine.predictions import Predictions
 from satdifuser.engine.run import RunFolder
 from satdifuser.engine.trainer import Trainer
