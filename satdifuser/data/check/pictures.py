@@ -35,28 +35,34 @@ class Stretch:
 
     spans: tuple[tuple[float, float], ...]
     told: str
+    dark: bool = False  # values that the eye has to be helped with, as light from forests is
 
     @classmethod
     def of(cls, shots: Iterable[Shot], sensor: Sensor) -> Stretch:
         """Percentiles 2 to 98 of all the pictures; radar of two polarisations has a range in dB of its own.
 
-        Red, green and blue have one range, so that colours stay what they are.
+        Each band has its own range: haze makes the blue of all pictures brighter.
         """
         chosen, way = _chosen(sensor)
         names = [sensor.names[place] for place in chosen]
         if way == "radar":
             return cls((VV, VH, RATIO), f"red {names[0]}, green {names[1]}, blue their ratio, in dB")
-        low, high = _ends([shot.layers[:, ~shot.gone] for shot in shots]) or sensor.bands[chosen[0]].usual
-        drawn = f"{', '.join(names)} as red, green and blue" if way == "light" else f"{names[0]} in grey"
-        if names == ["red", "green", "blue"]:
-            drawn = "red, green and blue"
-        ends = f"percentiles {ENDS[0]} to {ENDS[1]} of the pictures together"
-        return cls(((low, high),) * len(chosen), f"{drawn}, all from {low:.3g} to {high:.3g} ({ends})")
+        values = [shot.layers[:, ~shot.gone] for shot in shots]
+        usual = [sensor.bands[place].usual for place in chosen]
+        spans = tuple(_ends([value[n] for value in values]) or usual[n] for n in range(len(chosen)))
+        drawn = "as red, green and blue" if way == "light" else "in grey"
+        said = ", ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in zip(names, spans, strict=True))
+        return cls(
+            spans,
+            f"{said}, {drawn} (percentiles {ENDS[0]} to {ENDS[1]} of the pictures together, then a square root)",
+            dark=True,
+        )
 
     def paint(self, shot: Shot) -> Array:
         """uint8 `[H, W, 3]`; where there is no data it is hatched."""
         layers = shot.layers if len(shot.layers) != 2 else np.stack([*shot.layers, shot.layers[0] - shot.layers[1]])
         made = [np.clip((v - low) / (high - low), 0, 1) for v, (low, high) in zip(layers, self.spans, strict=True)]
+        made = [np.sqrt(layer) for layer in made] if self.dark else made
         pixels = (255 * np.stack(made if len(made) == 3 else made * 3, -1)).round().astype(np.uint8)
         return _hatched(pixels, shot.gone)
 

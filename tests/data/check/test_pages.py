@@ -121,19 +121,22 @@ def test_dark_pictures_are_stretched_together() -> None:
     images = [random.uniform(0.1, 0.2, (3, 30, 40)).astype(np.float32) + 0.01 * n for n in range(3)]
     images[0][:, :5] = 0  # no data, which is none of the percentiles
     drawn, told = pictures(images, sensor)
-    every = np.concatenate([images[0][:, 5:].ravel(), *(image.ravel() for image in images[1:])])
-    low, high = np.percentile(every.astype(np.float64), (2, 98))
+    every = np.concatenate([images[0][:, 5:].reshape(3, -1), *(image.reshape(3, -1) for image in images[1:])], 1)
+    low, high = (ends[:, None, None] for ends in np.percentile(every.astype(np.float64), (2, 98), axis=1))
     for image, pixels in zip(images, drawn, strict=True):
-        expected = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255
+        expected = np.sqrt(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)) * 255
         part = slice(5, None) if image is images[0] else slice(None)
         assert np.abs(pixels[part] - expected.transpose(1, 2, 0)[part]).max() <= 1
-    assert told.startswith("red, green and blue, all from 0.1")
+    assert told.startswith(f"red from {low[0, 0, 0]:.3g} to {high[0, 0, 0]:.3g}, green from ")
     assert "percentiles 2 to 98 of the pictures together" in told
 
 
 def test_pictures_of_one_value_or_of_nothing_are_drawn() -> None:
     sensor = find_sensor("AERIAL_RGB")
-    assert pictures([np.full((3, 4, 4), 0.5, np.float32)], sensor)[0][0].tolist() == [[[128] * 3] * 4] * 4
+    assert (
+        pictures([np.full((3, 4, 4), 0.5, np.float32)], sensor)[0][0].tolist()
+        == [[[round(255 * 0.5**0.5)] * 3] * 4] * 4
+    )
     assert Stretch.of([], sensor).spans == ((0.0, 1.0),) * 3
     small = shot(np.arange(48, dtype=np.float32).reshape(3, 4, 4), sensor, 2)
     assert small.layers[0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
