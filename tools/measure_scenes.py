@@ -2,8 +2,8 @@
 
     python tools/measure_scenes.py
 
-The numbers in docs/synthetic.md come from this command. A per-pixel classifier on RGB must be far from solving the task, one
-on all bands clearly better, and a network that sees context clearly better again.
+The numbers in docs/synthetic.md come from this command. A per-pixel classifier on RGB must be far from solving the
+task, one on all bands clearly better, and a network that sees context clearly better again.
 """
 
 from __future__ import annotations

@@ -304,6 +304,7 @@ def test_the_published_notation_of_timesteps_works_on_the_command_line(
     assert FeatureStore(tmp_path / "stores" / "f.zarr").spec.timesteps == (21, 61, 161)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("word", "numbers"), [("samples", 7), ("none", 0), ("[12,47,0.6,0.1,2020,5,3]", 0)])
 def test_the_check_asks_for_as_many_numbers_as_the_network_reads_of_a_sample(
     satellite: list[str], word: str, numbers: int

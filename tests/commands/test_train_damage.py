@@ -162,6 +162,7 @@ def fill(disk: Path, leave: int) -> None:
     (disk / "filler").write_bytes(bytes(max(0, usage.f_bavail * usage.f_frsize - leave)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 4096, 65_536, 131_072, 200_000])
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     run: Path, small_disk: Path, capsys: pytest.CaptureFixture[str], leave: int

@@ -23,6 +23,8 @@ from satdifuser.config import compose
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 Make = Callable[..., str]
 Run = Callable[..., dict[str, Any]]
@@ -84,7 +86,6 @@ OTHERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", OTHERS)
 def test_a_run_does_not_go_on_with_another_store(tmp_path: Path, stored: Make, trained: Run, change: str) -> None:
     words, says = OTHERS[change]
@@ -114,7 +115,6 @@ def test_a_run_goes_on_with_the_same_store_in_another_place(tmp_path: Path, stor
     assert RunFolder(tmp_path / "run").settings().features == str(tmp_path / "moved.zarr")
 
 
-@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_told_by_its_spec_and_samples(
     tmp_path: Path, stored: Make, trained: Run
 ) -> None:
@@ -138,7 +138,6 @@ def image_tree(folder: Path, count: int = 60) -> list[str]:
     return ["data=image_folder", f"data.root={folder}", "encoder=unet", "encoder.width=8", "fusion=mean"]
 
 
-@pytest.mark.slow
 def test_a_run_on_a_folder_of_images_knows_when_they_have_changed(
     tmp_path: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -276,7 +275,6 @@ def test_eval_does_not_test_on_what_the_run_has_learned_from(
     assert main(["eval", f"run={tmp_path / 'run'}", "split=train"]) == 0
 
 
-@pytest.mark.slow
 def test_two_processes_do_not_go_on_with_another_store(tmp_path: Path, tiny: list[str], stored: Make) -> None:
     run = tmp_path / "run"
     words = [*tiny, *ENCODER, "task=classification", f"run={run}"]

@@ -48,6 +48,7 @@ def same(tmp_path: Path, one: str, other: str) -> None:
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [["temporal=mean"], ["temporal=max"], ATTENTION], ids=lambda words: words[0])
 def test_live_and_stored_series_train_alike(
     tmp_path: Path, stored: Callable[..., str], trained: Callable[..., dict[str, dict[str, float]]], head: Words
@@ -132,6 +133,7 @@ def test_a_trained_encoder_reads_series_and_a_run_of_attention_is_resumed_bit_fo
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_attentions_weights_are_in_the_checkpoint_and_are_trained(
     tmp_path: Path, trained: Callable[..., dict[str, dict[str, float]]]
 ) -> None:
@@ -153,6 +155,7 @@ def refused(words: Words, capsys: pytest.CaptureFixture[str]) -> str:
     return found[0]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_one_line(
     tmp_path: Path, tiny: Words, stored: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ from satdifuser.config import compose
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["trainer.max_steps=2", "trainer.batch_size=2", "trainer.eval_every=2"]
 ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 Run = Callable[..., dict[str, dict[str, float]]]
@@ -68,7 +70,6 @@ def said_in_one_line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return err
 
 
-@pytest.mark.slow
 def test_training_from_latents_gives_the_result_of_the_images(
     tmp_path: Path, stored: Callable[..., str], trained: Run
 ) -> None:
@@ -78,7 +79,6 @@ def test_training_from_latents_gives_the_result_of_the_images(
     assert live["test"] == pytest.approx(late["test"], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_latents_serve_other_taps_and_timesteps_too(tmp_path: Path, stored: Callable[..., str], trained: Run) -> None:
     path, words = stored("store.keep=latents"), ["encoder.taps=[mid_block]", "encoder.timesteps=[61]", "fusion=mean"]
     trained("live", *words)
@@ -98,7 +98,6 @@ def test_eval_of_a_run_on_latents_finds_its_scores_again_from_latents_and_from_f
         assert found["samples"] == 7
 
 
-@pytest.mark.slow
 def test_latents_of_another_encoder_are_refused_with_what_differs(
     tmp_path: Path, stored: Callable[..., str], tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +177,6 @@ def test_means_of_maps_train_what_needs_no_map(
     assert found["test"] == pytest.approx(result["test"], rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["moments", "grid2"])
 def test_a_head_learns_the_same_from_live_pooled_and_stored_features(
     tmp_path: Path, stored: Callable[..., str], trained: Run, name: str
@@ -195,14 +193,12 @@ def test_a_head_learns_the_same_from_live_pooled_and_stored_features(
     assert again["test"] == pytest.approx(live["test"], rel=1e-6)
 
 
-@pytest.mark.slow
 def test_stored_maps_are_pooled_too(stored: Callable[..., str], trained: Run) -> None:
     words = ["task=classification", "pool=moments"]
     late, live = trained("late", *words, f"features={stored()}"), trained("live", *words)
     assert late["test"] == pytest.approx(live["test"], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_a_store_afar_trains_and_scores_as_one_on_disk(
     tmp_path: Path, stored: Callable[..., str], trained: Run, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -482,6 +482,7 @@ def test_budgets_read_labels_and_no_images(
 QUICK = ["fusion.projection_dim=16", "trainer=quick", "trainer.max_steps=2", "trainer.batch_size=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "words"),
     [

@@ -250,7 +250,11 @@ def test_an_index_that_points_beside_the_file_is_refused(tmp_path: Path) -> None
         ({}, ["data.layer=2"], "has 1 layers in its part 'mask'"),
         ({}, ["data.when=month"], "has no 'month' for its part 'img': set data.when"),
         ({}, ["data.label=label", "data.answer=kind"], "has no 'kind' in its index: set data.answer"),
-        ({}, ["data.label=multilabel", "data.answer=labels", "data.classes=[a,b]"], "has a label rock, but the classes are a, b"),
+        (
+            {},
+            ["data.label=multilabel", "data.answer=labels", "data.classes=[a,b]"],
+            "has a label rock, but the classes",
+        ),
         ({}, ["data.bands={img: [amplitude, '...', x]}"], "data.bands.img is"),
     ],
 )
