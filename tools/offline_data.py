@@ -1,7 +1,8 @@
 """Images in parts that are carried one by one: each is a fair share of every class, and any of them make a data set.
 
 Images are drawn by a hash of their path, as `satdifuser/data/splits/holdout.py` draws the test images, but by another
-one: so each part has its share of the test images of the whole, and a data set of some parts splits much as the whole does.
+one: so each part has its share of the test images of the whole, and a data set of some parts splits much as the whole
+does.
 """
 
 from __future__ import annotations
