@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import os
@@ -668,3 +669,20 @@ def test_a_damaged_sample_is_left_out_where_that_is_asked(
     assert main(["extract", *words, "store.path=g.zarr", "on_error=skip"]) == 0
     assert file.name in capsys.readouterr().err
     assert FeatureStore("g.zarr").split("test").read_labels([0])["id"] == [tested.names[1]]
+
+
+@pytest.mark.slow
+def test_a_grid_over_the_five_sets_gives_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["mados", "sen1floods11", "hls_burn_scars", "pastis", "so2sat"]
+    tasks = {}
+    for name in names:
+        words = [word for word in tiny(name, tmp_path / name) if not word.startswith("encoder")]
+        tasks[name] = [*words, *(["temporal=mean"] if name == "pastis" else [])]
+    grid = {"models": {"colours": ["encoder=colours", "fusion=concat"]}, "tasks": tasks, "recipe": QUICK}
+    (tmp_path / "my_configs" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\n" + json.dumps({**grid, "budgets": [100], "seeds": [0], "resamples": 50})
+    (tmp_path / "my_configs" / "experiment" / "five.yaml").write_text(text)
+    assert main(["compare", "--config-dir", "my_configs", "experiment=five", "output=five"]) == 0
+    with (tmp_path / "five" / "ranking.csv").open() as file:
+        assert sorted(row["task"] for row in csv.DictReader(file)) == sorted(names)
