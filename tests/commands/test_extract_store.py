@@ -20,6 +20,8 @@ from satdifuser.cli import main
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.synthetic import SyntheticScenes
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = {"train": 8, "val": 5, "test": 7}
 DATA = ["data.size=16", *(f"data.splits.{name}.length={length}" for name, length in LENGTHS.items())]
 SMALL = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21]"]

@@ -20,6 +20,8 @@ from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 UNET = ["encoder=unet", "encoder.width=8", "encoder.levels=2", "fusion=mean", "task=classification"]
 
 
@@ -162,7 +164,6 @@ def fill(disk: Path, leave: int) -> None:
     (disk / "filler").write_bytes(bytes(max(0, usage.f_bavail * usage.f_frsize - leave)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 4096, 65_536, 131_072, 200_000])
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     run: Path, small_disk: Path, capsys: pytest.CaptureFixture[str], leave: int
@@ -224,7 +225,6 @@ def test_a_read_only_disk_is_one_line(run: Path, small_disk: Path, capsys: pytes
     assert load_checkpoint(RunFolder(place).last)[0].step == 2
 
 
-@pytest.mark.slow
 def test_every_write_of_a_run_may_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

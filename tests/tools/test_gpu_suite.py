@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 # A benchmark in small: a row, then what the words say.
 BENCH = (
@@ -66,7 +68,6 @@ def test_results_that_cannot_be_read_are_that_parts_failure_alone(suite: ModuleT
     assert kept(tmp_path)["good"]["status"] == "done"
 
 
-@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_ended_with_all_its_processes(suite: ModuleType, tmp_path: Path) -> None:
     sleeper = tmp_path / "sleeper"
     child = tmp_path / "child.py"
@@ -136,7 +137,6 @@ def test_a_dry_run_says_what_each_part_needs_and_does_nothing(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_the_tiny_suite_is_green_on_a_cpu_and_its_pretraining_goes_on_elsewhere(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools" / "gpu_suite.py"), "--minutes", "2", "--tiny", "--out", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
