@@ -153,7 +153,7 @@ def _dispatch(words: list[str]) -> int:
         first = next((word for word in rest if not word.startswith("-")), "")
         if first in command.verbs:
             verb = first
-            rest = [word for place, word in enumerate(rest) if place != rest.index(first)]
+            rest.remove(first)
         elif not asked:
             raise UserError(
                 f"satdifuser {name} is followed by {', '.join(command.verbs)}, as satdifuser {name} {command.verbs[0]}"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from satdifuser.settings.part import DataPart
     from satdifuser.store import FeatureStore, Form, Processes, StorePlan
 
-# What says where and how fast, and not which features: it may change between a run and the one that goes on with it.
 LONG = 500  # samples, from which on some are looked at before
+# What says where and how fast, and not which features: it may change between a run and the one that goes on with it.
 PASSING = ("path", "batch_size", "workers", "reuse", "overwrite")
 
 

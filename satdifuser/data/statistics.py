@@ -16,6 +16,7 @@ import numpy as np
 from satdifuser.data.bands import Sensor
 from satdifuser.data.base import LabelledDataset, Sample
 from satdifuser.data.batches import RangeBatches, looked
+from satdifuser.data.splits.evenly import evenly
 from satdifuser.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -25,16 +26,6 @@ SHIFT = 12  # bits of a float32 that no bin tells apart, of the 23 behind the po
 HALF = 2 ** (31 - SHIFT)  # bins of the positive numbers
 ERROR = 2.0 ** (SHIFT - 23)
 BATCH = 8
-
-
-def evenly(count: int, samples: int | None) -> list[int]:
-    """At most so many places of `count`, evenly.
-
-    >>> evenly(10, 4), evenly(3, None)
-    ([0, 2, 5, 7], [0, 1, 2])
-    """
-    wanted = count if samples is None else min(count, samples)
-    return [place * count // wanted for place in range(wanted)]
 
 
 @dataclass
@@ -196,7 +187,7 @@ def tally_of(
     """Of evenly chosen samples, and why some could not be read; an error where none could."""
     tally, faults = Tally(len(sensor)), []
     look = partial(_moments_of, sensor=sensor)
-    for batch in looked(data, RowBatches(evenly(len(data), samples)), look, workers):
+    for batch in looked(data, RowBatches(evenly(range(len(data)), samples)), look, workers):
         for _, found in batch:
             if isinstance(found, UserError):
                 faults.append(str(found))

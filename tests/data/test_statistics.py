@@ -11,7 +11,8 @@ import torch
 
 from satdifuser.data.bands import SENTINEL2, Band, Sensor, find_sensor
 from satdifuser.data.base import Labels
-from satdifuser.data.statistics import ERROR, PERCENTILES, evenly, rows_of, tally_of
+from satdifuser.data.splits.evenly import evenly
+from satdifuser.data.statistics import ERROR, PERCENTILES, rows_of, tally_of
 from satdifuser.errors import UserError
 
 TWO = Sensor("two", (Band("B04", "red", 664.6, 10), Band("VV", "vv", 5e7, 10, unit="dB")))
@@ -112,9 +113,9 @@ def test_a_histogram_counts_every_value() -> None:
 
 
 def test_evenly_chosen_samples_are_other_ones_each_and_spread() -> None:
-    assert evenly(7, None) == evenly(7, 7) == evenly(7, 100) == list(range(7))
-    assert evenly(0, 5) == []
-    chosen = evenly(1001, 13)
+    assert evenly(range(7), None) == evenly(range(7), 7) == evenly(range(7), 100) == list(range(7))
+    assert evenly(range(0), 5) == []
+    chosen = evenly(range(1001), 13)
     assert len({*chosen}) == 13
     assert chosen[0] == 0
     assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1

@@ -21,7 +21,8 @@ from satdifuser.data.check.pictures import (
     target_picture,
 )
 from satdifuser.data.check.seen import Look, Seen
-from satdifuser.data.statistics import Array, evenly
+from satdifuser.data.splits.evenly import evenly
+from satdifuser.data.statistics import Array
 
 DATES = 4  # of a series that are shown
 
@@ -67,7 +68,7 @@ def chosen(look: Look, shown: int) -> dict[str, list[str]]:
             having = [one for one in look.seen if one.classes is not None and one.classes[number]]
             if having and having[0].mask is not None:
                 having = sorted(having, key=lambda one: -_share(one, number))[: max(shown, len(having) // 4)]
-            groups[name] = [having[place].name for place in evenly(len(having), shown)]
+            groups[name] = [one.name for one in evenly(having, shown)]
         return {name: ids for name, ids in groups.items() if ids}
     having = [one for one in look.seen if one.target is not None and one.target.size]
     having.sort(key=lambda one: float(np.mean(one.target if one.target is not None else 0)))
@@ -97,8 +98,7 @@ def card(sample: Sample, split: str, labels: Labels, sensor: Sensor) -> Card:
     made = Card(str(sample["id"]), split, label_words(sample, labels))
     image, dates = sample["image"], dates_of(sample)
     if dates:
-        for place in evenly(len(dates), DATES):
-            number, day = dates[place]
+        for number, day in evenly(dates, DATES):
             made.shots.append((day or f"image {number + 1}", shot(image[number], sensor, SHOWN)))
     else:
         made.shots.append(("image", shot(image if image.ndim == 3 else image[0], sensor, SHOWN)))

@@ -15,6 +15,7 @@ from satdifuser.data.base import LABELS, LabelledDataset, Labels, Sample
 from satdifuser.data.batches import looked
 from satdifuser.data.check.alone import images_alone
 from satdifuser.data.inputs import ImageInput, SampleCheck
+from satdifuser.data.splits.evenly import evenly
 from satdifuser.data.statistics import (
     Array,
     Moments,
@@ -22,7 +23,6 @@ from satdifuser.data.statistics import (
     Tally,
     check_bands,
     combined,
-    evenly,
     images_of,
     moments,
     there,
@@ -125,7 +125,7 @@ def look_at(
     found = Look(name, len(data), sensor, data.labels, settings=frozenset(parameters_of(type(data))))
     see = partial(_see, sensor=sensor, labels=data.labels, check=check)
     bad = []
-    for batch in looked(data, RowBatches(evenly(len(data), samples)), see, workers):
+    for batch in looked(data, RowBatches(evenly(range(len(data)), samples)), see, workers):
         for index, one in batch:
             if isinstance(one, UserError):
                 found.faults.append((data.sample_id(index), str(one)))
@@ -178,7 +178,7 @@ def _digest(values: Array) -> str:
 def _places(present: Any) -> Array:
     """Some pixels of those that are there, evenly."""
     where = np.flatnonzero(present)
-    return where[evenly(len(where), PIXELS)]
+    return where[evenly(range(len(where)), PIXELS)]
 
 
 def _whole_bytes(pixels: Array) -> Array:
@@ -263,7 +263,7 @@ def _see_labels(one: Seen, sample: Sample, labels: Labels) -> None:
             one.label = tuple(one.classes.tolist())
         elif kind == "target":
             known = value[np.isfinite(value)].ravel().astype(np.float64)
-            one.target = known if value.ndim == 0 else known[evenly(len(known), PIXELS)]
+            one.target = known if value.ndim == 0 else known[evenly(range(len(known)), PIXELS)]
             one.label = one.label if one.label is not None else _digest(value)
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-LOOKED_AT, LOOKED_AT_BYTES = (
-    32,
-    2**18,
-)  # samples of a split, and how much of each of their files
+LOOKED_AT = 32  # samples of a split, by which it is known
+LOOKED_AT_BYTES = 2**18  # of the middle of each of their files
 
 
 def contents(files: Iterable[Path]) -> str:

@@ -28,6 +28,7 @@ from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.readers.grids import nearest_to, on_one_grid
 from satdifuser.data.scaling import Scaling, ScalingWords
 from satdifuser.data.splits.budgets import Within
+from satdifuser.data.splits.evenly import evenly
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Side, checked
 
@@ -263,13 +264,6 @@ class Reader(Dataset[Sample]):
 def grid_of(raw: Raw) -> tuple[int, int]:
     """Height and width of the finest band."""
     return max(band.shape[-2] for band in raw.bands), max(band.shape[-1] for band in raw.bands)
-
-
-def evenly(names: Sequence[str], limit: int | None) -> list[str]:
-    """At most so many of them, as far apart as can be."""
-    return (
-        [names[place * len(names) // limit] for place in range(limit)] if limit and limit < len(names) else list(names)
-    )
 
 
 def _listed(value: Any) -> list[Any]:

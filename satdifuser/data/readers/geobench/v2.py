@@ -19,6 +19,7 @@ from satdifuser.data.readers.base import Answer, Raw, Reader
 from satdifuser.data.readers.geobench.moments import Moment, moments
 from satdifuser.data.readers.geobench.parts import Array, layers, polygons
 from satdifuser.data.readers.geobench.tortilla import SPLIT, Entry, index_of
+from satdifuser.data.splits.evenly import evenly
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Above, Count, Place, Word, checked
 
@@ -108,8 +109,8 @@ class GeoBench2(Reader):
     def fingerprint(self) -> str:
         """What is in the middle of some of the samples, wherever in a file they lie."""
         found = hashlib.blake2b(digest_size=8)
-        for place in sorted({number * len(self.names) // LOOKED_AT for number in range(LOOKED_AT)}):
-            entry = self.entries[self.names[place]]
+        for name in evenly(self.names, LOOKED_AT):
+            entry = self.entries[name]
             found.update(entry.bytes(max(0, (entry.length - LOOKED_AT_BYTES) // 2), LOOKED_AT_BYTES))
         return found.hexdigest()
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from satdifuser.data.bands import SensorName, find_sensor
 from satdifuser.data.files.contents import LOOKED_AT, contents
-from satdifuser.data.readers.base import Raw, Reader, evenly
+from satdifuser.data.readers.base import Raw, Reader
 from satdifuser.data.readers.named.base import find_folder, listed, one_of, places_of, raw_of, read_bands
+from satdifuser.data.splits.evenly import evenly
 from satdifuser.errors import UserError
 from satdifuser.kinds import Above, Place, checked
 

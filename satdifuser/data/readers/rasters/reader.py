@@ -18,7 +18,7 @@ from satdifuser.data.classes import ClassWords
 from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.files.opened import Alpha, Ask, Axes
 from satdifuser.data.files.tree import find_root, warn_once
-from satdifuser.data.readers.base import Answer, Raw, Reader, evenly
+from satdifuser.data.readers.base import Answer, Raw, Reader
 from satdifuser.data.readers.folder import size_of
 from satdifuser.data.readers.rasters.finding import Found, find
 from satdifuser.data.readers.rasters.masks import by_number, classes_in, coloured, read_mask, said_of_values, values_in
@@ -27,6 +27,7 @@ from satdifuser.data.readers.rasters.said import TableWords
 from satdifuser.data.readers.rasters.sources import PatternWords
 from satdifuser.data.readers.rasters.tiles import TileWords, Tiling
 from satdifuser.data.scaling import ScalingWords
+from satdifuser.data.splits.evenly import evenly
 from satdifuser.data.splits.places import Footprint
 from satdifuser.data.splits.rules import SplitWords
 from satdifuser.errors import UserError

@@ -160,8 +160,7 @@ class TorchGeo(Reader):
             return super().fingerprint()
         found = hashlib.blake2b(digest_size=8)
         for place in sorted({0, len(self.names) // 2, len(self.names) - 1}):
-            raw = self.read(self.names[place])
-            for values in (*raw.bands, np.asarray(raw.answer if raw.answer is not None else 0)):
+            for values in self.read(self.names[place]).bands:  # what they answer is in the identity beside it
                 found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()
 
