@@ -87,7 +87,7 @@ def budget_curves(section: Section, found: Sequence[Place], style: dict[str, Sty
     budgets = [group[0].row.budget for group in groups]
     order = list(dict.fromkeys(place.row.model for group in reversed(groups) for place in group))
     gap = (budgets[-1] / budgets[0]) ** min(0.008, 0.05 / len(order))  # from one model's points to the next one's
-    with _figure(6.4, max(3.3, 0.9 + 0.19 * len(order))) as figure:
+    with canvas(6.4, max(3.3, 0.9 + 0.19 * len(order))) as figure:
         axes = figure.subplots()
         for number, model in enumerate(order):
             mine = [place for group in groups for place in group if place.row.model == model]
@@ -99,7 +99,7 @@ def budget_curves(section: Section, found: Sequence[Place], style: dict[str, Sty
         axes.set_xlabel("label budget (% of the training samples, log scale)")
         axes.set_ylabel(_axis(section))
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-        svg = _svg(figure)
+        svg = markup(figure)
     low, high = groups[0], groups[-1]
     words = [
         f"{_axis(section)} of {numbers.plural(len(order), 'model')} on {section.name} over label budgets of "
@@ -116,7 +116,7 @@ def intervals(section: Section, found: Sequence[Place], style: dict[str, Style])
     if not group:
         return None
     several = any(len(place.row.seeds) > 1 for place in group)
-    with _figure(6.4, 0.9 + 0.28 * len(group)) as figure:
+    with canvas(6.4, 0.9 + 0.28 * len(group)) as figure:
         axes = figure.subplots()
         for height, place in enumerate(reversed(group)):
             estimate, look = place.estimate, style[place.row.model]
@@ -128,7 +128,7 @@ def intervals(section: Section, found: Sequence[Place], style: dict[str, Style])
         axes.set_ylim(-0.7, len(group) - 0.4)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(_axis(section))
-        svg = _svg(figure)
+        svg = markup(figure)
     listed = "; ".join(f"{place.row.model} {_value(place)}" for place in group)
     budget = numbers.percent(group[0].row.budget)
     alt = f"{_axis(section)} on {section.name} with {budget} of the labels, from best to worst: {listed}."
@@ -147,7 +147,7 @@ def cost_charts(section: Section, found: Sequence[Place], style: dict[str, Style
     if not panels or len(group) < 2:
         return None
     fronts = []
-    with _figure(2.4 + 2.7 * len(panels), max(2.9, 0.5 + 0.19 * len(group))) as figure:
+    with canvas(2.4 + 2.7 * len(panels), max(2.9, 0.5 + 0.19 * len(group))) as figure:
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (name, show, points) in zip(grid, panels, strict=True):
             best = front([(cost, place.score or 0.0) for cost, place in points])
@@ -161,7 +161,7 @@ def cost_charts(section: Section, found: Sequence[Place], style: dict[str, Style
         figure.legend(
             handles, [short(p.row.model, 24) for p in group], loc="outside right upper", frameon=False, fontsize=8
         )
-        svg = _svg(figure)
+        svg = markup(figure)
     budget = numbers.percent(group[0].row.budget)
     alt = f"{_axis(section)} on {section.name} with {budget} of the labels against costs: {_leads(group)}."
     listed = "; ".join(fronts)
@@ -262,7 +262,7 @@ def _and(words: Sequence[str]) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Any]:
+def canvas(width: float, height: float) -> Iterator[Any]:
     """A figure on a canvas that needs no screen and leaves the user's backend and settings alone."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -274,7 +274,7 @@ def _figure(width: float, height: float) -> Iterator[Any]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Any) -> str:
+def markup(figure: Any) -> str:
     """The figure as an `<svg>` element alone: no date, no declaration, nothing that is fetched."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

@@ -6,26 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from satdifuser.report.depth.content import Depths
+from satdifuser.report.estimate import Estimate as Estimate
 from satdifuser.tasks.base import Task
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A score: the mean over the seeds, its bootstrap 95 % interval over test samples, and each seed's own value."""
-
-    value: float
-    low: float
-    high: float
-    seeds: tuple[float, ...]
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over the seeds; None of a single one, or where a seed has no score."""
-        known = len(self.seeds) > 1 and bool(np.isfinite(self.seeds).all())
-        return float(np.std(self.seeds, ddof=1)) if known else None
 
 
 @dataclass(frozen=True)
@@ -141,7 +126,8 @@ class Content:
     """Everything that a report shows. Rows come in the order of the grid; `settings` is what repeats it.
 
     `environments`: the distinct environments that the runs were made in. `configurations`: (model, task) -> the
-    resolved configuration of its first run, as YAML. `command`: how the grid was started.
+    resolved configuration of its first run, as YAML. `command`: how the grid was started. `depths`: what was found of
+    the networks that it compares, by depth.
     """
 
     title: str
@@ -154,3 +140,4 @@ class Content:
     environments: Sequence[Mapping[str, Any]]
     configurations: Mapping[tuple[str, str], str]
     settings: Mapping[str, Any]
+    depths: Depths = field(default_factory=Depths)

@@ -89,7 +89,7 @@ def confusions(section: Section, found: Sequence[Place]) -> list[View]:
         share = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
         rows = []
         for number, name in enumerate(names):
-            cells = [Cell(_percent(value), _shade(value, 0, 100)) for value in share[number]]
+            cells = [Cell(_percent(value), shade(value, 0, 100)) for value in share[number]]
             rows.append((name, [Cell(f"{int(totals[number, 0]):,}".replace(",", " ")), *cells]))
         caption = "per cent of each true class (row) by predicted class (column)"
         grid = Grid(caption, "truth", ["count", *names], rows)
@@ -261,13 +261,13 @@ def _heat(
     high: float,
 ) -> Grid:
     lines = [
-        (name, [Cell(f"{value:.3f}", _shade(value, low, high)) for value in line])
+        (name, [Cell(f"{value:.3f}", shade(value, low, high)) for value in line])
         for name, line in zip(rows, np.asarray(values, dtype=np.float64), strict=True)
     ]
     return Grid(caption, corner, [shorten(name) for name in columns], lines, full=columns)
 
 
-def _shade(value: float, low: float, high: float) -> int | None:
+def shade(value: float, low: float, high: float) -> int | None:
     """A number's place on the scale of colours."""
     if not np.isfinite(value):
         return None

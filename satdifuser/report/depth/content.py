@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from satdifuser.report.content import Estimate
+from satdifuser.report.estimate import Estimate
 
 
 @dataclass(frozen=True)
