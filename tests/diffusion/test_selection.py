@@ -59,9 +59,9 @@ def plain_kind(name: str) -> str:
         return last
     if name == "mid_block" or (len(path) == 1 and path[0] in ("down_blocks", "up_blocks")):
         return "block"
-    if last in ("conv1", "conv2") and path[-2] == "resnets":
+    if last in ("conv1", "conv2", "norm1", "norm2") and path[-2:-1] == ["resnets"]:
         return last
-    if last in ("attn1", "attn2", "ff") and path[-2] == "transformer_blocks":
+    if last in ("attn1", "attn2", "ff", "norm1", "norm2", "norm3") and path[-2] == "transformer_blocks":
         return last
     owners = {"resnets": "resnet", "attentions": "attention", "downsamplers": "sampler", "upsamplers": "sampler"}
     return owners.get(path[-1], "") if path else ""
@@ -243,7 +243,7 @@ def test_what_is_listed_is_every_map_of_the_known_kinds_as_the_network_computes_
             wanted.append((name, plain_kind(name), channels, size // side))
     listed = list_taps(backbone, size)
     assert [(tap.name, kind_of(tap.name), tap.channels, tap.stride) for tap in listed] == wanted
-    assert len({kind for _, kind, _, _ in wanted}) == (8 if kind == "pixels" else 11)
+    assert len({kind for _, kind, _, _ in wanted}) == (10 if kind == "pixels" else 14)
     depths = [tap.depth for tap in listed]
     assert depths == sorted(set(depths))
 
@@ -317,4 +317,4 @@ def test_kinds_are_told_by_how_a_name_ends_alone(latents: Backbone, pixels: Back
     for backbone in (latents, pixels):
         every = [name for name, _ in backbone.unet.named_modules() if name]
         assert {name: kind_of(name) for name in every} == {name: plain_kind(name) for name in every}
-    assert not any(re.search("time|norm|act", kind_of(name)) for name in every)
+    assert not any(re.search("time|norm$|act", kind_of(name)) for name in every)
