@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deflect.adapters import Adapter, Frozen, parameter_counts
 from deflect.backbones import Backbone
-from deflect.bands import as_bands
+from deflect.bands import Band, as_bands
 from deflect.patching import Way, adapt_patches
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 from satdifuser.kinds import Seed, checked
@@ -61,8 +61,7 @@ class ViTEncoder(nn.Module):
         else:
             backbone.norm = None
         sensor = as_bands(prepare.sensor)
-        known = {band.name: band for band in sensor} | {band.common: band for band in sensor}
-        backbone.bands = tuple(known[name] for name in prepare.bands)
+        backbone.bands = tuple(Band.of(band) for band in prepare.inputs)
         settings = {"patch": facts.patch, **prepare.settings, **{f"model.{key}": str(v) for key, v in facts.options}}
         if backbone.spectral:
             settings["wavelengths"] = ",".join(f"{band.wavelength:g}/{band.bandwidth:g}" for band in backbone.bands)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le, Len
 from torch import Tensor, nn
 
-from satdifuser.data.bands import SENTINEL2, Sensor, SensorName, find_sensor
+from satdifuser.data.bands import SENTINEL2, Band, Sensor, SensorName, find_sensor
 from satdifuser.data.dates import NO_DATE, dates_fault, day_text
 from satdifuser.errors import UserError
 from satdifuser.kinds import Positive, Side, checked
@@ -103,6 +103,11 @@ class ImageInput(nn.Module):
     @property
     def channels(self) -> int:
         return len(self._index)
+
+    @property
+    def inputs(self) -> tuple[Band, ...]:
+        """What each channel of the input is."""
+        return tuple(self.sensor.bands[place] for place in self._index)
 
     @property
     def low(self) -> float | tuple[float, ...]:
