@@ -147,7 +147,7 @@ def _checkpoints() -> list[Finding]:
     found = []
     for names, word, is_there in (
         (("diffusionsat", "stable_diffusion", "unconditional"), "in", Path.is_dir),
-        (("prithvi", "prithvi2", "dinomc", "crossscalemae", "galileo"), "at", Path.exists),
+        (("prithvi", "prithvi2", "terramind", "dinomc", "crossscalemae", "galileo"), "at", Path.exists),
     ):
         for name in names:
             part = compose("extract", [f"encoder={name}"]).encoder
