@@ -11,7 +11,7 @@ from typing import Any
 
 from satdifuser import facts
 from satdifuser.errors import UserError, nearest
-from satdifuser.settings.commands import COMMANDS
+from satdifuser.settings.by_command import COMMANDS
 from satdifuser.settings.trust import named_in, trusting
 from satdifuser.yaml_file import load_yaml
 

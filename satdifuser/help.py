@@ -14,7 +14,7 @@ from typing import Any
 from satdifuser.config import composed, config_root, groups
 from satdifuser.kinds import hints_of, shown, words
 from satdifuser.settings.base import inner_groups, kinds_of
-from satdifuser.settings.commands import COMMANDS
+from satdifuser.settings.by_command import COMMANDS
 from satdifuser.settings.part import TARGET
 from satdifuser.settings.trust import find
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from satdifuser.cli import COMMANDS as SUMMARIES
 from satdifuser.config import config_root, groups
 from satdifuser.help import Described, described
-from satdifuser.settings.commands import COMMANDS
+from satdifuser.settings.by_command import COMMANDS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 HEAD = """# Every setting

@@ -15,7 +15,8 @@ from satdifuser.config import composed, config_root, groups, settings_of
 from satdifuser.errors import UserError
 from satdifuser.help import described
 from satdifuser.settings.base import Settings, inner_groups, kinds_of
-from satdifuser.settings.commands import COMMANDS, TrainSettings
+from satdifuser.settings.by_command import COMMANDS
+from satdifuser.settings.commands import TrainSettings
 from satdifuser.settings.part import Part
 from satdifuser.yaml_file import load_yaml
 
