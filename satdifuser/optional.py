@@ -13,6 +13,7 @@ OPTIONAL = {
     "torchgeo": "geospatial ViTs and data sets",
     "timm": "ViT encoders and CNNs",
     "torchvision": "timm and torchgeo",
+    "segmentation-models-pytorch": "the decoders fpn, dpt and unet",
     "peft": "LoRA and its kin",
     "transformers": "prompts of text-to-image models",
     "spyndex": "spectral indices",
@@ -25,7 +26,10 @@ OPTIONAL = {
     "tensorboard": "training curves",
     "xformers": "its attention kernels",
 }  # by the names that pip knows
-IMPORTED = {"sklearn": "scikit-learn"}  # those that are imported by another
+IMPORTED = {
+    "sklearn": "scikit-learn",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+}  # those that are imported by another
 
 
 def there(name: str) -> bool:

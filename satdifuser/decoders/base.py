@@ -11,7 +11,12 @@ from satdifuser.fusion.base import PyramidSpec
 
 
 class Decoder(nn.Module):
-    """`forward(maps)` gives `[batch, outputs]`; with `dense`, `[batch, outputs, *size]` (the label's size)."""
+    """`forward(maps)` gives `[batch, outputs]`; with `dense`, `[batch, outputs, *size]` (the label's size).
+
+    `sparse`: some of the maps are not read, so that what makes them learns nothing.
+    """
+
+    sparse = False
 
     def __init__(self, pyramid: PyramidSpec, outputs: int, dense: bool) -> None:
         super().__init__()

@@ -18,9 +18,14 @@ class LinearDecoder(Decoder):
         self.classify = nn.Conv2d(pyramid.channels, outputs, 1) if dense else nn.Linear(pyramid.channels, outputs)
 
     def decode(self, maps: Mapping[int, Tensor]) -> Tensor:
-        finest = maps[self.pyramid.strides[0]]
-        size = (finest.shape[-2], finest.shape[-1])
-        total = finest
-        for stride in self.pyramid.strides[1:]:
-            total = total + resize(maps[stride], size)
+        total = summed(maps, self.pyramid)
         return self.classify(total if self.dense else total.mean((2, 3)))
+
+
+def summed(maps: Mapping[int, Tensor], pyramid: PyramidSpec) -> Tensor:
+    """The scales resized to the finest and added up."""
+    total = maps[pyramid.strides[0]]
+    size = (total.shape[-2], total.shape[-1])
+    for stride in pyramid.strides[1:]:
+        total = total + resize(maps[stride], size)
+    return total

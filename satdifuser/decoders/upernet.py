@@ -11,16 +11,11 @@ from annotated_types import Len
 from torch import Tensor, nn
 
 from satdifuser.decoders.base import Decoder, resize
-from satdifuser.decoders.neck import SimpleFeaturePyramid
+from satdifuser.decoders.layers import conv
+from satdifuser.decoders.pyramid import neck_of
 from satdifuser.errors import UserError
-from satdifuser.fusion.base import Norm, PyramidSpec, normalisation
+from satdifuser.fusion.base import Norm, PyramidSpec
 from satdifuser.kinds import Count, Rate, checked
-
-
-def conv(inputs: int, outputs: int, size: int, norm: str) -> nn.Sequential:
-    """Convolution, normalisation, ReLU."""
-    convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
-    return nn.Sequential(convolution, normalisation(norm)(outputs), nn.ReLU(inplace=True))
 
 
 class UPerNet(Decoder):
@@ -49,17 +44,14 @@ class UPerNet(Decoder):
             )
         super().__init__(pyramid, outputs, dense)
         alone = len(pyramid.strides) == 1
-        if neck and not alone:
-            raise UserError(f"decoder.neck=true is for features of one stride, not {pyramid.strides}: leave it at null")
-        self.neck = SimpleFeaturePyramid(pyramid, norm) if alone and neck is not False else None
+        self.neck, there = neck_of(pyramid, norm, neck)
         last = pyramid.strides[-1]
         if not alone and last >= min(pyramid.image_size) and last > 2 * pyramid.strides[-2]:
             raise UserError(
                 f"decoder=upernet needs maps, but stride {last} is one pixel (a class token): set"
                 " encoder.class_token=false, or use decoder=linear"
             )
-        if self.neck is not None:
-            self.pyramid = pyramid = self.neck.pyramid
+        self.pyramid = pyramid = there
         *finer, _ = pyramid.strides
         width = pyramid.channels
         self.pool_scales = tuple(pool_scales)

@@ -3,6 +3,7 @@
 from satdifuser.fusion.base import Fused, FusionHead, PyramidSpec
 from satdifuser.fusion.concat import Concatenated
 from satdifuser.fusion.gw import GlobalWeighted
+from satdifuser.fusion.levels import Levels
 from satdifuser.fusion.lw import LocalizedWeighted
 from satdifuser.fusion.mean import UniformMean
 from satdifuser.fusion.moe import MixtureOfExperts
@@ -12,6 +13,7 @@ __all__ = [
     "Fused",
     "FusionHead",
     "GlobalWeighted",
+    "Levels",
     "LocalizedWeighted",
     "MixtureOfExperts",
     "PyramidSpec",

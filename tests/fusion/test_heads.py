@@ -9,7 +9,7 @@ import torch
 
 from satdifuser.bank import BankError, FeatureBank
 from satdifuser.errors import UserError
-from satdifuser.fusion import Concatenated, GlobalWeighted, LocalizedWeighted, MixtureOfExperts, UniformMean
+from satdifuser.fusion import Concatenated, GlobalWeighted, Levels, LocalizedWeighted, MixtureOfExperts, UniformMean
 from satdifuser.fusion.base import Bottleneck, group_norm
 
 
@@ -21,7 +21,14 @@ def dense_moe(spec, projection_dim=384):
     return MixtureOfExperts(spec, projection_dim, experts=4, top_k=2, warmup_steps=9)
 
 
-DENSE = {"concat": Concatenated, "mean": UniformMean, "gw": GlobalWeighted, "lw": LocalizedWeighted, "moe": dense_moe}
+DENSE = {
+    "concat": Concatenated,
+    "mean": UniformMean,
+    "levels": Levels,
+    "gw": GlobalWeighted,
+    "lw": LocalizedWeighted,
+    "moe": dense_moe,
+}
 HEADS = {**DENSE, "moe (sparse)": warm_moe}
 
 

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank
-from satdifuser.decoders import LinearDecoder, UPerNet
-from satdifuser.fusion import Concatenated, GlobalWeighted, LocalizedWeighted, MixtureOfExperts, UniformMean
+from satdifuser.decoders import (
+    ConvDecoder,
+    DPTDecoder,
+    FPNDecoder,
+    LightDecoder,
+    LinearDecoder,
+    SingleLevel,
+    UNetDecoder,
+    UPerNet,
+)
+from satdifuser.fusion import Concatenated, GlobalWeighted, Levels, LocalizedWeighted, MixtureOfExperts, UniformMean
 from satdifuser.fusion.base import FusionHead, PyramidSpec
 
 pytestmark = pytest.mark.gpu
@@ -24,6 +33,7 @@ HEADS: dict[str, Callable[[BankSpec, str], FusionHead]] = {
     "moe top": lambda spec, norm: MixtureOfExperts(spec, WIDTH, norm, experts=4, top_k=2, warmup_steps=0),
     "mean": lambda spec, norm: UniformMean(spec, WIDTH, norm),
     "concat": lambda spec, norm: Concatenated(spec, WIDTH, norm),
+    "levels": lambda spec, norm: Levels(spec, WIDTH, norm),
 }
 TWO, ONE = PyramidSpec((4, 8), WIDTH, IMAGE), PyramidSpec((8,), WIDTH, IMAGE)
 DECODERS: dict[str, Callable[[], Any]] = {
@@ -31,6 +41,12 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "linear dense": lambda: LinearDecoder(TWO, 3, dense=True),
     "upernet": lambda: UPerNet(TWO, 3, dense=True, channels=16, dropout=0.0),
     "upernet of one stride": lambda: UPerNet(ONE, 3, dense=True, channels=16, dropout=0.0),
+    "conv": lambda: ConvDecoder(TWO, 3, dense=True, channels=16, dropout=0.0),
+    "light": lambda: LightDecoder(TWO, 3, dense=True, channels=16, dropout=0.0),
+    "single": lambda: SingleLevel(TWO, 3, dense=True, stride=8, channels=16, dropout=0.0),
+    "fpn": lambda: FPNDecoder(TWO, 3, dense=True, channels=16, segmentation_channels=32, dropout=0.0),
+    "dpt": lambda: DPTDecoder(TWO, 3, dense=True, channels=16, dropout=0.0),
+    "unet of one stride": lambda: UNetDecoder(ONE, 3, dense=True, channels=16),
 }
 # An activation that rounding moves to the other side of a ReLU's kink has another slope, however near the values are.
 KINKS = 1e-3
@@ -90,7 +106,7 @@ def test_a_decoder_has_the_values_and_slopes_of_the_cpu(
 ) -> None:
     exact = scattered(DECODERS[kind]()).double()
     decoder = copy.deepcopy(exact).float().to(device)
-    strides = (8,) if kind == "upernet of one stride" else (4, 8)
+    strides = (8,) if kind.endswith("of one stride") else (4, 8)
     maps = {str(s): torch.randn(BATCH, WIDTH, IMAGE[0] // s, IMAGE[1] // s) for s in strides}
 
     def decoded(module: nn.Module) -> Callable[[Given], Given]:
