@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Len
 
+from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole, Word
 from satdifuser.settings.base import RunSettings, Settings
 from satdifuser.settings.groups import Augmentation, Data, Decoder, Encoder, Fusion, Task, Temporal
-from satdifuser.settings.pretraining import PretrainSettings
 from satdifuser.settings.trainer import TrainerConfig
+
+if TYPE_CHECKING:
+    from satdifuser.bank import BankSpec
 
 POOLINGS = "mean, max, moments, grid2, grid4 (or any grid<n>)"
 
@@ -44,12 +47,26 @@ class ExtractSettings(Settings):
 
 
 class Select(Settings):
-    """Which of a store's features are read; null: all."""
+    """Which features of an encoder, live or stored, are read; null: all."""
 
     group: ClassVar[str] = "select"
 
     timesteps: Annotated[list[Annotated[int, Ge(-1)]], Len(1)] | None = None
     taps: Annotated[list[str], Len(1)] | None = None
+    depths: Annotated[list[int], Len(1)] | None = None
+
+    @property
+    def all(self) -> bool:
+        return self.timesteps is None and self.taps is None and self.depths is None
+
+    def of(self, spec: BankSpec) -> BankSpec:
+        """The spec of what is read where an encoder or a store gives `spec`."""
+        from satdifuser.bank import BankError
+
+        try:
+            return spec.select(timesteps=self.timesteps, names=self.taps, depths=self.depths)
+        except BankError as error:
+            raise UserError(f"select: {error}") from None
 
 
 class TrainSettings(RunSettings):
@@ -121,14 +138,3 @@ class CompareSettings(Settings):
     resamples: Count = 10000
     shown: Whole = 6
     dry_run: bool = False
-
-
-COMMANDS: dict[str, type[Settings]] = {
-    "extract": ExtractSettings,
-    "train": TrainSettings,
-    "eval": EvalSettings,
-    "taps": TapsSettings,
-    "data": DataSettings,
-    "compare": CompareSettings,
-    "pretrain": PretrainSettings,
-}
