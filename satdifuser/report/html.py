@@ -4,68 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from satdifuser.engine.files import write_text
 from satdifuser.report import charts, exports, numbers, ranking, views
 from satdifuser.report.content import Comparison, Content, Section
+from satdifuser.report.depth.drawing import write_figures
+from satdifuser.report.depth.exports import tables as depth_tables
+from satdifuser.report.depth.sections import OPENED, Part, figures
+from satdifuser.report.depth.sections import parts as depth_parts
 from satdifuser.report.pictures import Pictures
 from satdifuser.report.ranking import LEVEL, Place
+from satdifuser.report.rendering import rendered, shown
 
 PICTURE_BYTES = 6_000_000  # of all pictures together; charts and tables come on top
 
 
 def write_report(content: Content, folder: Path) -> list[Path]:
-    """Write report.html, tables.md, ranking.csv, comparisons.csv and tables.tex into the folder, which is made."""
+    """Write report.html, tables.md, ranking.csv, comparisons.csv and tables.tex into the folder, which is made.
+
+    What there is of depth comes with its own tables and figures.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    parts = depth_parts(content.depths)
     texts = {
-        "report.html": page(content),
+        "report.html": page(content, parts),
         "tables.md": exports.tables_md(content),
         "ranking.csv": exports.ranking_csv(content),
         "comparisons.csv": exports.comparisons_csv(content),
         "tables.tex": exports.tables_tex(content),
+        **depth_tables(content.depths),
     }
-    return [write_text(folder / name, text) for name, text in texts.items()]
+    paths = [write_text(folder / name, text) for name, text in texts.items()]
+    return [*paths, *write_figures(figures(parts), folder / "figures")]
 
 
-def page(content: Content) -> str:
-    """The report as HTML: ASCII alone, so that it reads the same whatever a server says of its encoding."""
-    import jinja2
-    from markupsafe import Markup
-
-    from satdifuser import __version__
-
-    here = resources.files("satdifuser.report")
-    files = ("template.html", "parts.html", "repeat.html")
-    pages = jinja2.DictLoader({name: (here / name).read_text(encoding="utf-8") for name in files})
-    maker = jinja2.Environment(
-        loader=pages, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    maker.filters.update(
-        score=numbers.score, p=numbers.probability, percent=numbers.percent, metric=numbers.metric_name, inline=Markup
-    )
-    maker.filters.update(
-        interval=exports.interval,
-        deviation=exports.deviation,
-        signed=partial(numbers.score, sign=True),
-        counted=numbers.plural,
-    )
-    text = maker.get_template("template.html").render(
+def page(content: Content, parts: Sequence[Part] = ()) -> str:
+    """The report as HTML; `parts` are the sections on depth."""
+    return rendered(
+        "template.html",
         content=content,
-        version=__version__,
-        style=Markup((here / "report.css").read_text(encoding="utf-8") + shades()),
-        script=Markup((here / "report.js").read_text(encoding="utf-8")),
         level=LEVEL,
         about_settings=exports.SETTINGS,
-        **context(content),
+        parts=parts,
+        opened=OPENED,
+        **context(content, parts),
     )
-    return text.strip().encode("ascii", "xmlcharrefreplace").decode() + "\n"
 
 
-def context(content: Content) -> dict[str, Any]:
+def context(content: Content, parts: Sequence[Part] = ()) -> dict[str, Any]:
     """All that the template shows beside the content itself."""
     found = ranking.places(content)
     models = ranking.models(content)
@@ -100,9 +88,9 @@ def context(content: Content) -> dict[str, Any]:
         "budgets": budgets,
         "seeds": sorted({seed for row in content.rows for seed in row.seeds}),
         "in_short": [_in_short(section, ranking.largest(found, section.name)) for section in tasks],
-        "nav": _nav(sections, len(budgets) > 1),
+        "nav": _nav(sections, len(budgets) > 1, parts),
         "environments": _environments(content.environments),
-        "settings": [(str(name), _shown(value)) for name, value in content.settings.items()],
+        "settings": [(str(name), shown(value)) for name, value in content.settings.items()],
         "left_out": sum(some.left_out for some in pictures.values()),
         "incomplete": any(one.cells < one.of for one in standing),
     }
@@ -222,7 +210,7 @@ def _in_short(section: Section, group: Sequence[Place]) -> dict[str, Any]:
     }
 
 
-def _nav(sections: Mapping[str, Sequence[Any]], several: bool) -> list[tuple[str, str]]:
+def _nav(sections: Mapping[str, Sequence[Any]], several: bool, parts: Sequence[Part]) -> list[tuple[str, str]]:
     names = {
         "ranking": "Ranking",
         "ranks": "Mean ranks",
@@ -233,7 +221,8 @@ def _nav(sections: Mapping[str, Sequence[Any]], several: bool) -> list[tuple[str
         "confusion": "Confusion matrices",
         "predictions": "Predictions",
     }
-    return [(key, name) for key, name in names.items() if sections[key]] + [("repeat", "To repeat it")]
+    there = [(key, name) for key, name in names.items() if sections[key]]
+    return [*there, *((part.id, part.name) for part in parts), ("repeat", "To repeat it")]
 
 
 def _environments(environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
@@ -245,38 +234,11 @@ def _environments(environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, 
         flat.append({**facts, **{str(key): value or "not installed" for key, value in packages.items()}})
     lines = []
     for key in dict.fromkeys(key for one in flat for key in one):
-        values = [_shown(one.get(key)) for one in flat]
+        values = [shown(one.get(key)) for one in flat]
         lines.append((key, values, len(set(values)) > 1))
     return lines
-
-
-def _shown(value: Any) -> str:
-    """A setting as text."""
-    if value is None:
-        return "-"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
-    if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {_shown(one)}" for key, one in value.items())
-    return str(value)
 
 
 def _directed(name: str) -> str:
     arrow = " \u2193" if name in numbers.LESS_IS_BETTER else ""
     return numbers.metric_name(name) + arrow
-
-
-def shades() -> str:
-    """The scale of colours (cividis) of all tables of numbers, each with the ink that is read best on it."""
-    import matplotlib
-
-    lines = []
-    for number in range(views.SHADES):
-        red, green, blue, _ = matplotlib.colormaps["cividis"](number / (views.SHADES - 1), bytes=True)
-        light = [
-            ((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in map(int, (red, green, blue))
-        ]
-        bright = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
-        ink = "#fff" if 1.05 / (bright + 0.05) > (bright + 0.05) / 0.05 else "#000"
-        lines.append(f".s{number}{{background:#{red:02x}{green:02x}{blue:02x};color:{ink}}}")
-    return "\n".join(lines) + "\n"

@@ -39,7 +39,7 @@ class Place:
 class Point:
     """What a probe of one place scores with one label budget, over its seeds.
 
-    `view` is what of the map the probe reads (mean, class, both, moments, grid2, ...; pixels where it answers for each),
+    `view` what a probe reads of the map (mean, class, both, moments, grid2, ...; pixels where it answers each),
     `probe` its kind (logistic, knn, ridge). `training` counts the samples (or pixels) that it learned from. `strengths`
     are the penalties that validation chose, one for each seed (None of a probe without one). `p` is that of the paired
     test against the best place of the same view, probe and budget, Holm over these; None for the best itself.
@@ -123,9 +123,29 @@ class Decoded:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """What a fusion head's learned weight of each place is, and what a probe scores there.
+
+    `weights` are over the equal share: 1 where a head prefers nothing. `rank` is Spearman's correlation of both.
+    """
+
+    model: str
+    task: str
+    metric: str
+    probe: str
+    view: str
+    budget: float
+    places: tuple[Place, ...]
+    weights: tuple[float, ...]
+    estimates: tuple[Estimate, ...]
+    rank: float
+
+
+@dataclass(frozen=True)
 class Depths:
     """All that a report shows of depth."""
 
     probes: tuple[Probed, ...] = ()
     likeness: tuple[Likeness, ...] = ()
     decoded: tuple[Decoded, ...] = ()
+    weighed: tuple[Weighed, ...] = ()
