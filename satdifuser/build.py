@@ -36,7 +36,7 @@ def open_split(settings: TrainSettings, split: str, beside: LabelledDataset | No
     store = beside.store if isinstance(beside, StoredFeatures) else FeatureStore(settings.features, check=check)
     spec = store.spec
     if not store.latents:  # of latents, the encoder's own settings say which features are made
-        spec = spec.select(timesteps=settings.select.timesteps, names=settings.select.taps)
+        spec = settings.select.of(spec)
     found = store.split(split, spec)
     if not len(found):
         raise UserError(f"{store.path} has no samples in its split {split}: extract some (all may have been skipped)")
@@ -99,6 +99,8 @@ def build_model(settings: TrainSettings, data: LabelledDataset) -> FeatureModel:
     series = series_of(data)
     check_series(settings.temporal, series, data.name)
     encoder, spec = _source(settings.encoder, data, settings.data)
+    if encoder is not None:  # of stored features, `open_split` has read no others
+        spec = settings.select.of(spec)
     return assemble(settings, encoder, of_series(spec, series.dates), build_task(settings.task, data))
 
 
@@ -141,7 +143,7 @@ def _source(part: Part, data: LabelledDataset, images: DataPart) -> tuple[nn.Mod
 
 
 def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task: Task) -> FeatureModel:
-    """Head and decoder for a spec, with the encoder that gives such banks, or none.
+    """Head and decoder for a spec, with the encoder that gives such banks or larger ones, or none.
 
     Maps are pooled where `pool` says so, and those of several dates then become one as `temporal` says.
     """
@@ -150,10 +152,10 @@ def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task
     from satdifuser.model import FeatureModel
     from satdifuser.pooling import pooling_for
 
-    pooling = pooling_for(spec, settings.pool)
+    pooling, read = pooling_for(spec, settings.pool), spec
     torch.manual_seed(settings.seed)  # the heads' weights depend on the seed, not on what was built before them
     spec = spec if pooling is None else pooling.spec(spec)
     temporal = None if settings.temporal is None else settings.temporal.build(spec=spec)
     fusion = settings.fusion.build(spec=spec if temporal is None else temporal.spec)
     decoder = settings.decoder.build(pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
-    return FeatureModel(encoder, fusion, decoder, task, pooling, temporal)
+    return FeatureModel(encoder, fusion, decoder, task, pooling, temporal, reads=read)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satdifuser.bank import FeatureBank
+from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.data.base import Batch
 from satdifuser.data.inputs import sample_check
 from satdifuser.decoders.base import Decoder
@@ -30,6 +30,7 @@ class Output:
 class FeatureModel(nn.Module):
     """Encoder (live, or none where banks come from a store), fusion head and decoder for a task.
 
+    Of a live encoder's features only those that `reads` names go on (None: all of them).
     With a `pooling`, the head gets what that leaves of the maps (of each date, as a store keeps them); with a
     `temporal`, one bank of those of all dates.
     A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights. Of an adapted
@@ -44,9 +45,10 @@ class FeatureModel(nn.Module):
         task: Task,
         pooling: Pooling | None = None,
         temporal: TemporalHead | None = None,
+        reads: BankSpec | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.pooling, self.temporal = encoder, pooling, temporal
+        self.encoder, self.pooling, self.temporal, self.reads = encoder, pooling, temporal, reads
         self.fusion, self.decoder, self.task = fusion, decoder, task
         self.frozen = encoder is None or not any(p.requires_grad for p in encoder.parameters())
         self.train(self.training)
@@ -56,6 +58,13 @@ class FeatureModel(nn.Module):
         if self.encoder is not None and self.frozen:
             self.encoder.eval()
         return self
+
+    @property
+    def sparse(self) -> bool:
+        """Whether some of what trains may get no gradient in a step: what a head or decoder skips, or nobody reads."""
+        given: Any = None if self.encoder is None or self.frozen else self.encoder.spec
+        unread = given is not None and self.reads is not None and len(given.taps) > len(self.reads.taps)
+        return self.fusion.sparse or self.decoder.sparse or unread
 
     @property
     def check(self) -> Callable[[Any], str | None] | None:
@@ -69,6 +78,8 @@ class FeatureModel(nn.Module):
             assert self.encoder is not None
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 bank = read(self.encoder, batch)
+            if self.reads is not None and bank.spec != self.reads:
+                bank = bank.select(self.reads)
         if self.pooling is not None:
             bank = self.pooling.bank(bank)
         if self.temporal is not None:

@@ -120,14 +120,30 @@ class BankSpec:
         """Whether every tap is there at every timestep, as the fusion heads need it."""
         return len(self.taps) == len(self.timesteps) * len(self.names())
 
+    def places(self) -> list[tuple[str, ...]]:
+        """The names of the taps by depth, in the order of computation: a block's map, and its class token with it.
+
+        >>> taps = [Tap(n, None, d, 4, 8) for d, n in enumerate(["blocks.3", "blocks.3.class", "blocks.7"])]
+        >>> BankSpec(tuple(taps), "toy", "none", (32, 32)).places()
+        [('blocks.3', 'blocks.3.class'), ('blocks.7',)]
+        """
+        found: dict[str, list[str]] = {}
+        for name in self.names():
+            found.setdefault(name.removesuffix(".class"), []).append(name)
+        return [tuple(names) for names in found.values()]
+
     def select(
         self,
         *,
         timesteps: Iterable[int | None] | None = None,
         names: Iterable[str] | None = None,
         strides: Iterable[int] | None = None,
+        depths: Iterable[int] | None = None,
     ) -> BankSpec:
-        """The spec with only the taps asked for, in the same order; asking for what is not there is an error."""
+        """The spec with only the taps asked for, in the same order; asking for what is not there is an error.
+
+        `depths` are numbers of `places`, negative ones from the end.
+        """
         chosen: list[tuple[str, Any, tuple[Any, ...], Callable[[Tap], Any]]] = [
             ("timestep", timesteps, self.timesteps, lambda tap: tap.timestep),
             ("tap", names, self.names(), lambda tap: tap.name),
@@ -140,7 +156,23 @@ class BankSpec:
             if missing:
                 raise BankError(f"no {what} {missing[0]}; the spec of encoder {self.encoder!r} has {list(there)}")
             keep = tuple(tap for tap in keep if of(tap) in wanted)
+        if depths is not None:
+            at_depths = self._at(depths)
+            keep = tuple(tap for tap in keep if tap.name in at_depths)
+        if not keep:
+            raise BankError(
+                f"no taps are left: what is asked for has none in common, of {', '.join(map(str, self.taps))}"
+            )
         return replace(self, taps=keep)
+
+    def _at(self, depths: Iterable[int]) -> set[str]:
+        """Names of the taps at these depths."""
+        places, wanted = self.places(), list(depths)
+        missing = [depth for depth in wanted if not -len(places) <= depth < len(places)]
+        if missing:
+            there = ", ".join(f"{depth}: {' and '.join(names)}" for depth, names in enumerate(places))
+            raise BankError(f"no depth {missing[0]}; the spec of encoder {self.encoder!r} has {there}")
+        return {name for depth in wanted for name in places[depth]}
 
     def differences(self, other: BankSpec) -> list[str]:
         """What sets two specs apart, one line each; empty if features are exchangeable."""

@@ -135,8 +135,9 @@ def pace(cell: Cell, form: Form | None) -> Pace:
     check_series(config.temporal, series, data.name)
     samples = min(len(data), config.trainer.batch_size)
     batch = to_device(collate([data[index] for index in range(samples)]), device)
-    encoder, image = build_encoder(resolved(config.encoder, config.data)).to(device), 0.0
-    spec: Any = of_series(encoder.spec, series.dates)
+    encoder: Any = build_encoder(resolved(config.encoder, config.data)).to(device)
+    image = 0.0
+    spec: Any = of_series(config.select.of(encoder.spec), series.dates)
     if form is not None:
         encoder.eval()
         few = min(samples, FEW)
@@ -145,7 +146,7 @@ def pace(cell: Cell, form: Form | None) -> Pace:
             image = _seconds(lambda: read(encoder, some)) / few
         with torch.no_grad():
             bank = form.pack(read(encoder, some)).unpack()
-        spec = bank.spec.select(timesteps=config.select.timesteps, names=config.select.taps)
+        spec = config.select.of(bank.spec)
         numbers = torch.arange(samples, device=device) % few  # a head's time is that of its batch, whatever is in it
         batch["bank"] = FeatureBank(spec, {tap: bank[tap][numbers] for tap in spec.taps})
     task = build_task(config.task, data)

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,26 @@ MODEL_AXIS = ("encoder", "adapter", "temporal", "fusion", "decoder")
 
 @dataclass(frozen=True)
 class Row:
-    """A model or task in one variant: its name in the configuration, and overrides; of a task, some models' own too."""
+    """A model or task in one variant: its name in the configuration, and overrides; of a task, some models' own too.
+
+    `models` of a task: patterns of the names of those that it is for; one that begins with `!` leaves models out.
+    """
 
     name: str
     overrides: list[str]
     own: Mapping[str, list[str]] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+
+    def takes(self, model: str) -> bool:
+        """Whether a task is for the model of that name in the configuration.
+
+        >>> [Row("", [], models=("net-*", "!*-large")).takes(name) for name in ("net-small", "net-large", "other")]
+        [True, False, False]
+        """
+        wanted = [pattern for pattern in self.models if not pattern.startswith("!")] or ["*"]
+        left_out = [pattern[1:] for pattern in self.models if pattern.startswith("!")]
+        found = any(fnmatchcase(model, pattern) for pattern in wanted)
+        return found and not any(fnmatchcase(model, pattern) for pattern in left_out)
 
     def but(self, more: Sequence[str]) -> Row:
         return replace(self, overrides=merged(self.overrides, more))
@@ -66,8 +82,10 @@ class Cell:
             for step in path:
                 node = node.get(step, {})
             node.pop(last, None)
-        if values["temporal"] is None:  # runs of before there were series keep their keys
-            del values["temporal"]
+        # runs of before there were series, chosen losses and depths keep their keys
+        for name, node in (("temporal", values), ("depths", values["select"])):
+            if node[name] is None:
+                del node[name]
         return dict(with_digests(values))
 
 
@@ -87,9 +105,13 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
     cells: list[Cell] = []
     with trusting(trusted_by(config_dirs, passed)):
         for (task, of_task), (model, of_model) in itertools.product(tasks.items(), models.items()):
+            if not of_task.takes(of_model.name):
+                continue
             own = [given for name, given in of_task.own.items() if goes_by(model, name)]
             overrides = merged(recipe, of_task.overrides, of_model.overrides, *own, axes.common)
             cells += _cells(model, task, overrides, config_dirs, budgets, seeds)
+    if not cells:
+        raise UserError("no task is for any of the models: tasks.TASK.models says of which each is")
     return cells
 
 
@@ -188,13 +210,13 @@ def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[s
     named: dict[str, Row] = {}
     there = {name: values for name, values in (configured or {}).items() if values is not None}
     for name, values in there.items():
-        whole, own = _of_task(name, values) if what == "task" else (values, {})
+        whole, own, models = _of_task(name, values) if what == "task" else (values, {}, ())
         parts = [sweep(override) for override in _strings(f"{what}s.{name}", whole)]
         if what == "model":
             wrong = next((key for key, _ in parts if _of_data(key)), None)
             if wrong is not None:
                 raise UserError(f"models.{name} sets {wrong}: models are compared on the same data, so it is for tasks")
-        row = Row(name, [choices[0] for _, choices in parts if len(choices) == 1], own)
+        row = Row(name, [choices[0] for _, choices in parts if len(choices) == 1], own, models)
         variants = product({key: choices for key, choices in parts if len(choices) > 1})
         for label, chosen in (variants or {"": []}).items():
             named[f"{name} {label}".strip()] = row.but(chosen)
@@ -207,21 +229,28 @@ def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[s
     }
 
 
-def _of_task(task: str, values: Any) -> tuple[Any, dict[str, list[str]]]:
-    """A task's overrides for all models, and those of some: a list, or a mapping of `all` and names of models."""
+def _of_task(task: str, values: Any) -> tuple[Any, dict[str, list[str]], tuple[str, ...]]:
+    """A task's overrides for all models, those of some, and the models that it is for.
+
+    That is a list, or a mapping of `all`, `models` (patterns of names) and names of models.
+    """
     if not isinstance(values, Mapping):
-        return values, {}
-    own = {str(model): _strings(f"tasks.{task}.{model}", given) for model, given in values.items() if model != "all"}
-    return values.get("all", []), own
+        return values, {}, ()
+    own = {
+        str(model): _strings(f"tasks.{task}.{model}", given)
+        for model, given in values.items()
+        if model not in ("all", "models")
+    }
+    return values.get("all", []), own, tuple(_strings(f"tasks.{task}.models", values.get("models")))
 
 
 def goes_by(model: str, name: str) -> bool:
-    """Whether a model has that name, or one that begins with its words.
+    """Whether a model has that name, or one that begins with its words; a name with a star is a pattern.
 
-    >>> goes_by("DiffusionSat gw", "DiffusionSat"), goes_by("DiffusionSat", "Diff")
-    (True, False)
+    >>> goes_by("DiffusionSat gw", "DiffusionSat"), goes_by("DiffusionSat", "Diff"), goes_by("DiffusionSat", "Diff*")
+    (True, False, True)
     """
-    return f"{model} ".startswith(f"{name} ")
+    return fnmatchcase(model, name) if "*" in name else f"{model} ".startswith(f"{name} ")
 
 
 def _check_own(tasks: Iterable[Row], models: Sequence[str]) -> None:
@@ -229,7 +258,7 @@ def _check_own(tasks: Iterable[Row], models: Sequence[str]) -> None:
     for task in tasks:
         for model, overrides in task.own.items():
             where = f"tasks.{task.name}.{model}"
-            if not any(goes_by(there, model) for there in models):
+            if "*" not in model and not any(goes_by(there, model) for there in models):
                 raise UserError(f"{where}: no such model{nearest(model, models)}")
             for key, choices in map(sweep, overrides):
                 if _of_data(key):

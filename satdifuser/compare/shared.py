@@ -102,6 +102,8 @@ class Shared:
         The same run has the same name.
         """
         stored = self._form() if self.stored(cell) else None
+        if not cell.config.select.all and (stored is None or self.store.keep == "latents"):
+            stored = [*(stored or []), "selected"]  # earlier versions gave such runs all that the encoder gives
         facts = self.facts(cell)
         return digest([cell.settings(), self.data_digest(cell), facts.spec, stored, begins_with])
 

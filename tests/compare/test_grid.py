@@ -185,7 +185,7 @@ def test_a_model_with_another_group_forgets_the_recipes_settings_of_it(cells: Ce
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"models": {"bad": ["fusion=gww"]}, "tasks": {"t": []}}, ["bad, t: no fusion=gww", "there is concat, gw, lw"]),
+        ({"models": {"bad": ["fusion=gww"]}, "tasks": {"t": []}}, ["bad, t: no fusion=gww", "there is concat, gw,"]),
         ({"models": {"m": []}, "tasks": {"t": ["task=segmentatoin"]}}, ["m, t: no task=segmentatoin", "regression"]),
         ({"models": {"m": ["fusion.projecton_dim=3"]}, "tasks": {"t": []}}, ["m, t: no setting", "projection_dim"]),
         ({"models": {"m": "fusion=gw"}}, ["models.m must be a list of overrides"]),
