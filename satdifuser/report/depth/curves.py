@@ -88,7 +88,7 @@ def relative_curves(probes: Sequence[Probed]) -> Drawn | None:
             ax.set_visible(False)
         for row in grid:
             row[0].set_ylabel(numbers.metric_name(probes[0].metric))
-        for ax in grid[-1]:
+        for ax in grid.ravel()[max(len(kinds) - columns, 0) : len(kinds)]:
             ax.set_xlabel("relative depth")
         below = _chance(grid.ravel()[: len(kinds)], probes[0], [s for found in best.values() for s in found])
         figure.legend(*_once(grid.ravel()), loc="outside right upper", frameon=False, fontsize=8)
@@ -157,7 +157,7 @@ def _chance(axes: Sequence[Any], probed: Probed, found: Sequence[Series]) -> str
     if chance is None or not np.isfinite(chance) or not known:
         return ""
     span = max(known) - min(known)
-    if min(known) - chance > max(2 * span, 0.05):
+    if min(known) - chance > max(span, 0.05):
         return f" Guessing would score {numbers.score(chance)}, which is below what is drawn."
     for ax in axes:
         if ax.get_visible():

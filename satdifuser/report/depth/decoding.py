@@ -25,24 +25,43 @@ WEIGHED = (
 )
 
 
-def against_depth(found: Sequence[Decoded]) -> list[Drawn]:
-    """A chart for each task and family: a panel for each budget, a line for each decoder, and what decoders cost."""
+def families(found: Sequence[Decoded]) -> list[list[Decoded]]:
+    """The decoded of each task and family."""
     groups: dict[tuple[str, str], list[Decoded]] = {}
     for one in found:
         groups.setdefault((one.task, one.family), []).append(one)
-    return [_family(task, family, mine) for (task, family), mine in groups.items()]
+    return list(groups.values())
 
 
-def _family(task: str, family: str, found: Sequence[Decoded]) -> Drawn:
+def best_depths(found: Sequence[Decoded]) -> list[tuple[float, str]]:
+    """Budget, and in words the best depth of a decoder with it; the largest budget comes first."""
+    words = []
+    for budget in sorted({one.budget for one in found}, reverse=True):
+        for decoder in dict.fromkeys(one.decoder for one in found):
+            mine = [one for one in found if (one.decoder, one.budget) == (decoder, budget)]
+            known = [one for one in mine if np.isfinite(draw.finite(one.estimate))]
+            if known:
+                best = max(known, key=lambda one: one.estimate.value)
+                score = f"{numbers.metric_name(best.metric)} {draw.said(best.estimate)}"
+                words.append((budget, f"{decoder}: best at {best.tap} with {score}"))
+    return words
+
+
+def against_depth(found: Sequence[Decoded]) -> Drawn:
+    """Of one family: a panel for each budget, a line for each decoder, and what decoders cost."""
+    task, family = found[0].task, found[0].family
     budgets = sorted({one.budget for one in found})
     decoders = list(dict.fromkeys(one.decoder for one in found))
     depths = sorted({(one.depth, one.tap) for one in found})
     at = {place: n for n, place in enumerate(depths)}
     style = draw.looks(decoders)
     wide = min(max(draw.width_for(len(depths)), 2.8), (draw.WIDEST - 4.6) / len(budgets))
-    words = []
+    words = [f"{numbers.percent(budget)} of the labels, {text}" for budget, text in best_depths(found)]
     with draw.drawing(len(budgets) * wide + 4.6, 3.6) as figure:
         axes = figure.subplots(1, len(budgets) + 2, width_ratios=[wide] * len(budgets) + [1.5, 1.5])
+        for ax in axes[1 : len(budgets)]:
+            ax.sharey(axes[0])
+            ax.tick_params(labelleft=False)
         for ax, budget in zip(axes, budgets, strict=False):
             ax.set_title(f"{numbers.percent(budget)} of the labels", fontsize=9)
             for decoder in decoders:
@@ -57,18 +76,13 @@ def _family(task: str, family: str, found: Sequence[Decoded]) -> Drawn:
                 if np.isfinite(values).any():
                     best = int(np.nanargmax(values))
                     draw.star(ax, x[best], values[best], look)
-                    words.append(
-                        f"{decoder}, {numbers.percent(budget)}: best at {mine[best].tap} with"
-                        f" {numbers.metric_name(mine[best].metric)} {draw.said(estimates[best])}"
-                    )
             draw.label_taps(ax, [tap for _, tap in depths], wide)
-            ax.sharey(axes[0])
         axes[0].set_ylabel(numbers.metric_name(found[0].metric))
         top = [one for one in found if one.budget == budgets[-1]]
         _costs(axes[-2], decoders, top, "parameters", numbers.count, style)
         _costs(axes[-1], decoders, top, "seconds", numbers.seconds, style)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
-        alt = f"Decoders of {family} on {task} against the depth that feeds them. {'; '.join(words)}."
+        alt = f"Decoders of {family} on {task} against the depth that feeds them: {'; '.join(words)}."
         return draw.drawn(figure, f"decoders {task} {family}", alt, f"{family}, {task}. {READ}")
 
 
@@ -123,12 +137,12 @@ def agreement(one: Weighed) -> str:
     where = f"{one.probe}, {one.view}, {numbers.percent(one.budget)} of the labels"
     count = f"{len(one.places)} places"
     if not np.isfinite(one.rank):
-        return f"{one.model}: the weights and the scores of a probe ({where}) at {count} have no order to compare."
+        return f"The weights and the scores of a probe ({where}) at {count} have no order to compare."
     weight = int(np.argmax(one.weights))
     scores = [draw.finite(estimate) for estimate in one.estimates]
     score = int(np.nanargmax(scores))
     return (
-        f"{one.model}: Spearman's rank correlation of the learned weights with the probe's scores ({where}) is"
+        f"Spearman's rank correlation of the learned weights with the probe's scores ({where}) is"
         f" {one.rank:+.2f} over {count}. Most weight: {shorten(draw.name_of(one.places[weight]))}"
         f" ({one.weights[weight]:.2f} equal shares); best probe: {shorten(draw.name_of(one.places[score]))}"
         f" ({numbers.score(scores[score])})."

@@ -53,7 +53,7 @@ def matrix(one: Likeness) -> Drawn:
             _write(ax, one.values)
         figure.colorbar(picture, ax=ax, shrink=0.9, label="linear CKA")
         about = f"{numbers.plural(one.samples, 'sample')} of {one.split}, {one.pool} of each map"
-        alt = f"Linear CKA of {one.first} (rows) and {one.second} (columns), {about}. {alike(one)}"
+        alt = f"Linear CKA of {one.first} (rows) and {one.second} (columns), {about}: {alike(one)}"
         caption = f"{one.first} and {one.second}: {about}. {READ} {outside(one.values)}"
         return draw.drawn(figure, f"cka {one.first} {one.second}", alt, caption.strip())
 
@@ -62,9 +62,9 @@ def alike(one: Likeness) -> str:
     """The most and the least alike places in words."""
     values = one.values
     if not np.isfinite(values).any():
-        return "No value is known."
+        return "no value is known."
     most = _pair(one, int(np.nanargmax(values)))
-    return f"Most alike: {most}. Least alike: {_pair(one, int(np.nanargmin(values)))}."
+    return f"most alike are {most}; least alike are {_pair(one, int(np.nanargmin(values)))}."
 
 
 def partners(one: Likeness) -> str:

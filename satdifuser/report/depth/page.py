@@ -36,11 +36,20 @@ def page(depths: Depths, found: Sequence[Part], title: str, command: str, files:
         opened=OPENED,
         nav=[*((part.id, part.name) for part in found), ("repeat", "To repeat it")],
         about=[*map(_of_probe, depths.probes), *map(_of_likeness, depths.likeness)],
-        in_short=[(f"{block.title}", block.sentence) for part in found for block in part.blocks],
+        in_short=_in_short(found),
         settings=_settings(depths),
         environments=[],
         files=files,
     )
+
+
+def _in_short(found: Sequence[Part]) -> list[tuple[str, str]]:
+    """The sentence of each block; of what is shown in two parts, that of the first."""
+    said: dict[str, str] = {}
+    for part in found:
+        for block in part.blocks:
+            said.setdefault(block.title, block.sentence)
+    return list(said.items())
 
 
 def _of_probe(one: Probed) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from satdifuser.report import numbers
 from satdifuser.report.depth import curves, decoding, heats, likeness, moved
 from satdifuser.report.depth.content import Depths, Likeness, Probed
-from satdifuser.report.depth.drawing import Drawn, said
-from satdifuser.report.depth.series import largest, series_of
+from satdifuser.report.depth.drawing import Drawn, name_of, said
+from satdifuser.report.depth.series import Series, largest, series_of
 from satdifuser.report.views import View
 
 OPENED = 3  # of a part's blocks: more are there, each with a click
@@ -86,9 +86,27 @@ def _probes(probes: Sequence[Probed]) -> list[Block]:
         mine = [one for one in probes if (one.task, one.metric) == task]
         together = curves.relative_curves(mine)
         if together:
-            blocks.append(Block(f"{task[0]}, all models", "where each is best, on relative depth", [together]))
+            blocks.append(Block(f"{task[0]}, all models", _depths(mine), [together]))
         blocks += [_probe(one) for one in mine]
     return blocks
+
+
+def _depths(probes: Sequence[Probed]) -> str:
+    """At which relative depth each model is best, by its best probe and view."""
+    words = []
+    for one in probes:
+        best = leading(one)
+        if best is not None and best.best is not None:
+            order = sorted({point.place.number for point in best.points})
+            depth = order.index(best.best.place.number) / max(len(order) - 1, 1)
+            words.append(f"{one.model} is best at {100 * depth:.0f} % of its depth")
+    return f"{', '.join(words)}."
+
+
+def leading(one: Probed) -> Series | None:
+    """Of the largest budget, the probe and view with the highest score."""
+    known = [series for series in largest(series_of(one)) if series.best]
+    return max(known, key=lambda s: s.value(s.best) if s.best else float("-inf"), default=None)
 
 
 def _probe(one: Probed) -> Block:
@@ -108,14 +126,11 @@ def _probe(one: Probed) -> Block:
 
 def in_short(one: Probed) -> str:
     """The best place of all probes and views at the largest budget."""
-    known = [series for series in largest(series_of(one)) if series.best]
-    if not known:
-        return "no probe has a score"
-    best = max(known, key=lambda series: series.value(series.best) if series.best else float("-inf"))
-    assert best.best is not None  # of those that have one
+    best = leading(one)
+    if best is None or best.best is None:
+        return "no probe has a score."
     metric, point = numbers.metric_name(one.metric), best.best
-    place = point.place.tap if point.place.timestep is None else f"{point.place.tap} at timestep {point.place.timestep}"
-    return f"best at {place}: {metric} {said(best.estimate(point))} ({best.title}, {numbers.percent(best.budget)})"
+    return f"best at {name_of(point.place)}: {metric} {said(best.estimate(point))} ({best.title}, {numbers.percent(best.budget)})."
 
 
 def _calibration(one: Probed) -> list[str]:
@@ -151,9 +166,17 @@ def _moved(one: Likeness) -> Block:
 
 def _decoders(depths: Depths) -> list[Block]:
     blocks = []
-    for drawn in decoding.against_depth(depths.decoded):
-        title, _, sentence = drawn.alt.partition(". ")
-        blocks.append(Block(title, sentence, [drawn]))
+    for found in decoding.families(depths.decoded):
+        words = decoding.best_depths(found)
+        top = [text for budget, text in words if budget == words[0][0]]
+        blocks.append(
+            Block(
+                title=f"{found[0].task}, {found[0].family}",
+                sentence=f"{'; '.join(top)}." if top else "no decoder has a score.",
+                charts=[decoding.against_depth(found)],
+                words=[f"{numbers.percent(budget)} of the labels, {text}." for budget, text in words],
+            )
+        )
     return blocks
 
 
