@@ -126,8 +126,9 @@ class CromaAuxiliaryFFN(nn.Module):
 
     def forward(self, p: Tensor) -> Tensor:
         a = self._streams.enter(p)  # as its block's attention left it
+        given: Tensor = self.base_layer(p)  # first: it is what a reader of the layer is to see
         self._streams.leave(a + self.base_layer(a))
-        return self.base_layer(p)
+        return given
 
 
 class Site:

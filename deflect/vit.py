@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from deflect.adapters import Adapter, Frozen, parameter_counts
 from deflect.backbones import Backbone
+from deflect.backbones.base import BLOCK
 from deflect.bands import Band, as_bands
+from deflect.modules import Modules, chosen_kinds, places_in, tap_in
 from deflect.patching import Way, adapt_patches
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 from satdifuser.kinds import Seed, checked
@@ -26,8 +29,9 @@ class ViTEncoder(nn.Module):
 
     Patch tokens become maps `[batch, width, height / patch, width / patch]`. Class and register tokens are kept apart:
     `class_token` adds the class token after each block as a tap of its own, a map of one pixel. `norm` puts the model's
-    last LayerNorm on every tap. `prepare` turns a data set's images into the model's input, and knows their sensor;
-    `patch_embedding` says how more bands than the model was made for enter it.
+    last LayerNorm on what comes after a block. `modules` reads what these kinds of modules give in the chosen blocks,
+    each as a tap of its own; null: the tokens after the blocks. `prepare` turns a data set's images into the model's
+    input, and knows their sensor; `patch_embedding` says how more bands than the model was made for enter it.
     """
 
     @checked("encoder")
@@ -39,6 +43,7 @@ class ViTEncoder(nn.Module):
         adapter: Adapter | None = None,
         patch_embedding: Way = "repeat",
         blocks: Blocks = "all",
+        modules: Modules | None = None,
         norm: bool = False,
         class_token: bool = False,
         seed: Seed = 0,
@@ -54,6 +59,9 @@ class ViTEncoder(nn.Module):
             raise BankError(f"the weights of {facts.name} have no last LayerNorm: set encoder.norm=false")
         if class_token and not facts.class_token:
             raise BankError(f"{facts.name} has no class token: set encoder.class_token=false")
+        self.read_kinds = chosen_kinds(modules, backbone)
+        if class_token and BLOCK not in self.read_kinds:
+            raise BankError("encoder.class_token is read after the blocks: add block to encoder.modules")
         backbone.advise(prepare)
         backbone.keep(self.blocks[-1] + 1)
         if norm:
@@ -79,7 +87,7 @@ class ViTEncoder(nn.Module):
         extra: dict[str, Any] = {"norm": True} if norm else {}
         extra |= {"adapter": self.adapter.describe(), "adapter_seed": seed} if trained else {}
         self.spec = BankSpec(
-            taps=tuple(tap for block in self.blocks for tap in self._taps(block)),
+            taps=self._taps(),
             encoder=facts.name,
             weights=facts.weights,
             image_size=self.image_size,
@@ -94,12 +102,28 @@ class ViTEncoder(nn.Module):
                 f" under adapter={self.adapter.name} it sees what it was pretrained on, and all bands enter beside it"
             )
 
-    def _taps(self, block: int) -> list[Tap]:
-        facts = self.backbone.facts
-        taps = [Tap(f"blocks.{block}", None, 2 * block if self._class_token else block, facts.width, facts.patch)]
-        if self._class_token:
-            taps.append(Tap(f"blocks.{block}.class", None, 2 * block + 1, facts.width, facts.image_size))
-        return taps
+    def _taps(self) -> tuple[Tap, ...]:
+        facts, kinds, taps = self.backbone.facts, self.backbone.kinds, list[Tap]()
+        for block, kind in places_in(self.blocks, self.read_kinds):
+            taps.append(tap_in(block, kind, len(taps), kinds[kind], facts.patch))
+            if self._class_token and kind == BLOCK:
+                taps.append(Tap(f"blocks.{block}.class", None, len(taps), facts.width, facts.image_size))
+        if self.read_kinds == (BLOCK,):  # a block's depth is its number, whichever are chosen
+            per = 1 + self._class_token
+            taps = [replace(tap, depth=per * self.blocks[n // per] + n % per) for n, tap in enumerate(taps)]
+        return tuple(taps)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of modules that can be read."""
+        return tuple(self.backbone.kinds)
+
+    def read_at(self, modules: Modules) -> None:
+        """Read these kinds of modules from now on, of every block that is there; nothing else changes."""
+        self.read_kinds = chosen_kinds(modules, self.backbone)
+        self.blocks = list(range(len(self.backbone.blocks)))
+        self._class_token = self._class_token and BLOCK in self.read_kinds
+        self.spec = replace(self.spec, taps=self._taps())
 
     def forward(
         self,
@@ -115,9 +139,9 @@ class ViTEncoder(nn.Module):
                 f" {self.image_size[1]}: set encoder.backbone.image_size, or resize with encoder.prepare.size"
             )
         with self._given(images):
-            tokens = self.backbone(x, self.blocks)
-        norm = self.backbone.norm
-        maps = [m for each in tokens for m in self._maps(each if norm is None else norm(each))]
+            places = places_in(self.blocks, self.read_kinds)
+            tokens = self.backbone.read(x, places)
+        maps = [m for (_, kind), each in zip(places, tokens, strict=True) for m in self._maps(each, kind)]
         return FeatureBank(self.spec, dict(zip(self.spec.taps, maps, strict=True)))
 
     def _given(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -129,10 +153,12 @@ class ViTEncoder(nn.Module):
         given: contextlib.AbstractContextManager[None] = self.backbone.model.given(images)  # type: ignore[operator]
         return given
 
-    def _maps(self, tokens: Tensor) -> list[Tensor]:
-        facts, grid = self.backbone.facts, self.backbone.grid
+    def _maps(self, tokens: Tensor, kind: str) -> list[Tensor]:
+        facts, grid, norm = self.backbone.facts, self.backbone.grid, self.backbone.norm
+        if kind == BLOCK and norm is not None:
+            tokens = norm(tokens)
         patches = tokens[:, facts.prefix :].transpose(1, 2).unflatten(2, (grid, grid))
-        return [patches, tokens[:, 0, :, None, None]] if self._class_token else [patches]
+        return [patches, tokens[:, 0, :, None, None]] if self._class_token and kind == BLOCK else [patches]
 
 
 def chosen_blocks(blocks: Blocks, depth: int, name: str) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,10 @@ class CromaFamily(Backbone):
     blocks_at = "s2_encoder.transformer.layers"
     norm_at = "s2_encoder.transformer.norm_out"
     off = ("s2_GAP_FFN",)
+    parts: ClassVar[Mapping[str, str]] = {
+        **{"norm1": "0.input_norm", "qkv": "0.to_qkv", "attention": "0.to_out"},
+        **{"norm2": "1.input_norm", "fc1": "1.net.0", "fc2": "1.net.3"},
+    }
 
     def run(self, x: Tensor) -> None:
         self.plain.s2_encoder(imgs=x, attn_bias=self.plain.attn_bias)

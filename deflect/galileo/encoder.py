@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from deflect.adapters import Adapter, Frozen, parameter_counts
-from deflect.backbones.base import Backbone, Facts
+from deflect.backbones.base import BLOCK, Backbone, Facts
 from deflect.backbones.loading import NONE
 from deflect.backbones.weights import fingerprint
 from deflect.bands import as_bands
 from deflect.galileo.channels import CHANNELS, GROUPS, Chosen, choose
 from deflect.galileo.weights import galileo, statistics
+from deflect.modules import Modules, chosen_kinds, places_in, tap_in
 from deflect.vit import Blocks, chosen_blocks
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 from satdifuser.kinds import Count, Positive, Seed, Side, checked
@@ -30,9 +32,14 @@ DIGITAL = 10000.0  # of reflectance 1
 class GalileoBackbone(Backbone):
     """The network as adapters take it."""
 
-    def tokens(self, x: Tensor, months: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        found: list[Tensor] = self.plain(x, months, blocks)
-        return found
+    parts: ClassVar[Mapping[str, str]] = {**Backbone.parts, "qkv": "attn.to_q attn.to_k attn.to_v"}
+
+    def tokens(self, x: Tensor, months: Tensor, places: Sequence[tuple[int, str]]) -> list[Tensor]:
+        """Of each place `[batch, groups, rows, columns, channels]`."""
+        with self.reading(places) as found:
+            self.plain(x, months, ())
+        side = self.grid
+        return [found[place].unflatten(1, (-1, side, side)) for place in places]
 
 
 class GalileoEncoder(nn.Module):
@@ -41,7 +48,7 @@ class GalileoEncoder(nn.Module):
     The bands that `prepare` gives are in their units, and its own normalisation is inside: mean +- 2 deviations to
     [0, 1], nothing clipped; a picture's 1 is a reflectance of `white`. Groups of channels that they do not fill have no
     tokens. A tap is the mean over the `groups`, or they are side by side. `month` is that of images whose date is not
-    known; with `dates`, others have that of their own.
+    known; with `dates`, others have that of their own. `modules` are those of ViTEncoder.
     """
 
     @checked("encoder")
@@ -59,6 +66,7 @@ class GalileoEncoder(nn.Module):
         ndvi: bool = False,
         groups: Merge = "mean",
         blocks: Blocks = "all",
+        modules: Modules | None = None,
         white: Positive = 0.3,
         adapter: Adapter | None = None,
         seed: Seed = 0,
@@ -84,6 +92,7 @@ class GalileoEncoder(nn.Module):
         network.made_for(self.chosen.groups, patch_size, metres)
         facts = Facts(f"galileo_{model}", whole, network.shape.width, patch_size, image_size, 0, None, False)
         self.backbone = GalileoBackbone(network, facts)
+        self.read_kinds = chosen_kinds(modules, self.backbone)
         self.backbone.keep(self.blocks[-1] + 1)
         self.last = self.blocks[-1] == network.shape.depth - 1
         if self.last:
@@ -107,12 +116,30 @@ class GalileoEncoder(nn.Module):
         if parameter_counts(self.backbone)[0]:
             settings |= {"adapter": self.adapter.describe(), "adapter_seed": seed}
         self.spec = BankSpec(
-            taps=tuple(Tap(f"blocks.{n}", None, n, self._width(network.shape.width), patch_size) for n in self.blocks),
+            taps=self._taps(),
             encoder=facts.name,
             weights=facts.weights,
             image_size=self.image_size,
             settings=tuple(sorted(settings.items())),
         )
+
+    def _taps(self) -> tuple[Tap, ...]:
+        kinds, patch, alone = self.backbone.kinds, self.backbone.facts.patch, self.read_kinds == (BLOCK,)
+        return tuple(
+            tap_in(block, kind, block if alone else depth, self._width(kinds[kind]), patch)
+            for depth, (block, kind) in enumerate(places_in(self.blocks, self.read_kinds))
+        )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of modules that can be read."""
+        return tuple(self.backbone.kinds)
+
+    def read_at(self, modules: Modules) -> None:
+        """Read these kinds of modules from now on, of every block that is there; nothing else changes."""
+        self.read_kinds = chosen_kinds(modules, self.backbone)
+        self.blocks = list(range(len(self.backbone.blocks)))
+        self.spec = replace(self.spec, taps=self._taps())
 
     def _width(self, width: int) -> int:
         return width * (len(self.chosen.groups) if self.merge == "beside" else 1)
@@ -163,8 +190,8 @@ class GalileoEncoder(nn.Module):
         months = torch.full((len(x),), self.month - 1, device=x.device)
         if dates is not None and self.takes_dates:
             months = torch.where(dates < 0, months, month_of(dates.to(x.device)))
-        maps = self.backbone.tokens(x, months, self.blocks)
-        if self.last and self.backbone.norm is not None:
+        maps = self.backbone.tokens(x, months, places_in(self.blocks, self.read_kinds))
+        if self.last and self.backbone.norm is not None and self.read_kinds[-1] == BLOCK:
             maps[-1] = self.backbone.norm(maps[-1])
         return FeatureBank(self.spec, {t: self._map(m) for t, m in zip(self.spec.taps, maps, strict=True)})
 
