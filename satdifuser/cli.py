@@ -66,6 +66,15 @@ COMMANDS = {
         ),
         composes=True,
     ),
+    "probe": Command(
+        "satdifuser.commands.probe",
+        "how much of a task is readable at each place of a network: probes of every tap and timestep",
+        (
+            "satdifuser probe output=probes/small",
+            "satdifuser probe features=features.zarr task=segmentation probe.pixels=100000",
+            "satdifuser probe encoder=small_vit encoder.class_token=true probe.views=[mean,class] budgets=[10,100]",
+        ),
+    ),
     "pretrain": Command(
         "satdifuser.commands.pretrain",
         "a small diffusion model on unlabelled images, in pixels or in the latents of a VAE",

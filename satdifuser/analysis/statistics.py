@@ -10,6 +10,7 @@ large as the one observed, which can only make p larger.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Score = Callable[[NDArray[Any]], NDArray[Any]]  # sums [..., K] -> scores [...]
+Scores = Callable[[NDArray[Any]], dict[str, NDArray[Any]]]  # the same of several scores by name
 
 CHUNK_BYTES = 2**28
+KEPT_BYTES = 2**27  # of draws that the next test set of as many samples gets, too
 ROUNDING = 1e-10  # differences of scores that differ by less, relative to the scores, are equal
 
 
@@ -51,10 +54,21 @@ def bootstrap(
 
     Every resample draws the same samples for all seeds: the interval is about the test set, not about the seeds.
     """
+    found = bootstraps(statistics, lambda sums: {"": score(sums)}, resamples=resamples, seed=seed, level=level)
+    return found[""]
+
+
+def bootstraps(
+    statistics: ArrayLike, scores: Scores, *, resamples: int = 5000, seed: int = 0, level: float = 0.95
+) -> dict[str, Interval]:
+    """As `bootstrap`, of several scores of the same statistics at once."""
     values = _checked(statistics, "statistics", resamples, level)
-    found = [_scores(score, _weighted(counts, values)).mean(-1) for counts in _resampled(values.shape, resamples, seed)]
-    low, high = _percentiles(np.concatenate(found), level)
-    return Interval(float(_scores(score, values.sum(1)).mean()), low, high)
+    drawn = [_all_scores(scores, _weighted(counts, values)) for counts in _resampled(values.shape, resamples, seed)]
+    found = {}
+    for name, whole in _all_scores(scores, values.sum(1)).items():
+        ends = _percentiles(np.concatenate([each[name].mean(-1) for each in drawn]), level)
+        found[name] = Interval(float(whole.mean()), *ends)
+    return found
 
 
 def paired_test(
@@ -129,10 +143,15 @@ def _difference(score: Score, a: Floats, b: Floats) -> Floats:
 
 
 def _scores(score: Score, sums: Floats) -> Floats:
+    return _all_scores(lambda sums: {"": score(sums)}, sums)[""]
+
+
+def _all_scores(scores: Scores, sums: Floats) -> dict[str, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.asarray(score(sums), np.float64)
-    if found.shape != sums.shape[:-1]:
-        raise ValueError(f"the score of sums {sums.shape} must be {sums.shape[:-1]}, not {found.shape}")
+        found = {name: np.asarray(each, np.float64) for name, each in scores(sums).items()}
+    for each in found.values():
+        if each.shape != sums.shape[:-1]:
+            raise ValueError(f"the score of sums {sums.shape} must be {sums.shape[:-1]}, not {each.shape}")
     return found
 
 
@@ -144,14 +163,29 @@ def _weighted(weights: Floats, statistics: Floats) -> Floats:
 
 
 def _resampled(shape: tuple[int, ...], resamples: int, seed: int) -> Iterator[Floats]:
-    """Multinomial counts [resamples, samples], in chunks."""
+    """Multinomial counts [resamples, samples], in chunks; those of one test set after the other are drawn once."""
     samples = shape[1]
+    if 4 * resamples * samples <= KEPT_BYTES:
+        kept = _kept_counts(samples, resamples, seed)
+        yield from (kept[rows.start : rows.stop].astype(np.float64) for rows in _chunks(shape, resamples))
+        return
     generator = np.random.Generator(np.random.PCG64(seed))
     for rows in _chunks(shape, resamples):
-        drawn = generator.integers(samples, size=(len(rows), samples))
-        drawn += np.arange(len(rows))[:, None] * samples
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size)
-        yield counts.reshape(drawn.shape).astype(np.float64)
+        yield _counts(generator, len(rows), samples).astype(np.float64)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_counts(samples: int, resamples: int, seed: int) -> NDArray[np.int32]:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    parts = (_counts(generator, len(rows), samples) for rows in _chunks((1, samples, 1), resamples))
+    return np.concatenate([part.astype(np.int32) for part in parts])
+
+
+def _counts(generator: np.random.Generator, rows: int, samples: int) -> NDArray[np.int64]:
+    """How often each sample is drawn, in each of some resamples."""
+    drawn = generator.integers(samples, size=(rows, samples))
+    drawn += np.arange(rows)[:, None] * samples
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
 def _all_swaps(shape: tuple[int, ...]) -> Iterator[Floats]:
@@ -161,9 +195,25 @@ def _all_swaps(shape: tuple[int, ...]) -> Iterator[Floats]:
 
 
 def _random_swaps(shape: tuple[int, ...], resamples: int, seed: int) -> Iterator[Floats]:
-    generator = np.random.Generator(np.random.PCG64([seed, 1]))  # not the draws of the bootstrap
+    samples = shape[1]
+    if resamples * samples <= KEPT_BYTES:
+        kept = _kept_swaps(samples, resamples, seed)
+        yield from (kept[rows.start : rows.stop].astype(np.float64) for rows in _chunks(shape, resamples))
+        return
+    generator = _swapping(seed)
     for rows in _chunks(shape, resamples):
-        yield (generator.random((len(rows), shape[1])) < 0.5).astype(np.float64)
+        yield (generator.random((len(rows), samples)) < 0.5).astype(np.float64)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_swaps(samples: int, resamples: int, seed: int) -> NDArray[np.bool_]:
+    generator = _swapping(seed)
+    parts = [generator.random((len(rows), samples)) < 0.5 for rows in _chunks((1, samples, 1), resamples)]
+    return np.concatenate(parts)
+
+
+def _swapping(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, 1]))  # not the draws of the bootstrap
 
 
 def _chunks(shape: tuple[int, ...], rows: int) -> Iterator[range]:

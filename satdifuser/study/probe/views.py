@@ -1,0 +1,129 @@
+"""Views: what of a tap's map a probe reads. From whole maps, or from what a store has pooled of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, cat
+
+from satdifuser.bank import BankSpec, FeatureBank, Tap
+from satdifuser.errors import UserError, nearest
+from satdifuser.pooling import NAMES, WHOLE, Pooling, is_pooling
+
+TOKEN = ".class"  # what follows a block's name in that of its class token
+READ_TOKEN = ("class", "both")
+PIXELS = "pixels"
+
+
+def check_views(views: Sequence[str]) -> None:
+    for view in views:
+        if view not in READ_TOKEN and not is_pooling(view):
+            known = (*READ_TOKEN, *NAMES)
+            raise UserError(f"probe.views names {view!r}: it can be {', '.join(known)}{nearest(view, known)}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A view of a tap; `token` is the tap of its class token, where the view reads it."""
+
+    tap: Tap
+    view: str
+    token: Tap | None = None
+    held: str | None = None  # how the features are pooled already
+
+    @property
+    def taps(self) -> list[Tap]:
+        """Those that are read."""
+        own = [] if self.view == "class" else [self.tap]
+        return own if self.token is None else [*own, self.token]
+
+    @property
+    def width(self) -> int:
+        """Numbers of each sample."""
+        channels = self.tap.channels // (2 if self.held == "moments" else 1)
+        if self.view in ("both", "moments"):
+            return 2 * channels
+        cells = 1 if self.view in ("class", *WHOLE) else Pooling(self.view).cells
+        return channels * cells**2
+
+    def rows(self, bank: FeatureBank) -> Tensor:
+        """[samples, width], float32."""
+        if self.view == "class":
+            return self._mean(bank[self._token()])
+        if self.view == "both":
+            return cat((self._mean(bank[self.tap]), self._mean(bank[self._token()])), 1)
+        if self.view == "mean":
+            return self._mean(bank[self.tap])
+        maps = bank[self.tap]
+        return (maps.float() if self.held == self.view else Pooling(self.view).maps(maps)).flatten(1)
+
+    def _token(self) -> Tap:
+        assert self.token is not None
+        return self.token
+
+    def _mean(self, maps: Tensor) -> Tensor:
+        """Of a map, or of what is held of it; of a class token the mean of its one pixel is the token."""
+        if self.held == "moments":  # the means come first
+            return maps[:, : maps.shape[1] // 2].float().flatten(1)
+        return Pooling("mean").maps(maps).flatten(1)
+
+
+def is_token(tap: Tap) -> bool:
+    return tap.name.endswith(TOKEN)
+
+
+def columns(spec: BankSpec, chosen: BankSpec, views: Sequence[str]) -> list[Column]:
+    """Every view of every tap chosen; the class tokens, which may be any of the whole spec's, are read beside them.
+
+    Where a view reads them, class tokens are no places of their own.
+    """
+    check_views(views)
+    held = dict(spec.settings).get("pooled")
+    for view in views:
+        _check_held(view, held)
+    reads = any(view in READ_TOKEN for view in views)
+    there = {(tap.name, tap.timestep): tap for tap in spec.taps}
+    found = []
+    for tap in chosen.taps:
+        if reads and is_token(tap):
+            continue
+        token = there.get((f"{tap.name}{TOKEN}", tap.timestep))
+        for view in views:
+            if view in READ_TOKEN and token is None:
+                raise UserError(
+                    f"probe.views: {view} needs the class token of {tap}, which these features do not have: set"
+                    " encoder.class_token=true (when a store is extracted), of a ViT that has one"
+                )
+            found.append(Column(tap, view, token if view in READ_TOKEN else None, held))
+    if not found:
+        raise UserError("select chooses class tokens alone, which are read beside their blocks: choose these, too")
+    return found
+
+
+def _check_held(view: str, held: str | None) -> None:
+    from_held = {
+        "mean": ("mean", *READ_TOKEN),
+        "moments": ("moments", "mean", *READ_TOKEN),
+        "max": ("max",),
+    }
+    offered = from_held.get(str(held), (held,))
+    if held is not None and view not in offered:
+        raise UserError(
+            f"probe.views: {view} needs maps, and these features are pooled already (store.keep={held}), which gives"
+            f" {', '.join(map(str, offered))}: set probe.views, or extract them with store.keep=maps"
+        )
+
+
+def maps_of(spec: BankSpec, chosen: BankSpec) -> list[Column]:
+    """The places whose pixels can be read: every tap chosen that has a map."""
+    held = dict(spec.settings).get("pooled")
+    if held in WHOLE:
+        raise UserError(
+            f"probes of pixels need maps, and these features are pooled (store.keep={held}): extract them with"
+            " store.keep=maps"
+        )
+    found = [Column(tap, PIXELS, held=held) for tap in chosen.taps if not is_token(tap)]
+    if not found:
+        raise UserError("select chooses class tokens alone, which have no pixels to probe: choose taps with maps")
+    return found
