@@ -82,9 +82,9 @@ class Cell:
             for step in path:
                 node = node.get(step, {})
             node.pop(last, None)
-        # runs of before there were series, chosen losses and depths keep their keys
-        for name, node in (("temporal", values), ("depths", values["select"])):
-            if node[name] is None:
+        # runs of before there were series, chosen losses, depths and taps inside of blocks keep their keys
+        for name, node in (("temporal", values), ("loss", values), ("depths", values["select"]), ("modules", values["encoder"])):
+            if node.get(name, ...) is None:
                 del node[name]
         return dict(with_digests(values))
 
@@ -256,6 +256,9 @@ def goes_by(model: str, name: str) -> bool:
 def _check_own(tasks: Iterable[Row], models: Sequence[str]) -> None:
     """What a task says of a model alone must be of one that there is, and choose nothing that belongs to the task."""
     for task in tasks:
+        for name in (pattern.removeprefix("!") for pattern in task.models):
+            if "*" not in name and name not in models:
+                raise UserError(f"tasks.{task.name}.models names {name}: no such model{nearest(name, models)}")
         for model, overrides in task.own.items():
             where = f"tasks.{task.name}.{model}"
             if "*" not in model and not any(goes_by(there, model) for there in models):

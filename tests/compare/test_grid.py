@@ -73,6 +73,33 @@ def test_a_task_can_say_something_of_one_model_alone(cells: Cells) -> None:
     assert {cell.config.encoder["width"] for cell in swept} == {8}
 
 
+def test_a_task_can_be_for_some_of_the_models(cells: Cells) -> None:
+    models = {"net": ["encoder=unet", "fusion=gw,lw"], "net-wide": ["encoder=unet", "encoder.width=16"]}
+    tasks = {
+        "fine": {"models": ["net*", "!net-wide"], "net*": ["encoder.width=8"]},
+        "coarse": {
+            "models": ["net-wide"],
+            "all": ["task=classification"],
+            "net*": ["trainer.lr=0.3"],
+            "gone*": ["x=1"],
+        },
+        "both": ["task=segmentation"],
+    }
+    found = cells(models=models, tasks=tasks)
+    assert [(cell.task, cell.model) for cell in found] == [
+        ("fine", "net gw"),
+        ("fine", "net lw"),
+        ("coarse", "net-wide"),
+        *(("both", model) for model in ("net gw", "net lw", "net-wide")),
+    ]
+    assert [cell.config.encoder["width"] for cell in found] == [8, 8, 16, 32, 32, 16]
+    assert [cell.config.trainer.lr == 0.3 for cell in found] == [cell.task == "coarse" for cell in found]
+    with pytest.raises(UserError, match=r"^tasks\.fine\.models names nett: no such model.*did you mean net"):
+        cells(models=models, tasks={"fine": {"models": ["nett"]}})
+    with pytest.raises(UserError, match="no task is for any of the models"):
+        cells(models=models, tasks={"fine": {"models": ["other*"]}})
+
+
 @pytest.mark.parametrize(
     ("own", "said"),
     [
