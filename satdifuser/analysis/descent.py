@@ -1,82 +1,84 @@
 """L-BFGS for a smooth convex loss plus a penalty, for many penalties one after the other.
 
 What a penalty adds to a slope is known, so that what was learned of the loss's curvature with one penalty serves the
-next one too.
+next one too. A long memory is cheap beside a loss of many samples, and saves many of its evaluations.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+import numpy as np
 
-MEMORY = 20
+from satdifuser.analysis.linear import Floats
+
+MEMORY = 80  # pairs of a step and the change of the slope along it
 STEPS = 1000  # at most, for each penalty
-SUFFICIENT = 1e-4  # share of the decrease that the slope promises
-NOISE = 1e-6  # losses that differ by a smaller share are told apart by their slopes
-TRIES = 20
+TRIES = 10  # at most, for each step
+SUFFICIENT = 1e-4  # share of the gain that the slope promises
+NOISE = 1e-5  # losses that differ by a smaller share are told apart by their slopes
 
 
 class Loss(Protocol):
-    def value(self, w: Tensor) -> tuple[float, Tensor]:
-        """The loss and its slope, in float64."""
+    def value(self, w: Floats) -> tuple[float, Floats]:
+        """The loss and its slope."""
 
-    def curvature(self, w: Tensor) -> Tensor:
+    def curvature(self, w: Floats) -> Floats:
         """The diagonal of its second derivative, or something near to it."""
 
 
-class Path:
-    """Minimise `loss(w) + penalty / 2 * |w * penalised|^2` from a start, for penalties that fall."""
+@dataclass(frozen=True)
+class Pair:
+    """A step, the change of the penalised slope along it, and one over their product."""
 
-    def __init__(self, loss: Loss, start: Tensor, penalised: Tensor, tolerance: float) -> None:
+    step: Floats
+    change: Floats
+    weight: float
+
+
+class Path:
+    """Minimise `loss(w) + penalty / 2 * |w * penalised|^2` from a start, for one penalty after the other.
+
+    A minimum is reached where the next step promises to gain no more than the tolerance.
+    """
+
+    def __init__(self, loss: Loss, start: Floats, penalised: Floats, tolerance: float) -> None:
         self.loss, self.penalised, self.tolerance = loss, penalised, tolerance
         self.w = start
         self.value, self.slope = loss.value(start)
-        self.pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
-        self.steps = self.evaluations = 0
+        self.seen: deque[tuple[Floats, Floats]] = deque(maxlen=MEMORY)
+        self.evaluations = 1
 
-    def to(self, penalty: float) -> Tensor:
-        """The minimum: until what another step can gain is below the tolerance."""
+    def to(self, penalty: float) -> Floats:
         pull = penalty * self.penalised
-        inverse = 1 / (self.loss.curvature(self.w) + pull).clamp(min=1e-30)
+        inverse = 1 / np.maximum(self.loss.curvature(self.w) + pull, 1e-30)
+        memory = deque((_pair(step, change + pull * step) for step, change in self.seen), maxlen=MEMORY)
         for _ in range(STEPS):
             slope = self.slope + pull * self.w
-            step = self._step(slope, pull, inverse)
-            promised = -float((slope * step).sum())
-            if promised <= self.tolerance:
+            step = _towards(-slope, inverse, memory)
+            promised = -_dot(slope, step)
+            if promised <= self.tolerance or not self._move(step, promised, pull):
                 break
-            self.steps += 1
-            if not self._move(step, promised, pull):
-                break
+            moved, changed = self.seen[-1]
+            memory.append(_pair(moved, changed + pull * moved))
         return self.w
 
-    def _step(self, slope: Tensor, pull: Tensor, inverse: Tensor) -> Tensor:
-        step, shares = -slope, []
-        for moved, changed in reversed(self.pairs):
-            turned = changed + pull * moved
-            share = (moved * step).sum() / (moved * turned).sum()
-            step = step - share * turned
-            shares.append((share, moved, turned))
-        step = inverse * step
-        for share, moved, turned in reversed(shares):
-            step = step + (share - (turned * step).sum() / (moved * turned).sum()) * moved
-        return step
-
-    def _move(self, step: Tensor, promised: float, pull: Tensor) -> bool:
+    def _move(self, step: Floats, promised: float, pull: Floats) -> bool:
         """Go as far along the step as the loss falls enough; False where rounding lets it fall no more."""
-        before = self.value + 0.5 * float((pull * self.w.square()).sum())
+        before = self.value + 0.5 * _dot(pull * self.w, self.w)
         length = 1.0
         for _ in range(TRIES):
             w = self.w + length * step
             value, slope = self.loss.value(w)
             self.evaluations += 1
-            after = value + 0.5 * float((pull * w.square()).sum())
-            rising = float(((slope + pull * w) * step).sum())
-            near = abs(after - before) <= NOISE * abs(before)
-            if after <= before - SUFFICIENT * length * promised or (near and rising <= 0.8 * promised):
-                self.pairs.append((w - self.w, slope - self.slope))
+            after = value + 0.5 * _dot(pull * w, w)
+            rising = _dot(slope + pull * w, step)
+            near = abs(after - before) <= NOISE * before and rising <= 0.8 * promised
+            if rising > -promised and (near or after <= before - SUFFICIENT * length * promised):
+                self.seen.append((w - self.w, slope - self.slope))
                 self.w, self.value, self.slope = w, value, slope
                 return True
             best = length * promised / (promised + rising) if rising > 0 else 0.5 * length
@@ -84,8 +86,29 @@ class Path:
         return False
 
 
-def along(loss: Loss, start: Tensor, penalised: Tensor, penalties: Sequence[float], tolerance: float) -> list[Tensor]:
+def along(loss: Loss, start: Floats, penalised: Floats, penalties: Sequence[float], tolerance: float) -> list[Floats]:
     """The minimum for each penalty, in the order given; they are solved from the largest to the smallest."""
     path = Path(loss, start, penalised, tolerance)
     found = {penalty: path.to(penalty) for penalty in sorted(set(penalties), reverse=True)}
     return [found[penalty] for penalty in penalties]
+
+
+def _towards(against: Floats, inverse: Floats, memory: Sequence[Pair]) -> Floats:
+    """The slope's opposite, turned and scaled by what is known of the curvature (the two loops of L-BFGS)."""
+    step, shares = against, []
+    for pair in reversed(memory):
+        share = pair.weight * _dot(pair.step, step)
+        step = step - share * pair.change
+        shares.append(share)
+    step = step * inverse
+    for pair, share in zip(memory, reversed(shares), strict=True):
+        step += (share - pair.weight * _dot(pair.change, step)) * pair.step
+    return step
+
+
+def _pair(step: Floats, change: Floats) -> Pair:
+    return Pair(step, change, 1 / _dot(step, change))
+
+
+def _dot(a: Floats, b: Floats) -> float:
+    return float(np.vdot(a, b))

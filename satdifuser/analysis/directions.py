@@ -45,10 +45,10 @@ class Directions:
         return found
 
     def linear(self, found: Tensor) -> Linear:
-        """What is found in the directions, [R + 1, K] with the bias last, as a function of features as they are."""
-        weight = self.basis @ found[:-1] / self.scale.deviation[:, None]
-        bias = found[-1] - self.scale.mean @ weight
-        return Linear(weight.T.contiguous().cpu().numpy(), bias.cpu().numpy())
+        """What is found in the directions, [K, R + 1] with the bias last, as a function of features as they are."""
+        weight = found[:, :-1] @ self.basis.T / self.scale.deviation
+        bias = found[:, -1] - weight @ self.scale.mean
+        return Linear(weight.cpu().numpy(), bias.cpu().numpy())
 
 
 def directions(x: NDArray[Any], device: str | torch.device = "cpu") -> Directions:

@@ -12,17 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from satdifuser.analysis.descent import along
 from satdifuser.analysis.directions import directions
 from satdifuser.analysis.linear import NEVER, Linear, classes_of, features_of
+from satdifuser.analysis.losses import RowLoss, Sigmoid, Softmax
 
 Solver = Literal["torch", "sklearn"]
 
 TOLERANCE = 1e-10  # of the mean loss: what another step could still gain
-ROWS = 4096  # of features at once: they stay in a processor's cache for both products
 
 
 def logistic(
@@ -76,70 +74,17 @@ def _torch(
 ) -> list[Linear]:
     turned = directions(x, device)
     rows = turned.turned(x, torch.float32)
-    loss: Softmax | Sigmoid
+    loss: RowLoss
     if answers.ndim == 1 and len(known) > 2:
-        loss = Softmax(rows, torch.from_numpy(np.searchsorted(known, answers)).to(device), len(known))
+        loss = Softmax(rows, np.searchsorted(known, answers), len(known))
     else:
         yes = answers[:, known] if answers.ndim == 2 else (answers == known[1])[:, None]
-        loss = Sigmoid(rows, torch.from_numpy(yes).to(device, torch.float32))
-    start = torch.zeros(rows.shape[1], loss.outputs, dtype=torch.float64, device=device)
-    penalised = torch.ones_like(start)
-    penalised[-1] = 0
-    start[-1] = loss.bias()
+        loss = Sigmoid(rows, yes)
+    start = np.zeros((loss.outputs, rows.shape[1]))
+    penalised = np.ones_like(start)
+    start[:, -1], penalised[:, -1] = loss.bias(), 0
     found = along(loss, start, penalised, [1 / (strength * len(x)) for strength in strengths], TOLERANCE)
-    return [turned.linear(each) for each in found]
-
-
-class Softmax:
-    """The mean cross-entropy of classes [N] given rows [N, R]."""
-
-    def __init__(self, rows: Tensor, classes: Tensor, outputs: int) -> None:
-        self.rows, self.classes, self.outputs = rows, classes, outputs
-
-    def bias(self) -> Tensor:
-        return (torch.bincount(self.classes, minlength=self.outputs).double() / len(self.classes)).log()
-
-    def value(self, w: Tensor) -> tuple[float, Tensor]:
-        total, slope, narrow = torch.zeros((), dtype=w.dtype, device=w.device), torch.zeros_like(w), w.to(self.rows)
-        for rows, classes in zip(self.rows.split(ROWS), self.classes.split(ROWS), strict=True):
-            log = F.log_softmax(rows @ narrow, 1)
-            total -= log.gather(1, classes[:, None]).sum(dtype=w.dtype)
-            wrong = log.exp_()
-            wrong[torch.arange(len(classes), device=w.device), classes] -= 1
-            slope += rows.T @ wrong
-        return float(total) / len(self.rows), slope / len(self.rows)
-
-    def curvature(self, w: Tensor) -> Tensor:
-        found, narrow = torch.zeros_like(w), w.to(self.rows)
-        for rows in self.rows.split(ROWS):
-            shares = F.softmax(rows @ narrow, 1)
-            found += rows.square().T @ (shares * (1 - shares))
-        return found / len(self.rows)
-
-
-class Sigmoid:
-    """The mean over samples of the binary cross-entropies, summed over labels [N, K] of 0 and 1."""
-
-    def __init__(self, rows: Tensor, labels: Tensor) -> None:
-        self.rows, self.labels, self.outputs = rows, labels, labels.shape[1]
-
-    def bias(self) -> Tensor:
-        return torch.logit(self.labels.mean(0, dtype=torch.float64))
-
-    def value(self, w: Tensor) -> tuple[float, Tensor]:
-        total, slope, narrow = torch.zeros((), dtype=w.dtype, device=w.device), torch.zeros_like(w), w.to(self.rows)
-        for rows, labels in zip(self.rows.split(ROWS), self.labels.split(ROWS), strict=True):
-            logits = rows @ narrow
-            total += F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dtype=w.dtype)
-            slope += rows.T @ (logits.sigmoid_() - labels)
-        return float(total) / len(self.rows), slope / len(self.rows)
-
-    def curvature(self, w: Tensor) -> Tensor:
-        found, narrow = torch.zeros_like(w), w.to(self.rows)
-        for rows in self.rows.split(ROWS):
-            shares = (rows @ narrow).sigmoid_()
-            found += rows.square().T @ (shares * (1 - shares))
-        return found / len(self.rows)
+    return [turned.linear(torch.from_numpy(each).to(device)) for each in found]
 
 
 def _sklearn(

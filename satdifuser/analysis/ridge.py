@@ -34,12 +34,12 @@ def ridge(
     turned = directions(rows, device)
     targets = torch.from_numpy(answers).to(device)
     mean = targets.mean(0)
-    told = torch.zeros(rows.shape[1], targets.shape[1], dtype=torch.float64, device=device)
+    told = torch.zeros(targets.shape[1], rows.shape[1], dtype=torch.float64, device=device)
     for part, some in standard(rows, turned.scale):
-        told += some.T @ (targets[part] - mean)
-    told = turned.basis.T @ told
-    sums = turned.variance[:, None] * len(rows)
-    return [turned.linear(torch.cat([told / (sums + 1 / strength), mean[None]])) for strength in strengths]
+        told += (targets[part] - mean).T @ some
+    told = told @ turned.basis
+    sums = turned.variance * len(rows)
+    return [turned.linear(torch.cat([told / (sums + 1 / strength), mean[:, None]], 1)) for strength in strengths]
 
 
 def _sklearn(rows: Floats, answers: Floats, strengths: Sequence[float]) -> list[Linear]:
