@@ -112,9 +112,11 @@ class PixelRegression(Task, nn.Module):
         there = ~target.isnan()
         metrics.update(self.predict(logits)[there], target[there])
 
-    def statistics(self, prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+    def statistics(self, prediction: NDArray[Any], truth: NDArray[Any], middle: float | None = None) -> NDArray[Any]:
+        """Squares are taken around `middle`: of samples that come in parts it must be one for all."""
         counted = np.isfinite(truth)
-        middle = truth[counted].mean(dtype=np.float64) if counted.any() else 0.0
+        if middle is None:
+            middle = truth[counted].mean(dtype=np.float64) if counted.any() else 0.0
         rows = []
         for said, true, there in zip(prediction, truth, counted, strict=True):  # one by one: maps of a split are large
             away = true[there].astype(np.float64) - middle  # sums of squares far from zero lose everything

@@ -44,7 +44,7 @@ class Column:
         channels = self.tap.channels // (2 if self.held == "moments" else 1)
         if self.view in ("both", "moments"):
             return 2 * channels
-        cells = 1 if self.view in ("class", *WHOLE) else Pooling(self.view).cells
+        cells = 1 if self.view in ("class", PIXELS, *WHOLE) else Pooling(self.view).cells
         return channels * cells**2
 
     def rows(self, bank: FeatureBank) -> Tensor:
