@@ -75,6 +75,16 @@ COMMANDS = {
             "satdifuser probe encoder=small_vit encoder.class_token=true probe.views=[mean,class] budgets=[10,100]",
         ),
     ),
+    "cka": Command(
+        "satdifuser.commands.cka",
+        "how alike the places of two networks are: before and after training, of two runs, stores or encoders",
+        (
+            "satdifuser cka first=runs/latest",
+            "satdifuser cka first=runs/latest cka.modules=all cka.samples=512",
+            "satdifuser cka first=[encoder=small] second=[encoder=small_vit]",
+            "satdifuser cka first=features.zarr second=[encoder=small_vit,encoder.modules=all]",
+        ),
+    ),
     "pretrain": Command(
         "satdifuser.commands.pretrain",
         "a small diffusion model on unlabelled images, in pixels or in the latents of a VAE",

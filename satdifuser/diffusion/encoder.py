@@ -23,7 +23,7 @@ from satdifuser.diffusion.modes import Mode
 from satdifuser.diffusion.network import TappedUNet
 from satdifuser.diffusion.satunet import METADATA, normalise_metadata
 from satdifuser.diffusion.schedule import NoiseSchedule, Prediction
-from satdifuser.diffusion.selection import Wanted, check_size, choose_taps, latent_factor
+from satdifuser.diffusion.selection import Wanted, check_size, choose_taps, kind_of, latent_factor, taps_until
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Seed, Side, Whole, checked
 
@@ -181,6 +181,26 @@ class DiffusionEncoder(nn.Module):
                 for name, value in found.items()
             }
         return FeatureBank(self.spec, {tap: maps[tap.name, int(tap.timestep or 0)] for tap in self.spec.taps})
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of modules that can be read: of those that are computed up to the last tap."""
+        return tuple(dict.fromkeys(kind_of(tap.name) for tap in self._inside()))
+
+    def read_at(self, modules: Sequence[str] | Literal["all"]) -> None:
+        """Read these kinds of modules from now on, as far as the last tap; nothing else of the encoder changes."""
+        chosen = [tap for tap in self._inside() if modules == "all" or kind_of(tap.name) in modules]
+        if not chosen:
+            raise UserError(f"{self.spec.encoder} has no {', '.join(modules)} up to its last tap: it has {self.kinds}")
+        chosen = [replace(tap, depth=depth) for depth, tap in enumerate(chosen)]
+        self.network.read_at(chosen, self.spec.image_size[0])
+        at = self.spec.timesteps
+        self.spec = replace(self.spec, taps=tuple(replace(tap, timestep=t) for t in at for tap in chosen))
+
+    def _inside(self) -> list[Tap]:
+        vae = None if self.latents is None else self.latents.vae
+        known = Backbone(self.network.unet, None, self.spec.encoder, "", vae, self.network.prompt)
+        return taps_until(known, self.spec.image_size[0], self.network.names[-1])
 
     @property
     def latent_stride(self) -> int:

@@ -37,13 +37,17 @@ class TappedUNet(nn.Module):
         super().__init__()
         self.unet = unet.eval().requires_grad_(False)
         self.prompt: Tensor | None
-        self.names = [tap.name for tap in taps]
-        self.sizes = {tap.name: image_size // tap.stride for tap in taps}
+        self.read_at(taps, image_size)
         self.output_dtype = output_dtype
         self.dtype: torch.dtype = next(unet.parameters()).dtype
         self.memory = MemoryBound("encoder.batch", batch)
         self.register_buffer("prompt", None if prompt is None else prompt.to(self.dtype), persistent=False)
         self._run = self._compiled() if compiled else self._evaluate
+
+    def read_at(self, taps: Sequence[Tap], image_size: int) -> None:
+        """Read these taps from now on."""
+        self.names = [tap.name for tap in taps]
+        self.sizes = {tap.name: image_size // tap.stride for tap in taps}
 
     def read(self, noisy: Tensor, timesteps: Tensor, metadata: Tensor | None = None) -> Maps:
         """The maps at each tap; the network stops after the last one."""

@@ -76,6 +76,15 @@ def list_taps(backbone: Backbone, image_size: int, every: bool = False) -> list[
     return _taps_of(network, dry_call(backbone, network, image_size), image_size, every)
 
 
+def taps_until(backbone: Backbone, image_size: int, last: str) -> list[Tap]:
+    """Every tap of the known kinds that is computed by the time that the module `last` is."""
+    network = blueprint_of(backbone.unet)
+    names = [name for name, _ in network.named_modules() if name and (kind_of(name) or name == last)]
+    order = list(count_calls(network, names, dry_call(backbone, network, image_size)))
+    by_then = set(order[: order.index(last) + 1])
+    return [tap for tap in list_taps(backbone, image_size) if tap.name in by_then]
+
+
 def _taps_of(network: Any, call: Callable[[], Any], image_size: int, every: bool = False) -> list[Tap]:
     names = [name for name, _ in network.named_modules() if name and (every or kind_of(name))]
     calls = count_calls(network, names, call)

@@ -12,7 +12,7 @@ from satdifuser.settings.commands import (
     TrainSettings,
 )
 from satdifuser.settings.pretraining import PretrainSettings
-from satdifuser.settings.studies import ProbeSettings
+from satdifuser.settings.studies import CkaSettings, ProbeSettings
 
 COMMANDS: dict[str, type[Settings]] = {
     "extract": ExtractSettings,
@@ -23,4 +23,5 @@ COMMANDS: dict[str, type[Settings]] = {
     "compare": CompareSettings,
     "pretrain": PretrainSettings,
     "probe": ProbeSettings,
+    "cka": CkaSettings,
 }
