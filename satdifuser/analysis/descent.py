@@ -20,6 +20,8 @@ STEPS = 1000  # at most, for each penalty
 TRIES = 10  # at most, for each step
 SUFFICIENT = 1e-4  # share of the gain that the slope promises
 NOISE = 1e-5  # losses that differ by a smaller share are told apart by their slopes
+NEAR = 1.0  # a penalty whose minimum is near to no weights at all, of standardised features and a mean loss
+APART = 10.0  # the most between a penalty and the next
 
 
 class Loss(Protocol):
@@ -40,19 +42,17 @@ class Pair:
 
 
 class Path:
-    """Minimise `loss(w) + penalty / 2 * |w * penalised|^2` from a start, for one penalty after the other.
+    """Minimise `loss(w) + penalty / 2 * |w * penalised|^2` from a start, for one penalty after the other."""
 
-    A minimum is reached where the next step promises to gain no more than the tolerance.
-    """
-
-    def __init__(self, loss: Loss, start: Floats, penalised: Floats, tolerance: float) -> None:
-        self.loss, self.penalised, self.tolerance = loss, penalised, tolerance
+    def __init__(self, loss: Loss, start: Floats, penalised: Floats) -> None:
+        self.loss, self.penalised = loss, penalised
         self.w = start
         self.value, self.slope = loss.value(start)
         self.seen: deque[tuple[Floats, Floats]] = deque(maxlen=MEMORY)
         self.evaluations = 1
 
-    def to(self, penalty: float) -> Floats:
+    def to(self, penalty: float, tolerance: float) -> Floats:
+        """The minimum for a penalty: where the next step promises to gain no more than the tolerance."""
         pull = penalty * self.penalised
         inverse = 1 / np.maximum(self.loss.curvature(self.w) + pull, 1e-30)
         memory = deque((_pair(step, change + pull * step) for step, change in self.seen), maxlen=MEMORY)
@@ -60,7 +60,7 @@ class Path:
             slope = self.slope + pull * self.w
             step = _towards(-slope, inverse, memory)
             promised = -_dot(slope, step)
-            if promised <= self.tolerance or not self._move(step, promised, pull):
+            if promised <= tolerance or not self._move(step, promised, pull):
                 break
             moved, changed = self.seen[-1]
             memory.append(_pair(moved, changed + pull * moved))
@@ -87,9 +87,19 @@ class Path:
 
 
 def along(loss: Loss, start: Floats, penalised: Floats, penalties: Sequence[float], tolerance: float) -> list[Floats]:
-    """The minimum for each penalty, in the order given; they are solved from the largest to the smallest."""
-    path = Path(loss, start, penalised, tolerance)
-    found = {penalty: path.to(penalty) for penalty in sorted(set(penalties), reverse=True)}
+    """The minimum for each penalty, in the order given.
+
+    They are solved from the largest to the smallest, by way of others where the next is far.
+    """
+    path = Path(loss, start, penalised)
+    found = dict[float, Floats]()
+    penalty = max(NEAR, *penalties)
+    for wanted in sorted(set(penalties), reverse=True):
+        while penalty > APART * wanted:
+            path.to(penalty, 100 * tolerance)
+            penalty /= APART
+        penalty = wanted
+        found[penalty] = path.to(penalty, tolerance)
     return [found[penalty] for penalty in penalties]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from satdifuser.analysis.linear import Floats, answers_of, classes_of, features_of
 
 BLOCK_BYTES = 2**27  # of distances
+ROUNDING = 1e-13  # squared distances that differ by a smaller share of the squared lengths are equal
 
 
 class Neighbours:
@@ -51,7 +52,7 @@ class Neighbours:
         return self._averaged(x, self.answers.reshape(len(self.answers), -1))
 
     def nearest(self, x: ArrayLike) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks of samples with the numbers of their nearest [n, k], the nearest first."""
+        """Blocks of samples with the numbers [n, k] of their nearest."""
         rows = features_of(x)
         if rows.shape[1] != self.rows.shape[1]:
             raise ValueError(f"features are {rows.shape}, and those to compare with [N, {self.rows.shape[1]}]")
@@ -60,7 +61,7 @@ class Neighbours:
             part = slice(first, first + size)
             some = self._prepared(rows[part])
             far = torch.addmm(self.lengths, some, self.rows.T, alpha=-2)
-            yield part, _smallest(far, self.k)
+            yield part, _smallest(far, self.k, ROUNDING * (some.square().sum(1) + self.lengths.max()))
 
     def _prepared(self, x: np.ndarray) -> Tensor:
         rows = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).double()
@@ -72,6 +73,16 @@ class Neighbours:
         return np.concatenate(found)
 
 
-def _smallest(far: Tensor, k: int) -> Tensor:
-    """Columns of the k smallest of each row, from the smallest on."""
-    return far.topk(k, dim=1, largest=False, sorted=True).indices
+def _smallest(far: Tensor, k: int, same: Tensor) -> Tensor:
+    """Columns of the k smallest of each row, the first of those that differ by no more than `same` [rows]."""
+    if k == far.shape[1]:
+        return torch.arange(k, device=far.device).expand(len(far), k)
+    values, columns = far.topk(k + 1, dim=1, largest=False)
+    found = columns[:, :k]
+    close = values[:, k] - values[:, k - 1] <= same
+    if close.any():
+        limit = values[close, k - 1, None]
+        steps = ((far[close] - limit) / same[close, None]).round_()
+        steps[steps.abs() <= 1] = 0
+        found[close] = steps.argsort(dim=1, stable=True)[:, :k]
+    return found
