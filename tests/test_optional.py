@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # With what depends on them: a machine without transformers has no peft, one without torchvision no timm.
 MISSING = (
     *("torchgeo", "rasterio", "transformers", "peft", "spyndex", "matplotlib", "tensorboard", "timm", "torchvision"),
-    *("scikit-learn", "scipy", "pandas", "xarray", "kornia"),
+    *("scikit-learn", "scipy", "pandas", "xarray", "kornia", "segmentation-models-pytorch"),
 )
 TINY = ["data.size=16", "data.splits.train.length=8", "data.splits.val.length=4", "data.splits.test.length=4"]
 QUICK = ["task=segmentation", "fusion.projection_dim=16", "trainer=quick", "trainer.max_steps=2"]
@@ -52,7 +52,7 @@ def commands(lean: Path, folder: Path, *lines: list[str]) -> subprocess.Complete
 
 
 def test_the_libraries_are_truly_missing(lean: Path, tmp_path: Path) -> None:
-    modules = ["sklearn" if name == "scikit-learn" else name for name in MISSING]
+    modules = ["sklearn" if name == "scikit-learn" else name.replace("-", "_") for name in MISSING]
     code = f"from importlib.util import find_spec; print([n for n in {modules!r} if find_spec(n) is not None])"
     assert run(lean, tmp_path, code).stdout == "[]\n"
 
@@ -96,6 +96,7 @@ def test_latent_diffusion_with_random_weights_runs_without_transformers(lean: Pa
         (["train", *TINY, "adapter=lora", "encoder.timesteps=[0]", "run=r"], "peft", "LoRA and its kin"),
         (["train", *TINY, "encoder=cnn", "run=r"], "timm", "ViT encoders"),
         (["train", *TINY, "augmentation=segmentation", "run=r"], "kornia", "augmentation"),
+        (["train", *TINY, "decoder=unet", "run=r"], "segmentation-models-pytorch", "the decoders fpn, dpt and unet"),
     ],
 )
 def test_what_needs_a_missing_library_says_which_and_how_to_get_it(

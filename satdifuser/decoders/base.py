@@ -28,6 +28,10 @@ class Decoder(nn.Module):
             return resize(logits, size)
         return logits
 
+    def read(self, maps: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Those of the maps that `forward` makes use of."""
+        return dict(maps)
+
     def decode(self, maps: Mapping[int, Tensor]) -> Tensor:
         raise NotImplementedError
 

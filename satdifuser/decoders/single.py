@@ -40,5 +40,8 @@ class SingleLevel(Decoder):
         self.project = conv(pyramid.channels, channels, 1, norm)
         self.head = Classifier(channels, outputs, dense, dropout)
 
+    def read(self, maps: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        return {self.stride: maps[self.stride]}
+
     def decode(self, maps: Mapping[int, Tensor]) -> Tensor:
         return self.head(self.project(maps[self.stride]))

@@ -77,6 +77,7 @@ def test_gradients_reach_every_parameter_and_every_map_that_is_read(
     assert [n for n, p in decoder.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
     read = [stride for stride, value in given.items() if value.grad is not None and bool(value.grad.any())]
     assert read == ([strides[0]] if name == "single" else list(strides))
+    assert list(decoder.read(given)) == read
     assert decoder.sparse == (len(read) < len(strides))  # which two processes must be told
 
 
