@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**22  # numbers that are float64 at a time
+STRIPS = 4  # of a symmetric product
 ROUNDINGS = 4  # so many times a number's precision is noise
 
 
@@ -57,11 +58,17 @@ def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram(rows: Tensor) -> Tensor:
-    """The centred samples' inner products with each other, `[samples, samples]`."""
-    found = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    """The centred samples' inner products with each other, `[samples, samples]`.
+
+    On a CPU strips leave out most of what lies below the diagonal, which is the same as above it.
+    """
+    count = len(rows)
+    found = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
+    step = max(1, -(-count // (STRIPS if rows.device.type == "cpu" else 1)))
     for part in channel_blocks(rows):
-        found.addmm_(part, part.T)
-    return found
+        for first in range(0, count, step):
+            found[first : first + step, first:].addmm_(part[first : first + step], part[first:].T)
+    return found.triu() + found.triu(1).T
 
 
 def scatter(rows: Tensor) -> Tensor:
