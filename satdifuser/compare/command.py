@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from satdifuser.config import compose, composed, readable, trusted_by
 from satdifuser.errors import UserError
 from satdifuser.settings.commands import CompareSettings
 from satdifuser.settings.trust import trusting
+
+STUDIES = ("probe", "cka")
 
 
 def run(overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequence[str] = ()) -> list[Path]:
@@ -21,7 +24,9 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequen
 
 
 def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[str]) -> list[Path]:
+    from satdifuser.compare import study
     from satdifuser.compare.content import content_of
+    from satdifuser.compare.depths import depths_of
     from satdifuser.compare.grid import expand
     from satdifuser.compare.launch import do
     from satdifuser.compare.plan import in_turn, plan, with_features
@@ -32,17 +37,19 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
     from satdifuser.report.repeat import command_line
 
     mine, passed, launcher = split_overrides(readable("compare", overrides), config_dirs)
-    config: CompareSettings = compose("compare", mine, config_dirs)
+    config: CompareSettings = _composed(mine, config_dirs)
     _check(config)
     composed("launch", [*launcher, "job=none"], config_dirs)  # a launcher that is not there is told before any work
     output = Path(config.output).resolve()
     tidy(output)
     shared = Shared(output, config.store, config.share_features)
     planned = plan(expand(config, passed, config_dirs), shared)
+    studies = study.studies(config, planned, shared)
     if config.dry_run:
         from satdifuser.compare.estimate import show
 
         show(planned, shared, config.threads)
+        study.show(studies)
         return []
     todo = sum(run.missing for run in planned)
     say(f"{len(planned)} runs, {todo} to do, in {output}")
@@ -51,10 +58,16 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
         stopped = None
         for runs in in_turn(planned):
             stopped = stopped or do(runs, output / "jobs", launcher, config_dirs, config.threads)
+        content = content_of(config, planned, shared, command_line("compare", overrides, config_dirs, trust))
+        if any(one.ready and not one.done for one in studies):
+            write_report(content, output)  # the studies may take long, and a report is better than none
+            say(f"wrote {output / 'report.html'} of the runs; {len(studies)} studies are next")
+        looked = study.do(studies)
     except KeyboardInterrupt:
         say("what is done stays: the same command goes on from there")
         raise
-    content = content_of(config, planned, shared, command_line("compare", overrides, config_dirs, trust))
+    depths = depths_of(content, planned, shared, looked)
+    content = replace(content, depths=depths, failures=[*content.failures, *looked.failures])
     paths = write_report(content, output)
     for path in paths:
         say(f"wrote {path}")
@@ -64,16 +77,19 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
     if content.failures:
         first = content.failures[0]
         raise UserError(
-            f"{len(content.failures)} of {len(planned)} runs failed (the report lists them), the first of {first.model}"
-            f" for {first.task}: {first.error}"
+            f"{len(content.failures)} of {len(planned) + len(studies)} runs{' and studies' if studies else ''} failed"
+            f" (the report lists them), the first of {first.model} for {first.task}: {first.error}"
         )
     return paths
 
 
 def _check(config: CompareSettings) -> None:
     """What would else be found wrong after hours."""
+    from satdifuser.compare.study import cka_config, probe_config
     from satdifuser.store import Form
 
+    probe_config(config)
+    cka_config(config)
     Form(config.store.dtype, config.store.keep)  # refuses what cannot be kept
     try:
         Path(config.output).mkdir(parents=True, exist_ok=True)
@@ -95,6 +111,17 @@ def split_overrides(
         top = _top(override)
         parts[0 if top in own else 2 if top == "hydra" else 1].append(override)
     return parts
+
+
+def _composed(overrides: Sequence[str], config_dirs: Sequence[str]) -> CompareSettings:
+    """The settings; `probe` and `cka` are groups to Hydra, but true, false and null are as good as a choice."""
+    words = {"true": "default", "default": "default", "false": None, "null": None}
+    split = [(override, *override.partition("=")[::2]) for override in overrides]
+    chosen = {name: words[value] for _, name, value in split if name in STUDIES and value in words}
+    rest = [override for override, name, value in split if name not in STUDIES or value not in words]
+    switched = [f"{name}={choice}" for name, choice in chosen.items() if choice is not None]
+    config: CompareSettings = compose("compare", [*switched, *rest], config_dirs)
+    return config.but(**{name: None for name, choice in chosen.items() if choice is None})
 
 
 def _top(override: str) -> str:

@@ -146,7 +146,8 @@ def tidy(output: Path) -> None:
     for path in [*output.glob("runs/*.lock"), *output.glob("extractions/*.lock")]:
         with claimed(path):
             pass
-    for folder in (output, *(output / name for name in ("encoders", "extractions", "jobs")), *output.glob("runs/*/")):
+    kept = [folder for name in ("runs", "probes", "cka") for folder in output.glob(f"{name}/*/")]
+    for folder in (output, *(output / name for name in ("encoders", "extractions", "jobs")), *kept):
         remove_strays(folder)
 
 

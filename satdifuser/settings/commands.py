@@ -137,4 +137,6 @@ class CompareSettings(Settings):
     threads: Count | None = 1
     resamples: Count = 10000
     shown: Whole = 6
+    probe: dict[str, Any] | bool | None = None
+    cka: dict[str, Any] | bool | None = None
     dry_run: bool = False

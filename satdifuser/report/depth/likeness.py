@@ -86,8 +86,9 @@ def outside(values: NDArray[np.float64]) -> str:
     for some, word in ((values[values < 0], "below 0"), (values[values > 1], "above 1")):
         if some.size:
             extreme = some.min() if word == "below 0" else some.max()
-            count = f"{some.size} of {values.size} values {'lies' if some.size == 1 else 'lie'}"
-            said.append(f"{count} {word} (to {numbers.score(float(extreme))}) and are drawn as {word[-1]}.")
+            lie, are = ("lies", "is") if some.size == 1 else ("lie", "are")
+            far = numbers.score(float(extreme))
+            said.append(f"{some.size} of {values.size} values {lie} {word} (to {far}) and {are} drawn as {word[-1]}.")
     missing = int(np.isnan(values).sum())
     if missing:
         said.append(f"Grey: {numbers.plural(missing, 'value')} that {'is' if missing == 1 else 'are'} not known.")

@@ -130,7 +130,8 @@ def in_short(one: Probed) -> str:
     if best is None or best.best is None:
         return "no probe has a score."
     metric, point = numbers.metric_name(one.metric), best.best
-    return f"best at {name_of(point.place)}: {metric} {said(best.estimate(point))} ({best.title}, {numbers.percent(best.budget)})."
+    score = f"{metric} {said(best.estimate(point))}"
+    return f"best at {name_of(point.place)}: {score} ({best.title}, {numbers.percent(best.budget)} of the labels)."
 
 
 def _calibration(one: Probed) -> list[str]:

@@ -85,7 +85,9 @@ def make_likeness(first="ViT-S", second="UNet", rows=None, columns=None, same=Fa
     near = np.exp(-3 * np.abs(np.linspace(0, 1, n)[:, None] - np.linspace(0, 1, m)[None, :]))
     values = near * 0.9 + random.normal(0, 0.02, (n, m)) - 0.04
     if same:
-        drift = [0.02 * place.number / 6 + 0.15 * (place.kind == "fc1") for place in rows]
+        drift = [
+            0.02 * place.number / 6 + 0.15 * (place.kind == "fc1") + 1e-4 * (place.timestep or 0) for place in rows
+        ]
         np.fill_diagonal(values, 1 - np.array(drift))
     errors = random.uniform(0.002, 0.02, (n, m))
 
