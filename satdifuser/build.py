@@ -158,4 +158,5 @@ def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task
     temporal = None if settings.temporal is None else settings.temporal.build(spec=spec)
     fusion = settings.fusion.build(spec=spec if temporal is None else temporal.spec)
     decoder = settings.decoder.build(pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
-    return FeatureModel(encoder, fusion, decoder, task, pooling, temporal, reads=read)
+    loss = None if settings.loss is None else settings.loss.build(task=task)
+    return FeatureModel(encoder, fusion, decoder, task, pooling, temporal, reads=read, loss=loss)

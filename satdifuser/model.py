@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from satdifuser.data.base import Batch
 from satdifuser.data.inputs import sample_check
 from satdifuser.decoders.base import Decoder
 from satdifuser.fusion.base import Fused, FusionHead
+from satdifuser.losses.base import Loss
 from satdifuser.pooling import Pooling
 from satdifuser.tasks.base import Task
 from satdifuser.temporal import TemporalHead, read
@@ -34,7 +35,7 @@ class FeatureModel(nn.Module):
     With a `pooling`, the head gets what that leaves of the maps (of each date, as a store keeps them); with a
     `temporal`, one bank of those of all dates.
     A frozen encoder stays in evaluation mode and outside the checkpoints: its spec names its weights. Of an adapted
-    encoder, what trains is in them.
+    encoder, what trains is in them. A `loss` of None is the task's own.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class FeatureModel(nn.Module):
         pooling: Pooling | None = None,
         temporal: TemporalHead | None = None,
         reads: BankSpec | None = None,
+        loss: Loss | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.pooling, self.temporal, self.reads = encoder, pooling, temporal, reads
-        self.fusion, self.decoder, self.task = fusion, decoder, task
+        self.fusion, self.decoder, self.task, self.loss = fusion, decoder, task, loss
         self.frozen = encoder is None or not any(p.requires_grad for p in encoder.parameters())
         self.train(self.training)
 
@@ -89,11 +91,26 @@ class FeatureModel(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         fused = self.fusion(self.bank(batch))
+        fused.maps = self.decoder.read(fused.maps)
         return Output(self.decoder(fused.maps, self.task.size(batch)), fused)
+
+    def loss_sum(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Of the loss that was chosen, or of the task's own: what `count` counts, added up; or several such sums."""
+        return (self.task if self.loss is None else self.loss).loss_sum(logits, batch)
+
+    def count(self, batch: Batch) -> Tensor:
+        """What each sum is to be divided by."""
+        return (self.task if self.loss is None else self.loss).count(batch)
+
+    def learn(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """What task and loss have to know of the training labels."""
+        self.task.learn(batches())
+        if self.loss is not None:
+            self.loss.learn(batches())
 
     def trained_state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: everything but a frozen encoder, or what is frozen of an adapted one."""
-        outside = set() if self.encoder is None else {f"encoder.{name}" for name in _fixed(self.encoder)}
+        outside = set() if self.encoder is None else {f"encoder.{name}" for name in fixed_of(self.encoder)}
         return {name: value for name, value in self.state_dict().items() if name not in outside}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
@@ -104,7 +121,7 @@ class FeatureModel(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
-def _fixed(encoder: nn.Module) -> Iterator[str]:
+def fixed_of(encoder: nn.Module) -> Iterator[str]:
     """Frozen parameters of an encoder, and the buffers of modules of which nothing trains: its weights name both."""
     for prefix, module in encoder.named_modules(remove_duplicate=False):
         own = list(module.named_parameters(recurse=False))

@@ -59,7 +59,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     elif settings.init is not None:
         others = (data.sample_id(i) for data in (whole, val, test) for i in range(len(data)))
         ids = sorted({*ids, *begin_with(model, settings.init, set(others) - set(ids))})
-    model.task.learn(label_batches(train, task, workers))
+    model.learn(lambda: label_batches(train, task, workers))
     accelerator = make_accelerator(settings.trainer.mixed_precision, sparse=model.sparse)
     trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet, augment)
     if resuming:

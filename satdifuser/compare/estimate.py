@@ -154,7 +154,7 @@ def pace(cell: Cell, form: Form | None) -> Pace:
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step() -> None:
-        (task.loss_sum(model(batch).logits, batch) / samples).backward()
+        (model.loss_sum(model(batch).logits, batch).sum() / samples).backward()
         optimizer.step()
         optimizer.zero_grad()
 

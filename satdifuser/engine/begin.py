@@ -11,6 +11,8 @@ from satdifuser.engine.run import RunFolder, same_features
 from satdifuser.errors import UserError
 from satdifuser.model import FeatureModel
 
+LOSS = "loss."  # its weights are of each run's own labels
+
 
 def begin_with(model: FeatureModel, init: str, kept_from: Iterable[str]) -> list[str]:
     """Load what the finished run `init` has trained: its head, its decoder, and its adapter if it has one.
@@ -33,7 +35,8 @@ def begin_with(model: FeatureModel, init: str, kept_from: Iterable[str]) -> list
         )
     passing = ("adapter_seed",) if any(name.startswith("encoder.") for name in state) else ("adapter", "adapter_seed")
     same_features(f"init={folder.path}", _without(folder.spec(), passing), _without(model.fusion.spec, passing))
-    own = model.trained_state()
+    own = {name: value for name, value in model.trained_state().items() if not name.startswith(LOSS)}
+    state = {name: value for name, value in state.items() if not name.startswith(LOSS)}
     wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
     wrong += [name for name in own if not name.startswith("encoder.") and name not in state]
     if wrong:

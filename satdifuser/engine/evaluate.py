@@ -35,6 +35,11 @@ class Evaluation:
     pixels: dict[int, Tensor] = field(default_factory=dict)
 
 
+def at_least_something(count: Tensor) -> Tensor:
+    """What a sum is divided by: of nothing the sum is 0, and so is its mean."""
+    return torch.where(count > 0, count, 1.0)
+
+
 @torch.no_grad()
 def evaluate(
     model: FeatureModel,
@@ -53,7 +58,9 @@ def evaluate(
     metrics = task.metrics().to(accelerator.device)
     steps = len(head.spec.timesteps)
     weights = {s: torch.zeros(steps, len(names), device=accelerator.device) for s, names in head.names.items()}
-    totals = torch.zeros(3, device=accelerator.device, dtype=torch.float64)  # loss sum, elements, samples
+    # samples, and of the loss (or of each of its parts) the sum and what it counts
+    parts = 1 if model.loss is None else model.loss.parts
+    totals = torch.zeros(1 + 2 * parts, device=accelerator.device, dtype=torch.float64)
     batches = OrderedBatches(len(data), batch_size, accelerator.process_index, accelerator.num_processes)
     log, insight = PredictionLog(), InsightLog()
     for indices, batch in zip(batches, loader(data, batches, workers, model.check), strict=True):
@@ -63,19 +70,19 @@ def evaluate(
             output = model(batch)
         task.update(metrics, output.logits, batch)
         samples = len(batch["id"])
-        sums = (task.loss_sum(output.logits, batch), task.count(batch), torch.tensor(samples))
-        totals += torch.stack([value.to(totals) for value in sums])
+        sums = (torch.tensor(samples), model.loss_sum(output.logits, batch), model.count(batch))
+        totals += torch.cat([value.to(totals).view(-1) for value in sums])
         for stride, value in output.fused.weights.items():
             weights[stride] += samples * value.float()
         if keep:
             log.add(indices, batch["id"], task.predict(output.logits), task.truth(batch), output.logits)
             insight.add(indices, output.fused)
     totals = accelerator.reduce(totals, "sum")
-    weights = {stride: (accelerator.reduce(value, "sum") / totals[2]).cpu() for stride, value in weights.items()}
+    weights = {stride: (accelerator.reduce(value, "sum") / totals[0]).cpu() for stride, value in weights.items()}
     scores = {name: float(value) for name, value in metrics.compute().items()}
-    scores["loss"] = float(totals[0] / totals[1].clamp_min(1))
+    scores["loss"] = float((totals[1 : 1 + parts] / at_least_something(totals[1 + parts :])).sum())
     model.train(was_training)
     if not keep:
-        return Evaluation(scores, int(totals[2]), weights)
+        return Evaluation(scores, int(totals[0]), weights)
     world = accelerator.num_processes
-    return Evaluation(scores, int(totals[2]), weights, log.joined(world), insight.usage(world), insight.pixels(world))
+    return Evaluation(scores, int(totals[0]), weights, log.joined(world), insight.usage(world), insight.pixels(world))

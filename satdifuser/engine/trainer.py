@@ -14,7 +14,7 @@ from satdifuser.augment import Augmentation
 from satdifuser.data.base import Batch, LabelledDataset
 from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
-from satdifuser.engine.evaluate import evaluate
+from satdifuser.engine.evaluate import at_least_something, evaluate
 from satdifuser.engine.log import check_loss, check_scores, logged
 from satdifuser.engine.memory import keep_memory
 from satdifuser.engine.progress import TrainProgress
@@ -131,14 +131,14 @@ class Trainer:
 
     def _step(self, wrapped: torch.nn.Module, batch: Batch) -> dict[str, Any]:
         """One optimiser step; the loss is the mean over the whole batch, however it is cut."""
-        accelerator, task = self.accelerator, self.model.task
+        accelerator = self.accelerator
         torch.manual_seed((self.seed * 1_000_003 + self.state.step) * 1009 + accelerator.process_index)
         rate = self.rates.at(self.state.step)
         set_rate(self.optimizer, rate)
-        task.check(batch)
+        self.model.task.check(batch)
         batch = batch if self.augment is None else self.augment(batch, self.state.step)
         world, parts = accelerator.num_processes, min(self.config.accumulate, len(batch["id"]))
-        count = accelerator.reduce(task.count(batch).float(), "sum").clamp_min(1)
+        count = at_least_something(accelerator.reduce(self.model.count(batch).float(), "sum"))
         total = torch.zeros((), device=accelerator.device)
         for number in range(parts):
             micro = part(batch, number, parts) if parts > 1 else batch
@@ -147,7 +147,7 @@ class Trainer:
                 with accelerator.autocast():
                     output = wrapped(micro)
                 # DDP averages gradients over processes, so each share of the sum is multiplied by their number.
-                loss = task.loss_sum(output.logits, micro) * (world / count)
+                loss = (self.model.loss_sum(output.logits, micro) * (world / count)).sum()
                 if output.fused.aux_loss is not None:
                     loss = loss + output.fused.aux_loss * (len(micro["id"]) / len(batch["id"]))
                 accelerator.backward(loss)

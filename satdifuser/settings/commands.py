@@ -9,7 +9,7 @@ from annotated_types import Ge, Len
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Percent, Place, Positive, Seed, Whole, Word
 from satdifuser.settings.base import RunSettings, Settings
-from satdifuser.settings.groups import Augmentation, Data, Decoder, Encoder, Fusion, Task, Temporal
+from satdifuser.settings.groups import Augmentation, Data, Decoder, Encoder, Fusion, Loss, Task, Temporal
 from satdifuser.settings.trainer import TrainerConfig
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class TrainSettings(RunSettings):
     fusion: Fusion
     decoder: Decoder
     task: Task
+    loss: Loss | None = None
     data: Data
     augmentation: Augmentation | None = None
     trainer: TrainerConfig = TrainerConfig()

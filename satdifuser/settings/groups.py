@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Fusion: TypeAlias = Part
     Decoder: TypeAlias = Part
     Task: TypeAlias = Part
+    Loss: TypeAlias = Part
     Input: TypeAlias = Part
     Data: TypeAlias = DataPart
     Augmentation: TypeAlias = Part
@@ -34,9 +35,10 @@ else:
     Fusion = part("satdifuser.fusion.base.FusionHead")
     Decoder = part("satdifuser.decoders.base.Decoder")
     Task = part("satdifuser.tasks.base.Task")
+    Loss = part("satdifuser.losses.base.Loss")
     Data = part("satdifuser.data.base.MapStyle", DataPart)
     Input = part("satdifuser.data.inputs.ImageInput")
     Augmentation = part("satdifuser.augment.Augmentation")
     Temporal = part("satdifuser.temporal.base.TemporalHead")
 
-__all__ = ["Augmentation", "Data", "Decoder", "Encoder", "Fusion", "Input", "Task", "Temporal"]
+__all__ = ["Augmentation", "Data", "Decoder", "Encoder", "Fusion", "Input", "Loss", "Task", "Temporal"]

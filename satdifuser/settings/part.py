@@ -16,12 +16,13 @@ from satdifuser.kinds import check, hints_of, must_be, parameters_of
 from satdifuser.settings.trust import check_sensor, find, trusting
 
 TARGET, MISSING = "_target_", "???"
-ABSTRACT = (".FusionHead", ".Decoder", ".Task", ".Augmentation", ".TemporalHead")
+ABSTRACT = (".FusionHead", ".Decoder", ".Task", ".Loss", ".Augmentation", ".TemporalHead")
 GIVEN = {
     "temporal": ("spec",),
     "fusion": ("spec",),
     "decoder": ("pyramid", "outputs", "dense"),
     "task": ("labels",),
+    "loss": ("task",),
     "augmentation": ("seed", "ignore_index", "sensor"),
 }
 

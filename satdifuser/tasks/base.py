@@ -59,6 +59,10 @@ class Task:
             )
         return batch[self.label]
 
+    def targets(self, batch: Batch) -> Tensor:
+        """What a loss of classes learns: the class of each element, -1 where none counts; or labels of 0 and 1."""
+        return self.truth(batch)
+
     def size(self, batch: Batch) -> tuple[int, int] | None:
         """The size that dense logits are brought to: the label's."""
         return None

@@ -65,6 +65,10 @@ class Segmentation(Task):
             mask = mask.masked_fill(mask == value, self.labels.ignore_index)
         return mask
 
+    def targets(self, batch: Batch) -> Tensor:
+        counted = self._counted(batch)
+        return counted.masked_fill(counted == self.labels.ignore_index, -1)
+
     def loss_sum(self, logits: Tensor, batch: Batch) -> Tensor:
         counted, ignore = self._counted(batch), self.labels.ignore_index
         return F.cross_entropy(logits.float(), counted, ignore_index=ignore, reduction="sum")
