@@ -21,7 +21,7 @@ class ProbeConfig(Settings):
 
     probes: Annotated[list[Literal["logistic", "knn", "ridge"]], Len(1)] | None = None
     views: Annotated[list[Annotated[str, Len(1), Word(VIEWS)]], Len(1)] = ["mean"]
-    strengths: Count | Annotated[list[Positive], Len(1)] = 40
+    strengths: Count | Annotated[list[Positive], Len(1)] | None = None
     refit: bool = True
     neighbours: Count = 5
     distance: Literal["cosine", "euclidean"] = "cosine"

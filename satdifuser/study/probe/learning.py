@@ -28,6 +28,7 @@ PROBES = {
     "pixel_regression": ("ridge",),
 }
 USUAL = {"classification": ("logistic", "knn"), "multilabel": ("logistic",), "regression": ("ridge",)}
+STRENGTHS, PIXEL_STRENGTHS = 40, [10.0**power for power in range(-6, 1)]
 CHUNK_BYTES = 2**27  # of logits at once
 
 Rows = NDArray[np.float32]
@@ -43,6 +44,12 @@ def probes_for(task: Task, asked: Sequence[str] | None) -> list[str]:
         if probe not in able:
             raise UserError(f"probe.probes names {probe}, and task={task.name} is probed by {' or '.join(able)}")
     return list(dict.fromkeys(asked or USUAL.get(task.name, able)))
+
+
+def strengths_for(task: Task, setting: int | Sequence[float] | None) -> list[float]:
+    """Those of the setting, ascending; of a million pixels a weaker penalty than 1 is as good as none."""
+    usual = PIXEL_STRENGTHS if task.dense else STRENGTHS
+    return strengths_of(usual if setting is None else setting)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def _neighbours(task: Task, lesson: Lesson, config: ProbeConfig, device: str) ->
 
 
 def _linear(task: Task, probe: str, lesson: Lesson, config: ProbeConfig, device: str) -> Learned:
-    strengths = strengths_of(config.strengths)
+    strengths = strengths_for(task, config.strengths)
 
     def fit(rows: Rows, truth: Array, tried: Sequence[float]) -> list[Linear]:
         if probe == "ridge":
