@@ -191,7 +191,9 @@ class DiffusionEncoder(nn.Module):
         """Read these kinds of modules from now on, as far as the last tap; nothing else of the encoder changes."""
         chosen = [tap for tap in self._inside() if modules == "all" or kind_of(tap.name) in modules]
         if not chosen:
-            raise UserError(f"{self.spec.encoder} has no {', '.join(modules)} up to its last tap: it has {self.kinds}")
+            raise UserError(
+                f"{self.spec.encoder} has no {', '.join(modules)} up to its last tap: it has {', '.join(self.kinds)}"
+            )
         chosen = [replace(tap, depth=depth) for depth, tap in enumerate(chosen)]
         self.network.read_at(chosen, self.spec.image_size[0])
         at = self.spec.timesteps

@@ -16,8 +16,8 @@ from satdifuser.data.base import LabelledDataset, Sample
 from satdifuser.data.batches import loader, to_device
 from satdifuser.data.inputs import sample_check
 from satdifuser.engine.features import features
-from satdifuser.errors import UserError
-from satdifuser.pooling import Pooling, pooling_for
+from satdifuser.errors import UserError, nearest
+from satdifuser.pooling import NAMES, Pooling, is_pooling, pooling_for
 
 if TYPE_CHECKING:
     from satdifuser.bank import BankSpec, FeatureBank
@@ -107,6 +107,8 @@ class Stream:
 
 def pooling_of(spec: BankSpec, pool: str) -> Pooling | None:
     """What is still to be done to maps of a spec; None: nothing (they are pooled already, or compared whole)."""
+    if pool != FLAT and not is_pooling(pool):
+        raise UserError(f"cka.pool is {pool!r}: it can be {', '.join((*NAMES, FLAT))}{nearest(pool, (*NAMES, FLAT))}")
     if pool != FLAT:
         return pooling_for(spec, pool)
     before = dict(spec.settings).get("pooled")
