@@ -210,14 +210,6 @@ def test_long_series_have_their_dates_in_files_of_their_own(make: Make, small_sp
     assert torch.equal(store.split("train").batch(range(7))["dates"], long.labels["dates"][:7])
 
 
-def test_probes_and_heads_of_one_image_refuse_series(dated: Any, tmp_path: Path) -> None:
-    from satdifuser.analysis.probing import pooled
-
-    dated.write(tmp_path / "s.zarr")
-    with pytest.raises(UserError, match="holds 3 dates of each sample"):
-        pooled(FeatureStore(tmp_path / "s.zarr").split("train"))
-
-
 def test_numbers_that_are_none_are_found_in_any_date(dated: Any, tmp_path: Path) -> None:
     tap = dated.spec.taps[0]
     maps = {other: dated.bank[other].clone() for other in dated.spec.taps}
