@@ -1,11 +1,13 @@
 """L-BFGS for a smooth convex loss plus a penalty, for many penalties one after the other.
 
 What a penalty adds to a slope is known, so that what was learned of the loss's curvature with one penalty serves the
-next one too. A long memory is cheap beside a loss of many samples, and saves many of its evaluations.
+next one too, and the minima themselves lie on a smooth curve, whose next point is guessed from the last three. A long
+memory is cheap beside a loss of many samples, and saves most of its evaluations.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import numpy as np
 
 from satdifuser.analysis.linear import Floats
 
-MEMORY = 80  # pairs of a step and the change of the slope along it
+MEMORY = 160  # pairs of a step and the change of the slope along it
 STEPS = 1000  # at most, for each penalty
 TRIES = 10  # at most, for each step
 SUFFICIENT = 1e-4  # share of the gain that the slope promises
@@ -34,7 +36,7 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """A step, the change of the penalised slope along it, and one over their product."""
+    """A step, the change of the penalised slope along it, and one over their product (0: rounding hides it)."""
 
     step: Floats
     change: Floats
@@ -51,11 +53,20 @@ class Path:
         self.seen: deque[tuple[Floats, Floats]] = deque(maxlen=MEMORY)
         self.evaluations = 1
 
+    def guess(self, w: Floats, penalty: float) -> None:
+        """Go on from there, if it is better than where the last minimum was."""
+        value, slope = self.loss.value(w)
+        self.evaluations += 1
+        pull = penalty * self.penalised
+        if value + 0.5 * _dot(pull * w, w) < self.value + 0.5 * _dot(pull * self.w, self.w):
+            self._go(w, value, slope)
+
     def to(self, penalty: float, tolerance: float) -> Floats:
         """The minimum for a penalty: where the next step promises to gain no more than the tolerance."""
         pull = penalty * self.penalised
         inverse = 1 / np.maximum(self.loss.curvature(self.w) + pull, 1e-30)
-        memory = deque((_pair(step, change + pull * step) for step, change in self.seen), maxlen=MEMORY)
+        known = (_pair(step, change + pull * step) for step, change in self.seen)
+        memory = deque((pair for pair in known if pair.weight > 0), maxlen=MEMORY)
         for _ in range(STEPS):
             slope = self.slope + pull * self.w
             step = _towards(-slope, inverse, memory)
@@ -78,12 +89,15 @@ class Path:
             rising = _dot(slope + pull * w, step)
             near = abs(after - before) <= NOISE * before and rising <= 0.8 * promised
             if rising > -promised and (near or after <= before - SUFFICIENT * length * promised):
-                self.seen.append((w - self.w, slope - self.slope))
-                self.w, self.value, self.slope = w, value, slope
+                self._go(w, value, slope)
                 return True
             best = length * promised / (promised + rising) if rising > 0 else 0.5 * length
             length = min(max(best, 0.1 * length), 0.5 * length)
         return False
+
+    def _go(self, w: Floats, value: float, slope: Floats) -> None:
+        self.seen.append((w - self.w, slope - self.slope))
+        self.w, self.value, self.slope = w, value, slope
 
 
 def along(loss: Loss, start: Floats, penalised: Floats, penalties: Sequence[float], tolerance: float) -> list[Floats]:
@@ -92,15 +106,35 @@ def along(loss: Loss, start: Floats, penalised: Floats, penalties: Sequence[floa
     They are solved from the largest to the smallest, by way of others where the next is far.
     """
     path = Path(loss, start, penalised)
-    found = dict[float, Floats]()
-    penalty = max(NEAR, *penalties)
-    for wanted in sorted(set(penalties), reverse=True):
-        while penalty > APART * wanted:
-            path.to(penalty, 100 * tolerance)
-            penalty /= APART
-        penalty = wanted
-        found[penalty] = path.to(penalty, tolerance)
+    found, passed = dict[float, Floats](), deque[tuple[float, Floats]](maxlen=3)
+    for penalty, wanted in _stops(penalties):
+        if len(passed) > 1:
+            path.guess(_beyond(passed, math.log(penalty)), penalty)
+        w = path.to(penalty, tolerance)
+        passed.append((math.log(penalty), w))
+        if wanted:
+            found[penalty] = w
     return [found[penalty] for penalty in penalties]
+
+
+def _stops(penalties: Sequence[float]) -> list[tuple[float, bool]]:
+    """Penalties that fall by no more than `APART` each, and whether they are asked for."""
+    found, last = list[tuple[float, bool]](), max(NEAR, *penalties)
+    for penalty in sorted(set(penalties), reverse=True):
+        steps = math.ceil(math.log(last / penalty) / math.log(APART))
+        found += [(last * (penalty / last) ** (step / steps), False) for step in range(1, steps)]
+        found.append((penalty, True))
+        last = penalty
+    return found
+
+
+def _beyond(passed: Sequence[tuple[float, Floats]], at: float) -> Floats:
+    """The polynomial through points (place, value), further on."""
+    found = np.zeros_like(passed[0][1])
+    for place, value in passed:
+        others = [other for other, _ in passed if other != place]
+        found += value * math.prod((at - other) / (place - other) for other in others)
+    return found
 
 
 def _towards(against: Floats, inverse: Floats, memory: Sequence[Pair]) -> Floats:
@@ -117,7 +151,8 @@ def _towards(against: Floats, inverse: Floats, memory: Sequence[Pair]) -> Floats
 
 
 def _pair(step: Floats, change: Floats) -> Pair:
-    return Pair(step, change, 1 / _dot(step, change))
+    bent = _dot(step, change)
+    return Pair(step, change, 1 / bent if bent > 0 else 0.0)
 
 
 def _dot(a: Floats, b: Floats) -> float:

@@ -17,7 +17,7 @@ from satdifuser.analysis.logistic import logistic
 from satdifuser.analysis.strengths import strengths_of
 
 # What the module promises of probabilities, of every training sample and in the mean over them.
-LARGEST, MEAN = 1e-4, 1e-5
+LARGEST, MEAN = 5e-5, 5e-6
 STRENGTHS = [1e-5, 1e-3, 0.1, 10.0]
 
 Made = tuple[np.ndarray, np.ndarray]
