@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from satdifuser.report import numbers
 from satdifuser.report.charts import short
 from satdifuser.report.depth import drawing as draw
-from satdifuser.report.depth.content import Likeness, Place
+from satdifuser.report.depth.content import Likeness, Place, Shape
 from satdifuser.report.depth.drawing import Drawn
 from satdifuser.report.figures import shorten
 
@@ -106,6 +106,8 @@ def shapes(one: Likeness) -> Drawn | None:
         sides = sides[:1]
     if not sides:
         return None
+    if len({place.kind for place in sides[0][1]}) > 1 and len(draw.steps_of(sides[0][1])) == 1:
+        return shapes_by_kind(sides)
     taps = [draw.taps_of(places) for _, places, _ in sides]
     shared = len(sides) == 1 or taps[0] == taps[1]
     lines = [_line_name(name, step, sides, places) for name, places, _ in sides for step in draw.steps_of(places)]
@@ -135,6 +137,31 @@ def shapes(one: Likeness) -> Drawn | None:
         if len(lines) > 1:
             figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
         title = " and ".join(dict.fromkeys(name for name, *_ in sides))
+        return draw.drawn(figure, f"shapes {title}", " ".join(words), f"{title}. {SHAPES}")
+
+
+def shapes_by_kind(sides: Sequence[tuple[str, Sequence[Place], Sequence[Shape]]]) -> Drawn:
+    """Of networks of which many modules are known: a line for each kind of module over its places, a row for a side."""
+    kinds = list(dict.fromkeys(place.kind for _, places, _ in sides for place in places))
+    style = draw.looks(kinds)
+    words = []
+    with draw.drawing(9.6, 2.6 * len(sides) + 0.4) as figure:
+        grid = figure.subplots(len(sides), 2, sharex="row", sharey="col", squeeze=False)
+        for axes, (name, places, found) in zip(grid, sides, strict=True):
+            blocks = list(dict.fromkeys(place.block for place in sorted(places, key=lambda place: place.number)))
+            for ax, (what, read) in zip(axes, WHAT, strict=True):
+                for kind in kinds:
+                    pairs = [(p, s) for p, s in zip(places, found, strict=True) if p.kind == kind]
+                    x, y = [blocks.index(p.block) for p, _ in pairs], [read(s) for _, s in pairs]
+                    look = style[kind]
+                    ax.plot(x, y, color=look.colour, ls=look.line, marker=look.marker, ms=3, lw=1.1, label=short(kind))
+                words.append(_extremes(what, name, places, [read(shape) for shape in found]))
+                ax.set_ylabel(what)
+                ax.set_title(short(name, 44), fontsize=9)
+                ax.set_ylim(bottom=0)
+                draw.label_taps(ax, blocks, 3.6)
+        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+        title = " and ".join(name for name, *_ in sides)
         return draw.drawn(figure, f"shapes {title}", " ".join(words), f"{title}. {SHAPES}")
 
 

@@ -77,6 +77,8 @@ def _settings(depths: Depths) -> list[tuple[str, str]]:
     several: list[Mapping[str, Any]] = [one.about for one in depths.probes] + [one.about for one in depths.likeness]
     for number, about in enumerate(several, 1):
         for key, value in about.items():
+            if key == "spec":  # its taps are what the page is about
+                continue
             name = f"{key} ({number})" if len(several) > 1 else str(key)
             found[name] = shown(value)
     return list(found.items())
