@@ -1,7 +1,7 @@
 """Logistic probes of every map, beside one scikit-learn fit after the other, in one run on the same features.
 
 Both sides choose among the same strengths on validation, refit the chosen one on training and validation labels, and
-are scored on the test split. The scikit-learn side is what one writes by hand: a StandardScaler, then for each strength a
+are scored on the test split. The scikit-learn side is what one writes by hand: for each strength a StandardScaler and a
 LogisticRegression. The ratio is of the maps that both did; ours then does all of them.
 
     satdifuser extract data=image_folder data.root=EuroSAT_RGB store.path=probe.zarr store.keep=mean
@@ -170,7 +170,8 @@ def made(folder: Path, arguments: argparse.Namespace) -> Path:
         inside = list(images.iterdir())
         images = inside[0] if len(inside) == 1 else images
     count = arguments.samples
-    words = [f"data.splits.{name}.length={part}" for name, part in (("train", count), ("val", count // 4))]
+    parts = {"train": count, "val": count // 4, "test": count // 2}
+    words = [f"data.splits.{name}.length={part}" for name, part in parts.items()]
     if images is not None:
         words = ["data=image_folder", f"data.root={images}", f"data.limit={count}"]
     store = folder / "features.zarr"
