@@ -59,10 +59,10 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
         for runs in in_turn(planned):
             stopped = stopped or do(runs, output / "jobs", launcher, config_dirs, config.threads)
         content = content_of(config, planned, shared, command_line("compare", overrides, config_dirs, trust))
-        if any(one.ready and not one.done for one in studies):
+        if any(one.ready(shared) and not one.done for one in studies):
             write_report(content, output)  # the studies may take long, and a report is better than none
             say(f"wrote {output / 'report.html'} of the runs; {len(studies)} studies are next")
-        looked = study.do(studies)
+        looked = study.do(studies, shared)
     except KeyboardInterrupt:
         say("what is done stays: the same command goes on from there")
         raise

@@ -12,6 +12,7 @@ from satdifuser.compare.grid import Cell, digest
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.worker import result
+from satdifuser.engine.files import DamagedError
 from satdifuser.errors import UserError, one_line
 from satdifuser.pooling import is_pooling
 from satdifuser.report.content import Failure
@@ -27,7 +28,8 @@ SPLIT = "test"
 class Study:
     """A probe or a likeness of a comparison: what the report calls it, its settings, and the runs that it needs.
 
-    `names` are the model, or the two sides. It waits where its features or its run are not there.
+    `names` are the model, or the two sides; `needs` is the store or the run that it reads, `second` and `other` are the
+    other store and a run that reads it.
     """
 
     names: tuple[str, ...]
@@ -36,6 +38,7 @@ class Study:
     needs: Path
     models: tuple[str, ...] = ()
     second: Path | None = None
+    other: Cell | None = None
 
     def __str__(self) -> str:
         return f"{'probes' if self.probes else 'likeness'} of {' and '.join(self.names)}"
@@ -52,12 +55,29 @@ class Study:
     def done(self) -> bool:
         return (self.folder / ("probe.json" if self.probes else "cka.json")).is_file()
 
-    @property
-    def ready(self) -> bool:
-        """Whether what it reads is there."""
-        if self.needs.suffix == ".zarr":
-            return self.needs.is_dir() and (self.second is None or self.second.is_dir())
-        return result(self.needs) is not None
+    def ready(self, shared: Shared) -> bool:
+        """Whether what it reads is there, or was and can be made again: what has failed is told of the runs."""
+        if self.needs.suffix != ".zarr":
+            return result(self.needs) is not None
+        return all(path.is_dir() or shared.extraction(cell) is not None for path, cell in self.stores())
+
+    def stores(self) -> list[tuple[Path, Cell]]:
+        """The stores that it reads, each with a run that reads it, too."""
+        if self.needs.suffix != ".zarr":
+            return []
+        second = [] if self.second is None or self.other is None else [(self.second, self.other)]
+        return [(self.needs, self.cell), *second]
+
+    def saved(self) -> Probed | Likeness | None:
+        """What it has found; None where that is not there, or damaged, and is to be found again."""
+        from satdifuser.study.saved import FILES, load
+
+        try:
+            return load(self.folder) if self.done else None
+        except DamagedError:
+            for name in FILES.values():
+                (self.folder / name).unlink(missing_ok=True)
+            return None
 
 
 @dataclass(frozen=True)
@@ -97,16 +117,17 @@ def cka_config(config: CompareSettings) -> CkaConfig | None:
     return _config("cka", config.cka, CkaConfig)
 
 
-def do(found: Sequence[Study]) -> Looked:
+def do(found: Sequence[Study], shared: Shared) -> Looked:
     """Do what is not done and read what is; one that fails is told, and the others go on."""
     from satdifuser.engine.progress import say
 
     there, failures = list[tuple[Study, Any]](), list[Failure]()
     for study in found:
-        if not study.ready:
-            continue
         try:
-            one = _do(study)
+            one = study.saved()
+            if one is None and not study.ready(shared):
+                continue
+            one = _named(study, one or _do(study, shared))
         except Exception as error:  # of whatever kind, it is this study's and no other's
             say(f"{study}, {study.cell.task}: FAILED: {one_line(error)}")
             failures.append(Failure(str(study), study.cell.task, study.cell.budget, study.cell.seed, one_line(error)))
@@ -128,21 +149,25 @@ def show(found: Sequence[Study]) -> None:
     show_table(f"{len(found)} studies after the runs", ["study", "task", "needs", "state"], rows)
 
 
-def _do(study: Study) -> Probed | Likeness:
+def _do(study: Study, shared: Shared) -> Probed | Likeness:
     from satdifuser.engine.memory import give_back
+    from satdifuser.study import cka, probe
 
-    if isinstance(study.settings, ProbeSettings):
-        from satdifuser.study.probe import probed
-
-        probes = probed(study.settings)
-        give_back()
-        return replace(probes, model=study.names[0], task=study.cell.task)
-    from satdifuser.study.cka import likeness
-
-    alike = likeness(study.settings)
+    for path, cell in study.stores():
+        if not path.is_dir():
+            shared.extract(cell)
+    settings = study.settings
+    one = probe.probed(settings) if isinstance(settings, ProbeSettings) else cka.likeness(settings)
     give_back()
+    return one
+
+
+def _named(study: Study, one: Probed | Likeness) -> Probed | Likeness:
+    """With the names that the comparison gives to models and tasks."""
+    if isinstance(one, Probed):
+        return replace(one, model=study.names[0], task=study.cell.task)
     first, second = study.names
-    return replace(alike, first=first, second=second)
+    return replace(one, first=first, second=second)
 
 
 def _probes(config: CompareSettings, probe: ProbeConfig, runs: Sequence[Planned], shared: Shared) -> list[Study]:
@@ -208,7 +233,7 @@ def _pairs(config: CompareSettings, cka: CkaConfig, runs: Sequence[Planned], sha
         by_samples.setdefault(samples, {}).setdefault(store, (name_of(cells), cells[0]))
     found = []
     for stores in by_samples.values():
-        for (one, (first, cell)), (other, (second, _)) in itertools.combinations(stores.items(), 2):
+        for (one, (first, cell)), (other, (second, its)) in itertools.combinations(stores.items(), 2):
             key = digest([sorted([one.stem, other.stem]), _asked(asked), "pair"])
             settings = CkaSettings(
                 data=cell.config.data,
@@ -218,7 +243,7 @@ def _pairs(config: CompareSettings, cka: CkaConfig, runs: Sequence[Planned], sha
                 split=SPLIT,
                 output=str(shared.output / "cka" / key),
             )
-            found.append(Study((first, second), cell, settings, one, second=other))
+            found.append(Study((first, second), cell, settings, one, second=other, other=its))
     return found
 
 

@@ -114,7 +114,8 @@ def test_studies_change_no_key_of_a_run(grid: Callable[..., Any]) -> None:
 def test_one_that_fails_is_told_and_the_others_go_on(
     grid: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = studies(*grid(probe=True))
+    config, planned, owner = grid(probe=True)
+    found = studies(config, planned, owner)
     for study in found[:3]:
         study.needs.mkdir(parents=True, exist_ok=True)
     waits = dataclasses.replace(found[3], needs=found[3].needs.with_name("missing.zarr"))
@@ -125,7 +126,7 @@ def test_one_that_fails_is_told_and_the_others_go_on(
         return Probed("encoder", "classification", "accuracy", "test", 9, (3, 1), ())
 
     monkeypatch.setattr(satdifuser.study.probe, "probed", probed)
-    looked = do([*found[:3], waits])
+    looked = do([*found[:3], waits], owner)
     assert [(one.model, one.task) for one in looked.depths.probes] == [("UNet", "images"), ("ViT", "images")]
     (failure,) = looked.failures
     assert (failure.model, failure.task, failure.budget) == ("probes of UNet", "pixels", 100)

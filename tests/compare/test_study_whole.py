@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import satdifuser.study.cka
 from satdifuser.compare.command import run
 from satdifuser.errors import UserError
 from satdifuser.study.saved import load
@@ -32,6 +33,12 @@ probe: {strengths: 2, probes: [logistic]}
 cka: {batch: 6, samples: 12}
 store: {dtype: float32}
 """
+
+
+def _fails(settings: object) -> None:
+    raise MemoryError("no room")
+
+
 FOUND = [("UNet gw", "images"), ("ViT 2", "images"), ("ViT 5", "images")]
 
 
@@ -78,21 +85,26 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_is(done: Path, capsys: 
     before = {**files(done, "probe.json"), **files(done, "cka.json"), **files(done, "result.json")}
     assert again(done, "dry_run=true") == []
     assert capsys.readouterr().out.count(" done ") == 4 + 7
-    lost = sorted(files(done, "probe.json"))[0]
+    lost, damaged = sorted(files(done, "probe.json"))[:2]
     kept = json.loads(lost.read_text())["points"]
     shutil.rmtree(lost.parent)
+    damaged.write_text("{")
+    for store in (done / "out" / "features").iterdir():
+        shutil.rmtree(store)  # they may be removed when all is done, and are made again where something needs them
     again(done)
     after = {**files(done, "probe.json"), **files(done, "cka.json"), **files(done, "result.json")}
     assert after.keys() == before.keys()
-    assert [path for path in after if after[path] != before[path]] == [lost]
+    assert [path for path in after if after[path] != before[path]] == sorted([lost, damaged])
     assert json.loads(lost.read_text())["points"] == kept
 
 
-def test_a_study_that_fails_is_listed_and_the_report_has_the_rest(done: Path, tmp_path: Path) -> None:
+def test_a_study_that_fails_is_listed_and_the_report_has_the_rest(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(done, tmp_path / "copy")
     folder = tmp_path / "copy"
-    broken = next((folder / "out").glob("cka/*/cka.json"))
-    broken.write_text("{")
+    monkeypatch.setattr(satdifuser.study.cka, "likeness", _fails)
+    shutil.rmtree(next((folder / "out").glob("cka/*/")))
     with pytest.raises(UserError, match=r"1 of 11 runs and studies failed .* likeness of"):
         again(folder)
     text = (folder / "out" / "report.html").read_text(encoding="ascii")
