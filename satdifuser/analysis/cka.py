@@ -18,14 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satdifuser.analysis.rows import BLOCK, checked, gram, precision, sample_blocks
+from satdifuser.analysis.rows import BLOCK, checked, gram, sample_blocks
 from satdifuser.errors import UserError
 
 Floats = NDArray[np.float64]
 
 LEAST = 4  # samples of a batch: HSIC_1 divides by n - 3
 GROUPS = 64  # of batches, for the standard error
-CANCELLED = 64 * torch.finfo(torch.float64).eps  # so small a share of a sum is what its terms' rounding leaves
+ROUNDING = torch.finfo(torch.float64).eps
+CANCELLED = 64 * ROUNDING  # so small a share of a sum is what its terms' rounding leaves
 
 
 def grams(rows: Sequence[Tensor]) -> Tensor:
@@ -177,7 +178,7 @@ def _u_centred(rows: Tensor) -> Tensor:
     found -= sums
     found += sums.sum() / (count - 1)
     found.fill_diagonal_(0)
-    rounding = torch.linalg.matrix_norm(found) <= precision(rows) * count**0.5 * whole
+    rounding = torch.linalg.matrix_norm(found) <= ROUNDING * count * whole
     return found.masked_fill_(rounding, 0)
 
 
@@ -209,7 +210,7 @@ def _hsic(x: Tensor, y: Tensor, unbiased: bool) -> float:
     # of centred samples the sums of a Gram matrix without its diagonal are minus the diagonal
     count = len(x)
     found = whole - diagonals * count / (count - 2) + one * other / ((count - 1) * (count - 2))
-    return found if abs(found) > max(precision(x) ** 2 * count, CANCELLED) * whole else 0.0
+    return found if abs(found) > CANCELLED * whole else 0.0
 
 
 def _products(x: Tensor, y: Tensor) -> tuple[float, float, float, float]:

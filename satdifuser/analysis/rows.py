@@ -1,7 +1,7 @@
 """Rows of features, `[samples, channels]`, as float64 without their mean, in blocks that do not grow with either.
 
-A channel whose deviation over the samples is no more than the rounding of its mean is constant: what remains of it
-after the mean is taken away is noise of the computation, and is set to exactly 0.
+A channel whose deviation over the samples is no more than twice the rounding of its mean, in the precision that the
+rows have, is constant: what remains of it after the mean is taken away is noise of the computation, and is set to 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 BLOCK = 2**22  # numbers that are float64 at a time
 STRIPS = 4  # of a symmetric product
-ROUNDINGS = 4  # so many times a number's precision is noise
+ROUNDINGS = 2  # so many times a number's precision is noise
 
 
 def checked(rows: object, what: str = "features") -> Tensor:
@@ -22,10 +22,6 @@ def checked(rows: object, what: str = "features") -> Tensor:
     if found.ndim != 2 or not found.shape[1]:
         raise ValueError(f"{what} must be [samples, channels], not {list(found.shape)}")
     return found.detach() if found.is_floating_point() else found.double()
-
-
-def precision(rows: Tensor) -> float:
-    return float(torch.finfo(rows.dtype).eps)
 
 
 def channel_blocks(rows: Tensor) -> Iterator[Tensor]:
@@ -80,4 +76,4 @@ def scatter(rows: Tensor) -> Tensor:
 
 
 def _constant(mean: Tensor, norm: Tensor, rows: Tensor) -> Tensor:
-    return norm <= ROUNDINGS * precision(rows) * len(rows) ** 0.5 * mean.abs()
+    return norm <= ROUNDINGS * torch.finfo(rows.dtype).eps * len(rows) ** 0.5 * mean.abs()
