@@ -48,6 +48,7 @@ def test_the_optional_libraries_stay_behind_unless_they_are_asked_for(bundle: Mo
         "kornia",
         "matplotlib",
         "scikit-learn",
+        "segmentation-models-pytorch",
         "tensorboard",
     }
     assert least - needed == {"pip", "pytest", "pytest-xdist"}
