@@ -14,6 +14,10 @@ from satdifuser.compare.grid import expand
 from satdifuser.compare.overrides import merged
 from satdifuser.config import compose, composed, groups
 
+OWN = {"probe": "probe", "cka": "cka"}  # groups of the commands of the same name
+OF = {"store": "extract", "experiment": "compare", "unet": "pretrain", **OWN}  # a group's command
+SIDE = ["first=some.zarr"]  # what satdifuser cka is always told
+
 
 def fails(capsys: pytest.CaptureFixture, *words: str) -> str:
     """The one line on standard error of a call that must exit with 2."""
@@ -53,9 +57,9 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
 
 def test_every_choice_of_every_group_composes() -> None:
     for group, names in groups().items():
-        command = {"store": "extract", "experiment": "compare", "unet": "pretrain"}.get(group, "train")
+        command = OF.get(group, "train")
         for name in names:
-            plain = compose(command, [f"{group}={name}"]).plain()
+            plain = compose(command, [f"{group}={name}", *(SIDE if group == "cka" else [])]).plain()
             asked = {"experiment": "models"}.get(group, group)
             found = plain["encoder"]["adapter"] if group == "adapter" else plain[asked]
             assert found is None if (group, name) == ("temporal", "none") else found

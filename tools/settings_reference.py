@@ -23,7 +23,7 @@ the classes that read it (what a setting can be). `satdifuser train --help fusio
 A value that a setting cannot have is refused at once, by name: `trainer.lr is nan: it must be a number above 0`. No
 number may be NaN or infinite. A bare `no` in YAML is `false`; write `"no"` for the word.
 """
-OF = {"store": "extract", "unet": "pretrain"}  # a group's command, where it is not train
+OF = {"store": "extract", "unet": "pretrain", "probe": "probe", "cka": "cka"}  # a group's command, if not train
 SKIPPED = ("experiment", "hydra")
 
 

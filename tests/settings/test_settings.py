@@ -20,6 +20,10 @@ from satdifuser.settings.commands import TrainSettings
 from satdifuser.settings.part import Part
 from satdifuser.yaml_file import load_yaml
 
+OWN = {"probe": "probe", "cka": "cka"}  # groups of the commands of the same name
+OF = {"store": "extract", "experiment": "compare", "unet": "pretrain", **OWN}  # a group's command
+SIDE = ["first=some.zarr"]  # what satdifuser cka is always told
+
 # what an attack found accepted, or ending in a traceback, and its like: one line that names the setting
 WRONG = [
     ("train", "trainer.clip_norm=-1", "trainer.clip_norm is -1: it must be a number above 0, or null"),
@@ -226,9 +230,9 @@ def test_settings_cannot_be_changed_behind_the_check() -> None:
 
 def test_every_choice_of_every_group_is_settings_of_its_command() -> None:
     for group, names in groups().items():
-        command = {"store": "extract", "experiment": "compare", "unet": "pretrain"}.get(group, "train")
+        command = OF.get(group, "train")
         for name in names:
-            words = [f"{group}={name}", *(["encoder=small_vit"] if group == "adapter" else [])]
+            words = [f"{group}={name}", *{"adapter": ["encoder=small_vit"], "cka": SIDE}.get(group, [])]
             settings = settings_of(command, composed(command, words))
             assert COMMANDS[command](**settings.plain()) == settings
 
