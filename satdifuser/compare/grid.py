@@ -83,7 +83,12 @@ class Cell:
                 node = node.get(step, {})
             node.pop(last, None)
         # runs of before there were series, chosen losses, depths and taps inside of blocks keep their keys
-        for name, node in (("temporal", values), ("loss", values), ("depths", values["select"]), ("modules", values["encoder"])):
+        for name, node in (
+            ("temporal", values),
+            ("loss", values),
+            ("depths", values["select"]),
+            ("modules", values["encoder"]),
+        ):
             if node.get(name, ...) is None:
                 del node[name]
         return dict(with_digests(values))
