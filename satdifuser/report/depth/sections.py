@@ -84,9 +84,10 @@ def _probes(probes: Sequence[Probed]) -> list[Block]:
     blocks = []
     for task in dict.fromkeys((one.task, one.metric) for one in probes):
         mine = [one for one in probes if (one.task, one.metric) == task]
-        together = curves.relative_curves(mine)
+        deep = [one for one in mine if len({point.place.number for point in one.points}) > 1]
+        together = curves.relative_curves(deep)  # a model of one place has no depth
         if together:
-            blocks.append(Block(f"{task[0]}, all models", _depths(mine), [together]))
+            blocks.append(Block(f"{task[0]}, all models", _depths(deep), [together]))
         blocks += [_probe(one) for one in mine]
     return blocks
 

@@ -139,3 +139,18 @@ def test_a_page_names_only_the_parts_that_it_has(made: Any, depths: Depths) -> N
     ]
     assert [part.id for part in parts(Depths(decoded=made.decoded()))] == ["depth-decoders"]
     assert parts(Depths()) == []
+
+
+def test_a_model_of_one_place_has_no_relative_depth(made: Any) -> None:
+    one, two = made.probed("one", taps=("blocks.2",)), made.probed("two")
+    three = made.probed("three", taps=made.unet)
+    titles = [block.title for block in parts(Depths(probes=(one, two)))[0].blocks]
+    assert titles == ["EuroSAT, one", "EuroSAT, two"]
+    together = parts(Depths(probes=(one, two, three)))[0].blocks[0]
+    assert together.title == "EuroSAT, all models"
+    best = [series_of(probed)[1].best for probed in (two, three)]  # of the logistic probe, which is the better one
+    depths = [100 * point.place.number / last for point, last in zip(best, (11, 9), strict=True) if point]
+    said = [
+        f"{name} is best at {depth:.0f} % of its depth" for name, depth in zip(("two", "three"), depths, strict=True)
+    ]
+    assert together.sentence == f"{', '.join(said)}."
