@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from satdifuser.report.depth.content import Point, Probed
     from satdifuser.settings.studies import ProbeSettings
 
-SHOWN = 8  # places of each view, probe and budget
+SHOWN = 20  # places, of all views, probes and budgets together, but three of each at least
 
 
 def run(settings: ProbeSettings) -> Probed:
@@ -43,16 +43,18 @@ def show(found: Probed) -> None:
     header = f"{found.metric} on {found.split} ({found.samples} samples){seeds}, with 95 % intervals{guess}"
     console.print(header, highlight=False, soft_wrap=True)
     kinds = dict.fromkeys((point.budget, point.view, point.probe) for point in found.points)
+    most = max(3, SHOWN // len(kinds))
     for budget, view, probe in kinds:
         points = [p for p in found.points if (p.budget, p.view, p.probe) == (budget, view, probe)]
         points.sort(key=lambda point: -_value(point, found.metric))
-        table = Table(f"{probe} of {view}", found.metric, "95 %", "p", "ECE", "scaled", box=None, header_style="bold")
-        table.title, table.title_justify = f"\n{budget:g} % of the labels ({points[0].training} learned from)", "left"
-        for point in points[:SHOWN]:
+        errors = ("ECE", "scaled") if any(point.calibration for point in points) else ()
+        table = Table(f"{probe} of {view}", found.metric, "95 %", "p", *errors, box=None, header_style="bold")
+        for point in points[:most]:
             table.add_row(str(point.place), *_score(point.scores[found.metric]), *_tests(point))
+        taught = f"\n{budget:g} % of the labels, {points[0].training} learned from"
+        best = f": the best {most} of {len(points)} places" if len(points) > most else ""
+        console.print(taught + best, highlight=False)
         console.print(table)
-        if len(points) > SHOWN:
-            console.print(f"and {len(points) - SHOWN} more places", highlight=False)
 
 
 def _value(point: Point, metric: str) -> float:
@@ -64,6 +66,7 @@ def _score(estimate: Estimate) -> tuple[str, str]:
     return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"
 
 
-def _tests(point: Point) -> tuple[str, str, str]:
+def _tests(point: Point) -> tuple[str, ...]:
+    """The test against the best, and the errors of calibration where there are any."""
     p = "best" if point.p is None else f"{point.p:.3f}"
-    return p, *(("", "") if point.calibration is None else tuple(f"{error:.3f}" for error in point.calibration))  # type: ignore[return-value]
+    return (p, *(f"{error:.3f}" for error in point.calibration or ()))

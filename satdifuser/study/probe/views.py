@@ -89,7 +89,7 @@ def columns(spec: BankSpec, chosen: BankSpec, views: Sequence[str]) -> list[Colu
         if reads and is_token(tap):
             continue
         token = there.get((f"{tap.name}{TOKEN}", tap.timestep))
-        for view in views:
+        for view in dict.fromkeys(views):
             if view in READ_TOKEN and token is None:
                 raise UserError(
                     f"probe.views: {view} needs the class token of {tap}, which these features do not have: set"
