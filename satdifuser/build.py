@@ -149,6 +149,7 @@ def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task
     """
     import torch
 
+    from satdifuser.decoders.fitted import Fitted
     from satdifuser.model import FeatureModel
     from satdifuser.pooling import pooling_for
 
@@ -158,5 +159,7 @@ def assemble(settings: TrainSettings, encoder: nn.Module | None, spec: Any, task
     temporal = None if settings.temporal is None else settings.temporal.build(spec=spec)
     fusion = settings.fusion.build(spec=spec if temporal is None else temporal.spec)
     decoder = settings.decoder.build(pyramid=fusion.pyramid, outputs=task.outputs, dense=task.dense)
+    if isinstance(decoder, Fitted):
+        decoder.check_path(task, encoder=encoder, temporal=temporal, fusion=fusion)
     loss = None if settings.loss is None else settings.loss.build(task=task)
     return FeatureModel(encoder, fusion, decoder, task, pooling, temporal, reads=read, loss=loss)

@@ -29,10 +29,12 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     from satdifuser.commands.eval import score_split
     from satdifuser.data.policy import resolved
     from satdifuser.data.splits.budgets import label_batches, within_budget
+    from satdifuser.decoders.fitted import Fitted
     from satdifuser.engine.begin import begin_with
     from satdifuser.engine.checkpoint import load_checkpoint
     from satdifuser.engine.cost import PeakMemory
     from satdifuser.engine.files import writing
+    from satdifuser.engine.fitting import Fitter, check_fitted
     from satdifuser.engine.known import Known, same_data, try_sample
     from satdifuser.engine.progress import say
     from satdifuser.engine.run import SEEN, SPEC
@@ -51,6 +53,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     train = within_budget(whole, task, settings.budget, drawn_by, workers=workers)
     augment = build_augmentation(settings, whole.labels.ignore_index)
     model = build_model(settings, train)
+    check_fitted(model, settings, augmented=augment is not None)
     ids = [train.sample_id(index) for index in range(len(train))]
     given = Known.of({"train": train, "val": val, "test": test})
     resuming, begins = settings.resume and run_folder.last.is_file(), settings.init is not None
@@ -61,7 +64,12 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
         ids = sorted({*ids, *begin_with(model, settings.init, set(others) - set(ids))})
     model.learn(lambda: label_batches(train, task, workers))
     accelerator = make_accelerator(settings.trainer.mixed_precision, sparse=model.sparse)
-    trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet, augment)
+    trainer: Trainer | Fitter
+    if isinstance(model.decoder, Fitted):
+        trainer = Fitter(model, train, val, settings.trainer, run_folder, accelerator, quiet)
+        ids = sorted({*ids, *trainer.also_seen})
+    else:
+        trainer = Trainer(model, train, val, settings.trainer, run_folder, accelerator, settings.seed, quiet, augment)
     if resuming:
         trainer.resume()
     for data in (train, val, test):

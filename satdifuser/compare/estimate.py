@@ -16,6 +16,7 @@ from satdifuser.compare.shared import Shared, stores_to_make
 from satdifuser.compare.worker import failure, result
 from satdifuser.data.batches import batches_per_epoch
 from satdifuser.data.splits.budgets import budget_size
+from satdifuser.decoders.fitted import Fitted, is_fitted
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,6 +152,10 @@ def pace(cell: Cell, form: Form | None) -> Pace:
         batch["bank"] = FeatureBank(spec, {tap: bank[tap][numbers] for tap in spec.taps})
     task = build_task(config.task, data)
     model = assemble(config, None if form is not None else encoder, spec, task).to(device)
+    if isinstance(model.decoder, Fitted):
+        with torch.inference_mode():
+            features = _seconds(lambda: model.fusion(model.bank(batch))) / samples
+        return Pace(0.0, features, image)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step() -> None:
@@ -180,10 +185,15 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def seconds_of(cell: Cell, pace: Pace, lengths: Mapping[str, int]) -> float:
-    """Of a whole run, if it does not stop early: its steps, its evaluations on the way, and its test."""
+    """Of a whole run, if it does not stop early: its steps, its evaluations on the way, and its test.
+
+    Of one that is fitted, what the features take that it is fitted to and tested on; the fit itself is not in it.
+    """
     settings = cell.config.trainer
     samples = budget_size(lengths["train"], cell.budget)
     per_epoch = batches_per_epoch(samples, settings.batch_size, settings.last_batch == "keep")
+    if is_fitted(cell.config.decoder.target):  # features of all, and validation's once more for its score
+        return (samples + 2 * lengths["val"] + lengths["test"]) * pace.sample
     steps = settings.total_steps(per_epoch)
     evaluations = -(-steps // (settings.eval_every or per_epoch))
     return steps * pace.step + (evaluations * lengths["val"] + lengths["test"]) * pace.sample

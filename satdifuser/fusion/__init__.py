@@ -7,6 +7,7 @@ from satdifuser.fusion.levels import Levels
 from satdifuser.fusion.lw import LocalizedWeighted
 from satdifuser.fusion.mean import UniformMean
 from satdifuser.fusion.moe import MixtureOfExperts
+from satdifuser.fusion.plain import Plain
 
 __all__ = [
     "Concatenated",
@@ -16,6 +17,7 @@ __all__ = [
     "Levels",
     "LocalizedWeighted",
     "MixtureOfExperts",
+    "Plain",
     "PyramidSpec",
     "UniformMean",
 ]
