@@ -28,7 +28,8 @@ PROBES = {
     "pixel_regression": ("ridge",),
 }
 USUAL = {"classification": ("logistic", "knn"), "multilabel": ("logistic",), "regression": ("ridge",)}
-STRENGTHS, PIXEL_STRENGTHS = 40, [10.0**power for power in range(-6, 1)]
+STRENGTHS = [10 ** (7 * number / 39 - 6) for number in range(40)]  # beyond 10 a penalty is as good as none, and slow
+PIXEL_STRENGTHS = [10.0**power for power in range(-6, 1)]
 CHUNK_BYTES = 2**27  # of logits at once
 
 Rows = NDArray[np.float32]
