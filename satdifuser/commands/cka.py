@@ -49,7 +49,8 @@ def show(found: Likeness) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     pool = f"{found.pool} of each map" if found.pool != "flat" else "whole maps"
     about = f"{found.samples} samples of {found.split}, in batches of up to {found.batch}"
-    console.print(f"CKA of {found.first} (rows) with {found.second} (columns): {pool}, {about}", highlight=False)
+    header = f"CKA of {found.first} (rows) with {found.second} (columns): {pool}, {about}"
+    console.print(header, highlight=False, soft_wrap=True)
     if not found.same:
         _print_best(console, found)
         return

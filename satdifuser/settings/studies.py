@@ -69,7 +69,7 @@ class CkaSettings(Settings):
 
     data: Data
     cka: CkaConfig = CkaConfig()
-    first: Place | Annotated[list[str], Len(1)]
+    first: Place | Annotated[list[str], Len(1)] = "runs/latest"
     second: Place | Annotated[list[str], Len(1)] | None = None
     split: str = "test"
     seed: Seed = 0
