@@ -71,7 +71,7 @@ def _strides(spec: BankSpec, stride: int, count: int) -> tuple[int, ...]:
     if count <= len(there):
         return there[:count]
     height, width = spec.image_size
-    choose = f"choose at most {len(there)} (encoder.blocks, encoder.taps and encoder.timesteps, or select.* of a store)"
+    choose = f"choose at most {len(there)} (encoder.blocks, encoder.taps and encoder.timesteps, or select.*)"
     if count <= MOST:
         choose += f", or an image that can be divided by {2 * coarser[-1]}"
     raise BankError(
