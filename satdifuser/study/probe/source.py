@@ -54,6 +54,7 @@ class Source:
         for role, data in splits.items():
             if not len(data):
                 raise UserError(f"{settings.features or data.name} has no samples in its split {names[role]}")
+        _require_unseen(splits, settings.split)
         encoder = None
         if store is not None and not store.latents:
             spec = store.spec
@@ -99,3 +100,17 @@ class Source:
     def _of(self, taps: Sequence[Tap]) -> BankSpec:
         wanted = set(taps)
         return replace(self.spec, taps=tuple(tap for tap in self.spec.taps if tap in wanted))
+
+
+def _require_unseen(splits: dict[str, Any], name: str) -> None:
+    """A split other than the usual three may have samples of them: a score on these says nothing."""
+    if name == "test":
+        return
+    ids = {role: [data.sample_id(index) for index in range(len(data))] for role, data in splits.items()}
+    seen = {*ids["train"], *ids["val"]}
+    told = [one for one in ids["test"] if one in seen]
+    if told:
+        raise UserError(
+            f"split={name} has {len(told)} of its {len(ids['test'])} samples in train or val, such as {told[0]}, which"
+            " probes learn or are chosen on: score them on another, as test"
+        )
