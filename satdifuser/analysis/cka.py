@@ -4,7 +4,7 @@ CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of the Gram matrices K and L of 
 its unbiased estimator from n samples. With U-centred Gram matrices (no diagonal, no sums of rows: Szekely and Rizzo
 2014) it is one inner product, <K~, L~> / (n (n - 3)); so all pairs of many maps are one product of matrices. Over
 batches the three HSICs are averaged, each batch as often as it has samples, before the ratio is taken (Nguyen et al.
-2021).
+2021). Batches must be drawn at random: of samples sorted by class, they only see what differs within a class.
 """
 
 from __future__ import annotations

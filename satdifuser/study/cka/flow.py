@@ -197,6 +197,7 @@ def _key(settings: CkaSettings, stream: Stream) -> dict[str, Any]:
         "settings": kept,
         "features": [{"spec": side.spec.to_dict(), "trained": side.weights} for side in stream.sides],
         "samples": hashlib.sha256("\n".join(stream.ids).encode()).hexdigest()[:16],
+        "batches": "mixed",
     }
     made: dict[str, Any] = json.loads(json.dumps(plain(key)))
     return made

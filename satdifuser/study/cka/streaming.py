@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ class Listed(Sampler[list[int]]):
 
 @dataclass
 class Stream:
-    """`ids` are the samples that are compared, in this order, of the images and of the stores."""
+    """`ids` are the samples that are compared, of the images and of the stores."""
 
     sides: Sequence[Side]
     ids: Sequence[str]
@@ -58,10 +59,10 @@ class Stream:
 
     def batches(self) -> Iterator[tuple[list[str], list[Rows]]]:
         """The ids of a batch, and of each side its rows `[samples, channels]` of every place."""
-        wholes = even_batches(len(self.ids), self.batch)
+        wholes = mixed_batches(self.ids, self.batch)
         step = min(piece_of(side.spec) for side in self.sides)
         pieces = [[part[n : n + step] for n in range(0, len(part), step)] for part in wholes]
-        flat = [list(part) for whole in pieces for part in whole]
+        flat = [part for whole in pieces for part in whole]
         readers = [self._reader(side, flat) for side in self.sides]
         shown = self._images(flat)
         for whole, parts in zip(wholes, pieces, strict=True):
@@ -128,6 +129,15 @@ def even_batches(count: int, size: int) -> list[range]:
     parts = max(1, min(-(-count // size), count // LEAST))
     edges = [part * count // parts for part in range(parts + 1)]
     return [range(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def mixed_batches(ids: Sequence[str], size: int) -> list[list[int]]:
+    """Numbers of samples in batches that are drawn by their ids alone, ascending in each batch.
+
+    Splits are often sorted by class, and the likeness inside of batches of neighbours is not that of the whole.
+    """
+    order = sorted(range(len(ids)), key=lambda number: hashlib.sha256(ids[number].encode()).digest())
+    return [sorted(order[part.start : part.stop]) for part in even_batches(len(ids), size)]
 
 
 def piece_of(spec: BankSpec) -> int:

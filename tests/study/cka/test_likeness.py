@@ -14,10 +14,13 @@ from torch import nn
 
 from satdifuser.analysis.dimension import effective_rank, two_nn
 from satdifuser.build import build_data, build_encoder, build_model
+from satdifuser.config import compose
 from satdifuser.data.batches import collate
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
+from satdifuser.errors import UserError
 from satdifuser.report.depth.content import Likeness
+from satdifuser.study.cka.streaming import mixed_batches
 from satdifuser.study.saved import load
 from tests.study.cka.conftest import DATA, UNET, VIT, slow_cka
 
@@ -85,7 +88,9 @@ def test_what_training_moves_in_a_vit_is_what_plain_hooks_and_float64_say(
     assert names == list(vit_modules(before))
     assert found.same
     assert found.samples == 21
-    parts = [list(range(0, 7)), list(range(7, 14)), list(range(14, 21))]
+    data = build_data(RunFolder(run).settings().data, "test")
+    parts = mixed_batches([data.sample_id(n) for n in range(21)], 8)
+    assert [len(part) for part in parts] == [7, 7, 7]
     rows = {}
     for side, encoder in (("after", after), ("before", before)):
         given = [hooked(encoder, vit_modules(encoder), batch_of(run, part)) for part in parts]
@@ -165,12 +170,31 @@ def test_stores_are_matched_by_the_ids_of_their_samples(stored: Run, compared: C
     np.testing.assert_allclose(np.diag(found.values), 1, atol=1e-9)
 
 
+def test_samples_that_are_sorted_by_class_are_mixed(compared: Compare, tmp_path: Path) -> None:
+    """Batches of neighbours would each be of one class, and would not see what sets classes apart."""
+    from PIL import Image
+
+    generator = np.random.default_rng(5)
+    for number, name in enumerate("abcd"):
+        (tmp_path / name).mkdir()
+        colour = generator.integers(40, 200, 3)
+        for sample in range(60):
+            noise = generator.normal(0, 1 + 8 * (number % 2), (16, 16, 3)) + generator.normal(0, 6, 3)
+            pixels = np.clip(colour + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{sample:03}.png")
+    data = ["data=image_folder", f"data.root={tmp_path}", "data.size=16", "+data.splits.all.split=all"]
+    first, second = ["encoder=colours"], ["encoder=rcf", "encoder.features=8"]
+    whole = compared(first, second, "split=all", "cka.batch=240", data=data)
+    assert whole.samples == 240
+    parts = compared(first, second, "split=all", "cka.batch=24", data=data)
+    np.testing.assert_allclose(parts.values, whole.values, atol=0.02)
+
+
 def test_evenly_chosen_samples_pooled_otherwise(compared: Compare) -> None:
     """Moments, grids and whole maps, in float64 from the encoder's own bank; one side with itself is read once."""
     words = ["encoder=vit", *VIT[1:], "encoder.blocks=last"]
     whole = compared(words, words, "cka.pool=flat", "cka.samples=12", "cka.batch=6")
     assert whole.samples == 12
-    from satdifuser.config import compose
 
     settings = compose("probe", [*DATA, *words])
     encoder, data = build_encoder(settings.encoder).eval(), build_data(settings.data, "test")
@@ -206,7 +230,6 @@ def test_what_is_written_is_read_again_and_not_mixed(compared: Compare, tmp_path
     assert again.about == load(folder).about
     assert again.about["seconds"] == first.about["seconds"]  # it was not computed again
     np.testing.assert_array_equal(again.values, first.values)
-    from satdifuser.errors import UserError
 
     with pytest.raises(
         UserError, match=r"holds a comparison with another cka.batch: give another output=, or overwrite"
@@ -228,3 +251,19 @@ def test_memory_does_not_grow_with_the_samples(compared: Compare) -> None:
         tracemalloc.stop()
         assert found.samples == length
     assert peaks[2] < 1.3 * peaks[1] + 400 * 512  # ids, and nothing else
+
+
+def test_of_several_dates_each_is_pooled_by_itself_and_they_stand_side_by_side(compared: Compare) -> None:
+    words = [*VIT, "encoder.blocks=last", "encoder.modules=[qkv,block]"]
+    data = [*DATA, "data.dates=3"]
+    found = compared(["encoder=colours"], words, "cka.batch=64", data=data)
+    encoders = [build_encoder(compose("probe", [*DATA, *side]).encoder).eval() for side in (["encoder=colours"], words)]
+    samples = build_data(compose("probe", data).data, "test")
+    rows: list[list[np.ndarray]] = [[], []]
+    for index in range(len(samples)):
+        for side, encoder in zip(rows, encoders, strict=True):
+            with torch.no_grad():
+                last = list(encoder(samples[index]["image"]).items())[-1][1]
+            side.append(last.double().mean((2, 3)).flatten().numpy())
+    expected = slow_cka([np.stack(rows[0])], [np.stack(rows[1])])
+    assert found.values[0, 1] == pytest.approx(expected, rel=1e-5)
