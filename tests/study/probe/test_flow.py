@@ -166,6 +166,12 @@ def test_what_cannot_be_probed_is_said_in_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_a_split_with_samples_that_probes_learn_from_is_refused(settings: Make) -> None:
+    again = "+data.splits.again={split: train, length: 40}"
+    with pytest.raises(UserError, match=r"split=again has 40 of its 40 samples in train or val, such as scene-0-"):
+        probed(settings("encoder=colours", "data.splits.train.length=60", again, "split=again"))
+
+
 def test_features_of_several_dates_are_refused(made_store: Callable[..., FeatureStore], settings: Make) -> None:
     with pytest.raises(UserError, match=r"has 2 dates of each sample: probe features of one image"):
         probed(settings("data.dates=2", "encoder=small_vit"))
