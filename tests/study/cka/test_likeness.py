@@ -190,6 +190,7 @@ def test_samples_that_are_sorted_by_class_are_mixed(compared: Compare, tmp_path:
     np.testing.assert_allclose(parts.values, whole.values, atol=0.02)
 
 
+@pytest.mark.slow
 def test_evenly_chosen_samples_pooled_otherwise(compared: Compare) -> None:
     """Moments, grids and whole maps, in float64 from the encoder's own bank; one side with itself is read once."""
     words = ["encoder=vit", *VIT[1:], "encoder.blocks=last"]
@@ -239,6 +240,7 @@ def test_what_is_written_is_read_again_and_not_mixed(compared: Compare, tmp_path
     assert replaced.batch == load(folder).batch == 9  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples(compared: Compare) -> None:
     import tracemalloc
 
