@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,9 +194,11 @@ def _key(settings: CkaSettings, stream: Stream) -> dict[str, Any]:
     """All that the numbers depend on."""
     kept = {name: value for name, value in settings.plain().items() if name not in (*PASSING, "data")}
     kept["cka"] = {name: value for name, value in kept["cka"].items() if name != "workers"}
+    stored = [side.stored for side in stream.sides]
     key = {
         "settings": kept,
         "features": [{"spec": side.spec.to_dict(), "trained": side.weights} for side in stream.sides],
+        "data": [asdict(Known.of({settings.split: data})) for data in (stream.images, *stored) if data is not None],
         "samples": hashlib.sha256("\n".join(stream.ids).encode()).hexdigest()[:16],
         "batches": "mixed",
     }

@@ -236,6 +236,8 @@ def test_what_is_written_is_read_again_and_not_mixed(compared: Compare, tmp_path
         UserError, match=r"holds a comparison with another cka.batch: give another output=, or overwrite"
     ):
         compared(words, words, "cka.batch=9", output=folder)
+    with pytest.raises(UserError, match=r"holds a comparison with another data"):  # of the same ids
+        compared(words, words, data=[*DATA[:-2], "data.cloud=1", "data.nodata=0"], output=folder)
     replaced = compared(words, words, "cka.batch=9", "overwrite=true", output=folder)
     assert replaced.batch == load(folder).batch == 9  # type: ignore[union-attr]
 
