@@ -75,7 +75,7 @@ def score(source: Source, probes: Mapping[Question, Scored], known: Ints) -> flo
         for some, bank, labels in source.batches("test", taps):
             truth = task.truth(labels)
             if numbers:
-                middle = _middle(truth) if middle is None else middle
+                middle = _middle(truth[0]) if middle is None else middle  # of whatever batch size
             else:
                 said = np.broadcast_to(guessed(task, known, 1), tuple(truth.shape))
                 sums.append(task.statistics(said, truth.numpy()).sum(0))
@@ -97,6 +97,9 @@ def _score(
 
 
 def _middle(truth: Tensor) -> float:
-    """What squares are taken around; any number near the targets will do, and it must be one for the whole split."""
+    """What squares are taken around: any number near the targets will do, but it must be one for all probes.
+
+    Tests between places put samples of one probe among those of another, which another process may have scored.
+    """
     found = truth[truth.isfinite()]
     return float(found.double().mean()) if found.numel() else 0.0

@@ -19,6 +19,7 @@ from satdifuser.data.base import Labels
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore
 from satdifuser.study.probe import probed
+from satdifuser.study.probe.ledger import Ledger
 from satdifuser.study.probe.pixels import PixelSet, batch_positions, counts, kinds, quotas, sampled
 from satdifuser.tasks.segmentation import Segmentation
 
@@ -164,6 +165,28 @@ def test_numbers_of_pixels_are_probed_by_ridge_and_nan_counts_nowhere(
         assert set(point.scores) == {"r2", "rmse", "mae"}
         assert (point.calibration, point.temperature) == (None, None)
     assert (found.metric, found.chance) == ("r2", 0.0)
+
+
+def test_what_is_kept_of_each_sample_does_not_depend_on_the_batch_size(
+    made_store: Callable[..., FeatureStore], settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed may go on with another one, and its places are tested against each other."""
+    store = made_store(label="map")
+    found: list[dict[str, Any]] = []
+    add = Ledger.add
+
+    def adding(self: Ledger, name: str, values: Any, statistics: Any) -> None:
+        found[-1][name] = statistics
+        add(self, name, values, statistics)
+
+    monkeypatch.setattr(Ledger, "add", adding)
+    for size in (7, 16):
+        found.append({})
+        words = ["task=pixel_regression", "probe.strengths=[1]", f"probe.batch_size={size}", "overwrite=true"]
+        probed(settings(*words, f"features={store.path}"))
+    assert found[0].keys() == found[1].keys()
+    for name, statistics in found[0].items():
+        np.testing.assert_allclose(statistics, found[1][name], rtol=1e-4, atol=1e-3)
 
 
 def test_a_split_without_an_answer_says_so(made_store: Callable[..., FeatureStore], settings: Make) -> None:
