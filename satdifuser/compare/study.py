@@ -234,7 +234,7 @@ def _pairs(config: CompareSettings, cka: CkaConfig, runs: Sequence[Planned], sha
     found = []
     for stores in by_samples.values():
         for (one, (first, cell)), (other, (second, its)) in itertools.combinations(stores.items(), 2):
-            key = digest([sorted([one.stem, other.stem]), _asked(asked), "pair"])
+            key = digest([one.stem, other.stem, _asked(asked), "pair"])  # in this order: rows, columns
             settings = CkaSettings(
                 data=cell.config.data,
                 cka=asked,

@@ -99,6 +99,15 @@ def test_what_trains_is_compared_with_its_origin_and_stores_with_each_other(grid
     assert (pair.cka.modules, pair.cka.samples) == ("taps", 64)
 
 
+def test_models_in_another_order_do_not_get_the_rows_of_the_other_one(grid: Callable[..., Any]) -> None:
+    """What is saved has the first model's places as rows, and the names come from the grid."""
+    config, planned, owner = grid(cka=True)
+    (one,) = (study for study in studies(config, planned, owner) if study.second is not None)
+    (other,) = (study for study in studies(config, planned[::-1], owner) if study.second is not None)
+    assert one.names == other.names[::-1]
+    assert one.folder != other.folder
+
+
 def test_pairs_are_compared_as_their_stores_keep_them(grid: Callable[..., Any]) -> None:
     config, planned, owner = grid(cka=True)
     for keep, pools in (("max", ["max"]), ("maps", ["mean"]), ("latents", [])):
