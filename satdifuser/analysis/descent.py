@@ -1,29 +1,32 @@
 """L-BFGS for a smooth convex loss plus a penalty, for many penalties one after the other.
 
 What a penalty adds to a slope is known, so that what was learned of the loss's curvature with one penalty serves the
-next one too, and the minima themselves lie on a smooth curve, whose next point is guessed from the last three. A long
-memory is cheap beside a loss of many samples, and saves most of its evaluations.
+next one too, and the minima themselves lie on a smooth curve, whose next point is guessed from the last three. Where
+steps are many, they begin anew from the second derivative, of some of the rows: it need not be exact, as it changes how
+soon a minimum is found and not which.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from satdifuser.analysis.linear import Floats
 
-MEMORY = 160  # pairs of a step and the change of the slope along it
+MEMORY = 100  # pairs of a step and the change of the slope along it
 STEPS = 1000  # at most, for each penalty
 TRIES = 10  # at most, for each step
+FEW, AGAIN = 10, 120  # steps of a penalty, and evaluations since the last time, from which on to begin anew
 SUFFICIENT = 1e-4  # share of the gain that the slope promises
 NOISE = 1e-5  # losses that differ by a smaller share are told apart by their slopes
 NEAR = 1.0  # a penalty whose minimum is near to no weights at all, of standardised features and a mean loss
 APART = 10.0  # the most between a penalty and the next
+TINY, GROWTH = 1e-12, 1e-6  # of a diagonal: the least, and what is added as a share
 
 
 class Loss(Protocol):
@@ -32,6 +35,12 @@ class Loss(Protocol):
 
     def curvature(self, w: Floats) -> Floats:
         """The diagonal of its second derivative, or something near to it."""
+
+    def bent(self, w: Floats) -> Floats | None:
+        """Blocks [B, D, D] of something near to its second derivative, if they are not too large.
+
+        The weights, flattened, are the B blocks' D weights one after the other.
+        """
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,8 @@ class Path:
         self.w = start
         self.value, self.slope = loss.value(start)
         self.seen: deque[tuple[Floats, Floats]] = deque(maxlen=MEMORY)
-        self.evaluations = 1
+        self.evaluations, self.since = 1, 0
+        self.factors: list[Any] = []
 
     def guess(self, w: Floats, penalty: float) -> None:
         """Go on from there, if it is better than where the last minimum was."""
@@ -64,18 +74,46 @@ class Path:
     def to(self, penalty: float, tolerance: float) -> Floats:
         """The minimum for a penalty: where the next step promises to gain no more than the tolerance."""
         pull = penalty * self.penalised
-        inverse = 1 / np.maximum(self.loss.curvature(self.w) + pull, 1e-30)
-        known = (_pair(step, change + pull * step) for step, change in self.seen)
-        memory = deque((pair for pair in known if pair.weight > 0), maxlen=MEMORY)
-        for _ in range(STEPS):
+        diagonal = self.loss.curvature(self.w) + pull
+        memory = self._remembered(pull)
+        for step_number in range(STEPS):
+            if step_number >= FEW and self.evaluations - self.since >= AGAIN and self._anew(pull):
+                memory.clear()
             slope = self.slope + pull * self.w
-            step = _towards(-slope, inverse, memory)
+            step = _towards(-slope, self._solver(diagonal), memory)
             promised = -_dot(slope, step)
             if promised <= tolerance or not self._move(step, promised, pull):
                 break
             moved, changed = self.seen[-1]
             memory.append(_pair(moved, changed + pull * moved))
         return self.w
+
+    def _remembered(self, pull: Floats) -> deque[Pair]:
+        known = (_pair(step, change + pull * step) for step, change in self.seen)
+        return deque((pair for pair in known if pair.weight > 0), maxlen=MEMORY)
+
+    def _anew(self, pull: Floats) -> bool:
+        """Begin from the second derivative here, and forget all steps; False if there is none."""
+        blocks = self.loss.bent(self.w)
+        self.since = self.evaluations
+        if blocks is None:
+            return False
+        self.factors = [_factor(block, own) for block, own in zip(blocks, pull.reshape(len(blocks), -1), strict=True)]
+        self.seen.clear()
+        return True
+
+    def _solver(self, diagonal: Floats) -> Callable[[Floats], Floats]:
+        """What is known of the inverse of the second derivative, without the memory."""
+        if not self.factors:
+            return lambda slope: slope / np.maximum(diagonal, TINY)
+        return self._solved
+
+    def _solved(self, slope: Floats) -> Floats:
+        from scipy.linalg import cho_solve
+
+        parts = slope.reshape(len(self.factors), -1)
+        found = [cho_solve(one, part, check_finite=False) for one, part in zip(self.factors, parts, strict=True)]
+        return np.stack(found).reshape(slope.shape)
 
     def _move(self, step: Floats, promised: float, pull: Floats) -> bool:
         """Go as far along the step as the loss falls enough; False where rounding lets it fall no more."""
@@ -137,14 +175,29 @@ def _beyond(passed: Sequence[tuple[float, Floats]], at: float) -> Floats:
     return found
 
 
-def _towards(against: Floats, inverse: Floats, memory: Sequence[Pair]) -> Floats:
+def _factor(block: Floats, pull: Floats) -> Any:
+    """Cholesky's factor of a block and its penalties; the diagonal grows a little, as far as rounding asks for it."""
+    from scipy.linalg import LinAlgError, cho_factor
+
+    own = np.arange(len(block))
+    block[own, own] += pull
+    growth = GROWTH * (block[own, own] + TINY)
+    while True:
+        block[own, own] += growth
+        try:
+            return cho_factor(block, lower=True, check_finite=False)
+        except LinAlgError:
+            growth *= 10
+
+
+def _towards(against: Floats, solve: Callable[[Floats], Floats], memory: Sequence[Pair]) -> Floats:
     """The slope's opposite, turned and scaled by what is known of the curvature (the two loops of L-BFGS)."""
     step, shares = against, []
     for pair in reversed(memory):
         share = pair.weight * _dot(pair.step, step)
         step = step - share * pair.change
         shares.append(share)
-    step = step * inverse
+    step = solve(step)
     for pair, share in zip(memory, reversed(shares), strict=True):
         step += (share - pair.weight * _dot(pair.change, step)) * pair.step
     return step

@@ -3,7 +3,7 @@
 The objective is scikit-learn's: 0.5 |w|^2 + C * the sum of the losses, the bias without penalty. Of the classes that
 occur it is multinomial (of two, one function tells them apart); of labels each is a question of its own.
 
-Products are float32, all else is float64. The probabilities of training samples are those of the exact minimum to 5e-5,
+The probabilities of training samples are those of the exact minimum to 5e-5,
 and to 5e-6 in the mean, with either solver.
 """
 

@@ -1,7 +1,7 @@
 """The losses of logistic regression over many rows, with their slopes: two products of matrices, and little else.
 
-Weights [K, R] come in float64 and slopes go out so; the rows are float32, on a device. All is told from the margin of
-the true answer, so that a loss near 0 and its slope keep their digits.
+Rows are kept as float32, and are float64 while they are used: the minimum of a weak penalty is too flat for sums in
+float32. All is told from the margin of the true answer, so that a loss near 0 and its slope keep their digits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch.nn import functional as F
 
 from satdifuser.analysis.linear import Floats
 
-ROWS = {"cpu": 2**12, "cuda": 2**18}  # at once: on a CPU they stay in its cache for both products
+LARGEST = 4096  # weights of a block of the second derivative
+ENOUGH = 4  # rows for each weight, to know the second derivative by
+TINY = 1e-9  # of how much a row matters
+ROWS = {"cpu": 2**10, "cuda": 2**18}  # at once: on a CPU they stay in its cache for both products
 
 
 class RowLoss(ABC):
@@ -28,11 +31,11 @@ class RowLoss(ABC):
         self.rows, self.answers, self.outputs = rows, answers, outputs
 
     def value(self, w: Floats) -> tuple[float, Floats]:
-        weight = torch.from_numpy(w).to(self.rows)
-        total, slope = torch.zeros((), dtype=torch.float64, device=weight.device), torch.zeros_like(weight).double()
+        weight = torch.from_numpy(w).to(self.rows.device)
+        total, slope = weight.new_zeros(()), torch.zeros_like(weight)
         for rows, answers in self._parts():
             each, wrong = self._told(weight @ rows.T, answers)
-            total += each.sum(dtype=torch.float64)
+            total += each.sum()
             slope += wrong @ rows
         return float(total) / len(self.rows), (slope / len(self.rows)).cpu().numpy()
 
@@ -40,14 +43,42 @@ class RowLoss(ABC):
         """The diagonal of the second derivative."""
         weight = torch.from_numpy(w).to(self.rows)
         found = torch.zeros_like(weight).double()
-        for rows, _ in self._parts():
+        for rows in self.rows.split(self._size()):
             shares = self._shares(weight @ rows.T)
             found += (shares * (1 - shares)) @ rows.square()
         return (found / len(self.rows)).cpu().numpy()
 
+    def bent(self, w: Floats) -> Floats | None:
+        """Blocks of the second derivative, in float32, of some rows: the more often, the more a row matters to it."""
+        if self._side(w) > LARGEST:
+            return None
+        weight = torch.from_numpy(w).to(self.rows)
+        shares = torch.cat([self._shares(weight @ rows.T) for rows in self.rows.split(self._size())], 1)
+        count = max(ENOUGH * w.size, 2**10)
+        if count >= len(self.rows):
+            return (self._blocks(self.rows, shares) / len(self.rows)).double().cpu().numpy()
+        matter = (shares * (1 - shares)).sum(0, dtype=torch.float64).clamp(min=TINY)
+        upto = matter.cumsum(0)
+        ends = (torch.arange(count, dtype=torch.float64, device=upto.device) + 0.5) * (upto[-1] / count)
+        chosen = torch.searchsorted(upto, ends).clamp(max=len(self.rows) - 1)
+        often = (upto[-1] / count / len(self.rows) / matter[chosen]).sqrt().to(shares)
+        return self._blocks(self.rows[chosen] * often[:, None], shares[:, chosen]).double().cpu().numpy()
+
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = ROWS.get(self.rows.device.type, ROWS["cuda"])
-        return zip(self.rows.split(size), self.answers.split(size, 1), strict=True)
+        size = self._size()
+        for rows, answers in zip(self.rows.split(size), self.answers.split(size, 1), strict=True):
+            yield rows.double(), answers
+
+    def _size(self) -> int:
+        return ROWS.get(self.rows.device.type, ROWS["cuda"])
+
+    def _side(self, w: Floats) -> int:
+        """Weights of a block."""
+        return w.shape[1]
+
+    @abstractmethod
+    def _blocks(self, rows: Tensor, shares: Tensor) -> Tensor:
+        """The sum over rows of the second derivative by the weights [B, D, D]."""
 
     @abstractmethod
     def bias(self) -> Floats:
@@ -84,16 +115,29 @@ class Softmax(RowLoss):
     def _shares(self, logits: Tensor) -> Tensor:
         return logits.softmax(0)
 
+    def _side(self, w: Floats) -> int:
+        return w.size
+
+    def _blocks(self, rows: Tensor, shares: Tensor) -> Tensor:
+        outputs, width = len(shares), rows.shape[1]
+        found = rows.new_empty(outputs, width, outputs, width)
+        for one in range(outputs):
+            for other in range(one + 1):
+                weights = shares[one] * (float(one == other) - shares[other])
+                block = (rows * weights[:, None]).T @ rows
+                found[one, :, other], found[other, :, one] = block, block
+        return found.reshape(1, outputs * width, outputs * width)
+
 
 class Sigmoid(RowLoss):
     """The sum of the binary cross-entropies of labels [N, K] of 0 and 1; each label has samples of both."""
 
     def __init__(self, rows: Tensor, labels: NDArray[Any]) -> None:
-        signs = torch.from_numpy(1 - 2.0 * labels.T).to(rows).contiguous()  # -1 of those that have the label
+        signs = torch.from_numpy(1 - 2.0 * labels.T).to(rows.device).contiguous()  # -1 of those that have the label
         super().__init__(rows, signs, labels.shape[1])
 
     def bias(self) -> Floats:
-        return torch.logit((1 - self.answers.mean(1, dtype=torch.float64)) / 2).cpu().numpy()
+        return torch.logit((1 - self.answers.mean(1)) / 2).cpu().numpy()
 
     def _told(self, logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
         wrong = logits.mul_(answers)
@@ -101,3 +145,6 @@ class Sigmoid(RowLoss):
 
     def _shares(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
+
+    def _blocks(self, rows: Tensor, shares: Tensor) -> Tensor:
+        return torch.stack([(rows * (each * (1 - each))[:, None]).T @ rows for each in shares])
