@@ -69,7 +69,7 @@ def main() -> None:
     def theirs(known: Split, tried: Sequence[float]) -> list[Callable[[np.ndarray], np.ndarray]]:
         return [by_hand(known, strength, arguments.iterations) for strength in tried]
 
-    both = taps[:: max(1, len(taps) // arguments.maps)][: arguments.maps]
+    both = [taps[place] for place in np.linspace(0, len(taps) - 1, arguments.maps).round().astype(int)]
     compare(results, {tap: of_tap(splits, tap) for tap in both}, strengths, ours, theirs, arguments.threads)
     walk(results, taps, splits, strengths, ours)
 
