@@ -1,8 +1,8 @@
 """The strengths that validation chooses among: scikit-learn's C, the weight of the losses beside the penalty.
 
-The ends of the default grid: of the means of the shipped UNet's maps of EuroSAT (16 to 192 channels), learned from 180,
-1,800 and 18,356 labels, the best C lay between 0.05 (few labels, many channels) and 10,000 (few channels, where all from
-1,000 on are as good); at 1e-5 every probe had lost a third of its score or more.
+The ends of the default grid: of the means of the shipped UNet's maps of EuroSAT (16 to 192 channels), learned from
+180, 1,800 and 18,356 labels, the best C lay between 0.05 (few labels, many channels) and 10,000 (few channels, where
+all from 1,000 on are as good); at 1e-5 every probe had lost a third of its score or more.
 """
 
 from __future__ import annotations
