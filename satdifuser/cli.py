@@ -21,6 +21,7 @@ class Command:
     configured: bool = True
     composes: bool = False  # it composes its configurations itself, from the overrides and the --config-dir folders
     words: bool = False  # it takes words of its own, and its `run` gives the exit code
+    typed: bool = False  # `run(settings, command)` is given the line that a user has typed, for its page
     verbs: tuple[str, ...] = ()  # one of which comes first; `run(verb, settings, overrides)` gives the exit code
 
 
@@ -74,6 +75,7 @@ COMMANDS = {
             "satdifuser probe features=features.zarr task=segmentation probe.pixels=100000",
             "satdifuser probe encoder=small_vit encoder.class_token=true probe.views=[mean,class] budgets=[10,100]",
         ),
+        typed=True,
     ),
     "cka": Command(
         "satdifuser.commands.cka",
@@ -84,6 +86,7 @@ COMMANDS = {
             "satdifuser cka first=[encoder=small] second=[encoder=small_vit]",
             "satdifuser cka first=features.zarr second=[encoder=small_vit,encoder.modules=all]",
         ),
+        typed=True,
     ),
     "pretrain": Command(
         "satdifuser.commands.pretrain",
@@ -190,12 +193,14 @@ def _dispatch(words: list[str]) -> int:
     from satdifuser.config import compose
     from satdifuser.report.repeat import command_line
 
+    typed = command_line(f"{name} {verb}".strip(), given.overrides, given.config_dirs, given.trust)
     with given.trusted():
         if command.verbs:
-            typed = command_line(f"{name} {verb}", given.overrides, given.config_dirs, given.trust)
             return int(run(verb, compose(name, given.overrides, given.config_dirs), given.overrides, typed))
         if command.composes:
             run(given.overrides, given.config_dirs, given.trust)
+        elif command.typed:
+            run(compose(name, given.overrides, given.config_dirs), typed)
         else:
             run(compose(name, given.overrides, given.config_dirs))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,14 @@ if TYPE_CHECKING:
     from satdifuser.settings.studies import CkaSettings
 
 SHOWN = 8  # rows of a table
+UNMOVED = 1 - 1e-6  # above it, a likeness differs from 1 by rounding alone
 
 
-def run(settings: CkaSettings) -> Likeness:
-    """Compare both sides, print the short of it, and write the page with its tables and figures."""
+def run(settings: CkaSettings, command: str = "") -> Likeness:
+    """Compare both sides, print the short of it, and write the page with its tables and figures.
+
+    `command` is what was typed.
+    """
     from satdifuser.engine.memory import keep_memory
     from satdifuser.engine.progress import say
     from satdifuser.report.depth.content import Depths
@@ -29,17 +32,9 @@ def run(settings: CkaSettings) -> Likeness:
     found = likeness(settings)
     show(found)
     folder = Path(settings.output).expanduser()
-    write_page(Depths(likeness=(found,)), folder, f"{found.first} and {found.second}", typed(settings))
+    write_page(Depths(likeness=(found,)), folder, f"{found.first} and {found.second}", command)
     say(f"wrote {folder}: cka.json, report.html, tables and figures")
     return found
-
-
-def typed(settings: CkaSettings) -> str:
-    """The command, with the sides as they were given."""
-    sides = {"first": settings.first, "second": settings.second}
-    given = [(name, side if isinstance(side, str) else f"[{','.join(side)}]") for name, side in sides.items() if side]
-    words = [shlex.quote(f"{name}={side}") for name, side in given]
-    return " ".join(["satdifuser cka", *words, f"output={settings.output}"])
 
 
 def show(found: Likeness) -> None:
@@ -55,6 +50,12 @@ def show(found: Likeness) -> None:
         _print_best(console, found)
         return
     own = np.diag(found.values)
+    if np.nanmin(own, initial=1.0) > UNMOVED:
+        unmoved = (
+            "nothing moved: every place of both is the same, as where an encoder is frozen and only a head has trained"
+        )
+        console.print(unmoved, highlight=False, soft_wrap=True)
+        return
     for what, groups in (("kind", grouped(found.rows, "kind")), ("part", grouped(found.rows, "block"))):
         _print_groups(console, what, groups, own)
     moved = [n for n in np.argsort(own, kind="stable").tolist() if not math.isnan(own[n])]

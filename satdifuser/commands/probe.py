@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 SHOWN = 20  # places, of all views, probes and budgets together, but three of each at least
 
 
-def run(settings: ProbeSettings) -> Probed:
-    """Probe, print the best places, and write the page with its tables and figures."""
+def run(settings: ProbeSettings, command: str = "") -> Probed:
+    """Probe, print the best places, and write the page with its tables and figures; `command` is what was typed."""
     from satdifuser.engine.memory import keep_memory
     from satdifuser.engine.progress import say
     from satdifuser.report.depth.content import Depths
@@ -27,7 +27,7 @@ def run(settings: ProbeSettings) -> Probed:
     show(found)
     folder = Path(settings.output).expanduser()
     title = f"{found.model} probed on {found.task}"
-    write_page(Depths(probes=(found,)), folder, title, f"satdifuser probe output={settings.output}")
+    write_page(Depths(probes=(found,)), folder, title, command)
     say(f"wrote {folder}: probe.json, report.html, tables and figures")
     return found
 

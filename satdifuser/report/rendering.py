@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib import resources
 from typing import Any
@@ -43,14 +43,33 @@ def rendered(template: str, **values: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A setting as text."""
+    """A setting as text; what is nested stands by its full name, as on a command line.
+
+    >>> print(shown({"splits": {"train": {"length": 64}, "val": None}, "seeds": [0, 1]}))
+    splits.train.length: 64
+    splits.val: -
+    seeds: 0, 1
+    >>> print(shown([{"run": "a", "encoder": "b"}, {"run": "c"}]))
+    run: a, encoder: b
+    run: c
+    """
     if value is None:
         return "-"
+    if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+        return "\n".join(shown(one).replace("\n", ", ") for one in value)
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
     if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {shown(one)}" for key, one in value.items())
+        return "\n".join(f"{name}: {shown(one)}" for name, one in _leaves(value))
     return str(value)
+
+
+def _leaves(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, one in value.items():
+        if isinstance(one, Mapping) and one:
+            yield from ((f"{key}.{name}", leaf) for name, leaf in _leaves(one))
+        else:
+            yield str(key), one
 
 
 def shades() -> str:

@@ -37,6 +37,11 @@ class OpenStore:
         self.files: StoreFiles = open_files(path)
         self.path, self.check = self.files.root, check
         if not self.files.exists(NAME):
+            if self.files.exists("config.yaml"):
+                raise UserError(
+                    f"{self.path} is the folder of a run, not a feature store: give one that satdifuser extract has"
+                    " written"
+                )
             raise UserError(f"no feature store at {self.path}: make one with satdifuser extract store.path={self.path}")
         document = read_description(self.files)
         self.attributes: dict[str, Any] = dict(document["attributes"])

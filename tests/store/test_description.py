@@ -77,6 +77,12 @@ def test_a_path_without_a_store_is_a_user_error_that_says_how_to_make_one(tmp_pa
         FeatureStore(tmp_path / "store")
 
 
+def test_a_run_in_place_of_a_store_is_told_from_one(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UserError, match=rf"^{tmp_path} is the folder of a run, not a feature store: .* extract .*$"):
+        FeatureStore(tmp_path)
+
+
 @pytest.mark.parametrize(("dtype", "keep"), FORMS)
 def test_require_accepts_the_same_features_or_some_of_them(tmp_path: Path, made: Any, dtype: str, keep: str) -> None:
     made.write(tmp_path / "store", made.plan(dtype, keep))

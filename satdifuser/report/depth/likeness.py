@@ -158,8 +158,9 @@ def shapes_by_kind(sides: Sequence[tuple[str, Sequence[Place], Sequence[Shape]]]
                 words.append(_extremes(what, name, places, [read(shape) for shape in found]))
                 ax.set_ylabel(what)
                 ax.set_title(short(name, 44), fontsize=9)
-                ax.set_ylim(bottom=0)
                 draw.label_taps(ax, blocks, 3.6)
+        for ax in grid[0]:  # after the last row: the axis is shared, and a limit set before it would cut it off
+            ax.set_ylim(bottom=0)
         figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
         title = " and ".join(name for name, *_ in sides)
         return draw.drawn(figure, f"shapes {title}", " ".join(words), f"{title}. {SHAPES}")

@@ -14,6 +14,8 @@ from satdifuser.report.depth.drawing import write_figures
 from satdifuser.report.depth.sections import OPENED, Part, figures, parts
 from satdifuser.report.rendering import rendered, shown
 
+NAMES = {"explain": "scores", "splits": "samples"}  # of what a study says of itself, in a reader's words
+
 
 def write_page(depths: Depths, folder: Path, title: str, command: str) -> list[Path]:
     """Write report.html, the tables (CSV and Markdown) and figures/*.svg and *.pdf; gives their paths."""
@@ -77,8 +79,16 @@ def _settings(depths: Depths) -> list[tuple[str, str]]:
     several: list[Mapping[str, Any]] = [one.about for one in depths.probes] + [one.about for one in depths.likeness]
     for number, about in enumerate(several, 1):
         for key, value in about.items():
-            if key == "spec":  # its taps are what the page is about
+            if key in ("spec", "key"):  # the taps are what the page is about, and a key is for the next call
                 continue
-            name = f"{key} ({number})" if len(several) > 1 else str(key)
-            found[name] = shown(value)
+            if key == "settings" and value.get("features"):  # of a store: no encoder ran, on no data
+                value = {name: one for name, one in value.items() if name not in ("encoder", "adapter", "data")}
+            named = NAMES.get(key, str(key))
+            name = f"{named} ({number})" if len(several) > 1 else named
+            found[name] = _explained(value) if key == "explain" else shown(value)
     return list(found.items())
+
+
+def _explained(scores: Mapping[str, str]) -> str:
+    """What each score is, a sentence of each."""
+    return "\n".join(f"{numbers.metric_name(name)} {text}" for name, text in scores.items())

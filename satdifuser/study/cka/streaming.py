@@ -110,12 +110,13 @@ def pooling_of(spec: BankSpec, pool: str) -> Pooling | None:
     """What is still to be done to maps of a spec; None: nothing (they are pooled already, or compared whole)."""
     if pool != FLAT and not is_pooling(pool):
         raise UserError(f"cka.pool is {pool!r}: it can be {', '.join((*NAMES, FLAT))}{nearest(pool, (*NAMES, FLAT))}")
-    if pool != FLAT:
-        return pooling_for(spec, pool)
     before = dict(spec.settings).get("pooled")
-    if before is not None:
-        raise UserError(f"cka.pool=flat needs maps, and these features are pooled already: set cka.pool={before}")
-    return None
+    if before not in (None, pool):
+        raise UserError(
+            f"cka.pool={pool} needs maps, and those of {spec.encoder} are pooled already (store.keep={before}): set"
+            f" cka.pool={before}, or extract them with store.keep=maps"
+        )
+    return None if pool == FLAT else pooling_for(spec, pool)
 
 
 def even_batches(count: int, size: int) -> list[range]:

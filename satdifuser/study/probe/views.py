@@ -81,7 +81,7 @@ def columns(spec: BankSpec, chosen: BankSpec, views: Sequence[str]) -> list[Colu
     check_views(views)
     held = dict(spec.settings).get("pooled")
     for view in views:
-        _check_held(view, held)
+        _check_held(view, held, any(map(is_token, spec.taps)))
     reads = any(view in READ_TOKEN for view in views)
     there = {(tap.name, tap.timestep): tap for tap in spec.taps}
     found = []
@@ -101,14 +101,15 @@ def columns(spec: BankSpec, chosen: BankSpec, views: Sequence[str]) -> list[Colu
     return found
 
 
-def _check_held(view: str, held: str | None) -> None:
+def _check_held(view: str, held: str | None, tokens: bool) -> None:
+    with_token = READ_TOKEN if tokens else ()
     from_held = {
-        "mean": ("mean", *READ_TOKEN),
-        "moments": ("moments", "mean", *READ_TOKEN),
+        "mean": ("mean", *with_token),
+        "moments": ("moments", "mean", *with_token),
         "max": ("max",),
     }
     offered = from_held.get(str(held), (held,))
-    if held is not None and view not in offered:
+    if held is not None and view not in offered and (tokens or view not in READ_TOKEN):
         raise UserError(
             f"probe.views: {view} needs maps, and these features are pooled already (store.keep={held}), which gives"
             f" {', '.join(map(str, offered))}: set probe.views, or extract them with store.keep=maps"

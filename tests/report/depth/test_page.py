@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from satdifuser.report import numbers
-from satdifuser.report.depth.content import Depths, Probed
+from satdifuser.report.depth import likeness
+from satdifuser.report.depth.content import Depths, Place, Probed, Shape
 from satdifuser.report.depth.page import write_page
 from satdifuser.report.depth.series import series_of
 from satdifuser.report.estimate import Estimate
@@ -257,3 +258,42 @@ def test_two_hundred_places_make_charts_of_a_bounded_width(made: Any, tmp_path: 
 def test_nothing_makes_a_page_that_says_so(tmp_path: Path) -> None:
     assert "There is nothing to show yet." in page_of(Depths(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_no_line_of_a_shape_leaves_its_axes() -> None:
+    """The last row's values are the largest, and the first row shares its axis."""
+    rng = np.random.default_rng()
+    places = [
+        Place(f"blocks.{n}.{kind}", None, n, 64, 8, kind, f"blocks.{n}") for n in range(3) for kind in ("qkv", "fc1")
+    ]
+    sides = [
+        (name, places, [Shape(*(scale * rng.uniform(1, 2, 2))) for _ in places]) for name, scale in (("a", 1), ("b", 9))
+    ]
+    drawings = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likeness.draw, "drawn", lambda figure, *rest: drawings.append(figure))
+        likeness.shapes_by_kind(sides)
+    for axes in drawings[0].axes:
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert all(low <= value <= high for line in axes.lines for value in line.get_ydata())
+
+
+def test_settings_stand_by_their_full_names(depths: Depths, tmp_path: Path) -> None:
+    about = {
+        "settings": {"data": {"splits": {"train": {"length": 64}, "val": {"length": 32}}}},
+        "explain": {"macro_f1": "is <so>"},
+    }
+    write_page(Depths(probes=(dataclasses.replace(depths.probes[0], about=about),)), tmp_path, "t", "c")
+    cells = Page((tmp_path / "report.html").read_text()).cells
+    assert "data.splits.train.length: 64\ndata.splits.val.length: 32" in cells
+    assert "macro F1 is <so>" in cells
+
+
+def test_of_a_store_no_encoder_is_named_that_did_not_run(depths: Depths, tmp_path: Path) -> None:
+    settings = {"encoder": {"weights": "small"}, "data": {"size": 64}, "seed": 3}
+    about = {"key": {"hash": "abc"}, "settings": {**settings, "features": "vit.zarr"}}
+    write_page(Depths(probes=(dataclasses.replace(depths.probes[0], about=about),)), tmp_path, "t", "c")
+    cells = Page((tmp_path / "report.html").read_text()).cells
+    assert "seed: 3\nfeatures: vit.zarr" in cells
+    assert "hash: abc" not in cells

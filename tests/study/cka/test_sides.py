@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from satdifuser.commands.cka import show, typed
-from satdifuser.config import compose
+from satdifuser.cli import main
+from satdifuser.commands.cka import show
 from satdifuser.data.inputs import RGB, ImageInput
 from satdifuser.diffusion.encoder import DiffusionEncoder
 from satdifuser.diffusion.loading import unconditional
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
-from satdifuser.report.depth.content import Likeness
+from satdifuser.report.depth.content import Likeness, Place
 from satdifuser.study.cka.sides import asked_of, of_run
 from satdifuser.study.cka.streaming import even_batches
-from tests.study.cka.conftest import DATA, UNET, VIT
+from tests.study.cka.conftest import UNET, VIT
 
 Compare = Callable[..., Likeness]
 Run = Callable[..., str]
@@ -169,7 +170,9 @@ def test_stored_features_that_are_pooled_are_compared_as_they_are(stored: Run, c
     found, live = compared(store, COLOURS), compared(RCF, COLOURS)
     np.testing.assert_allclose(found.values, live.values, atol=1e-5)
     for pool in ("flat", "grid2"):
-        with pytest.raises(UserError, match=r"pooled already"):
+        with pytest.raises(
+            UserError, match=rf"^cka\.pool={pool} needs maps, .*store\.keep=mean.*: set cka\.pool=mean,"
+        ):
             compared(store, COLOURS, f"cka.pool={pool}")
     other = compared(store, store)
     np.testing.assert_allclose(other.values, 1, atol=1e-9)
@@ -206,8 +209,28 @@ def test_the_command_prints_what_moved_or_what_is_most_like(
     assert all(f"{value:.4f}" in text for value in means.values())
 
 
-def test_the_command_is_told_as_it_can_be_typed() -> None:
-    settings = compose("cka", [*DATA, "first=[encoder=small,encoder.timesteps=[21]]", "second=runs/a b", "output=o"])
-    assert typed(settings) == (
-        "satdifuser cka 'first=[encoder=small,encoder.timesteps=[21]]' 'second=runs/a b' output=o"
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cka", "first=[encoder=small,encoder.timesteps=[21]]", "second=runs/a b", "cka.samples=64", "output=o"],
+        ["probe", "encoder=small_vit", "encoder.class_token=true", "probe.views=[mean,class]", "output=o"],
+    ],
+)
+def test_a_page_repeats_every_word_of_its_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(f"satdifuser.commands.{words[0]}.run", lambda settings, command: told.append(command))
+    assert main(words) == 0
+    assert shlex.split(told[0]) == ["satdifuser", *words]
+
+
+def test_two_sides_that_are_the_same_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng()
+    places = tuple(Place(f"blocks.{n}", None, n, 8, 4) for n in range(3))
+    values = rng.uniform(0.1, 0.9, (3, 3))
+    np.fill_diagonal(values, 1 - 1e-9)
+    both = Likeness("a", "b", places, places, values, np.full((3, 3), np.nan), 9, 9, "mean", "test", True)
+    show(both)
+    assert "nothing moved" in capsys.readouterr().out
+    values[1, 1] = 0.99
+    show(both)
+    assert "nothing moved" not in capsys.readouterr().out

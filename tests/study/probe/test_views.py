@@ -75,10 +75,17 @@ def test_views_that_cannot_be_read_say_what_can(made_store: Callable[..., Featur
         columns(spec, spec, ["meen"])
     with pytest.raises(UserError, match=r"class needs the class token of blocks\.0.*encoder\.class_token=true"):
         columns(spec, spec, ["class"])
-    for keep, view in (("mean", "max"), ("max", "mean"), ("grid2", "mean"), ("grid2", "grid4"), ("max", "class")):
+    for keep, view in (("mean", "max"), ("max", "mean"), ("grid2", "mean"), ("grid2", "grid4")):
         pooled = replace(spec, settings=(("pooled", keep),))
         with pytest.raises(UserError, match=rf"{view} needs maps, and these features are pooled .*store\.keep={keep}"):
             columns(pooled, pooled, [view])
     pooled = replace(spec, settings=(("pooled", "moments"),))
+    with pytest.raises(UserError, match=r"class needs the class token of blocks\.0"):
+        columns(pooled, pooled, ["class"])
+    with pytest.raises(UserError, match=r"which gives moments, mean: "):  # and no class token, which it has not got
+        columns(pooled, pooled, ["grid2"])
+    tokens = replace(made_store("with.zarr", tokens=True).spec, settings=(("pooled", "max"),))
+    with pytest.raises(UserError, match=r"class needs maps, .*which gives max: "):
+        columns(tokens, tokens, ["class"])
     with pytest.raises(UserError, match=r"probes of pixels need maps"):
         maps_of(pooled, pooled)
