@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ READ = (
     " (paired permutation test, Holm over places, p at least 0.05). Open: worse. Bands: 95 % bootstrap intervals over"
     " test samples."
 )
+TOKEN = "class"  # the kind of a place of class tokens
 RELATIVE = (
     "Depth runs from 0 (the first place that a model gives) to 1 (its last), so that networks of any length stand on"
     " one axis. A model with noise is shown at the timestep of its best place."
@@ -60,7 +62,10 @@ def probe_curves(probed: Probed) -> Drawn | None:
         ]
         name = f"probes {probed.task} {probed.model}"
         return draw.drawn(
-            figure, name, " ".join(words), f"{probed.model}, {probed.task}. {READ}{_crosses(found)}{below}"
+            figure,
+            name,
+            " ".join(words),
+            f"{probed.model}, {probed.task}. {READ}{_tokens(found)}{_crosses(found)}{below}",
         )
 
 
@@ -137,7 +142,10 @@ def _panel(ax: Any, panel: Sequence[Series], taps: Sequence[str], style: Any, by
             mine = sorted(mine, key=lambda point: where[point.place.tap])
             label = draw.step_name(step) if by_step else f"{numbers.percent(one.budget)} of the labels"
             look = style[label]
-            draw.line(ax, [where[p.place.tap] for p in mine], [one.estimate(p) for p in mine], look, label)
+            for token in sorted({p.place.kind == TOKEN for p in mine}):  # a line through both would go up and down
+                some = [p for p in mine if (p.place.kind == TOKEN) is token]
+                drawn = replace(look, line=":") if token else look
+                draw.line(ax, [where[p.place.tap] for p in some], [one.estimate(p) for p in some], drawn, label)
             for filled in (True, False):
                 some = [p for p in mine if p is not one.best and not one.untested(p) and one.close(p) is filled]
                 draw.dots(ax, [where[p.place.tap] for p in some], [one.value(p) for p in some], look, filled)
@@ -163,6 +171,11 @@ def _chance(axes: Sequence[Any], probed: Probed, found: Sequence[Series]) -> str
         if ax.get_visible():
             ax.axhline(chance, color="#777777", ls=(0, (4, 3)), lw=0.9, zorder=1)
     return f" Grey dashes: what guessing would score, {numbers.score(chance)}."
+
+
+def _tokens(found: Sequence[Series]) -> str:
+    there = {point.place.kind == TOKEN for one in found for point in one.points}
+    return " Dotted: class tokens, beside the maps of their blocks." if there == {False, True} else ""
 
 
 def _crosses(found: Sequence[Series]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from satdifuser.report import numbers
-from satdifuser.report.depth import likeness
+from satdifuser.report.depth import curves, likeness
 from satdifuser.report.depth.content import Depths, Place, Probed, Shape
 from satdifuser.report.depth.page import write_page
 from satdifuser.report.depth.series import series_of
@@ -297,3 +297,24 @@ def test_of_a_store_no_encoder_is_named_that_did_not_run(depths: Depths, tmp_pat
     cells = Page((tmp_path / "report.html").read_text()).cells
     assert "seed: 3\nfeatures: vit.zarr" in cells
     assert "hash: abc" not in cells
+
+
+def test_class_tokens_beside_maps_have_a_line_of_their_own(tmp_path: Path, depths: Depths) -> None:
+    """One line through blocks.0, blocks.0.class, blocks.1, ... would tell of ups and downs that are none."""
+    probed = depths.probes[0]
+    one = [point for point in probed.points if (point.view, point.probe, point.budget) == ("mean", "knn", 100.0)]
+    tokens = [
+        dataclasses.replace(
+            point, p=0.5, place=dataclasses.replace(point.place, tap=f"{point.place.tap}.class", kind="class")
+        )
+        for point in one
+    ]
+    drawings: list[tuple[Any, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves.draw, "drawn", lambda figure, name, alt, caption: drawings.append((figure, caption)))
+        curves.probe_curves(dataclasses.replace(probed, points=(*one, *tokens)))
+        curves.probe_curves(dataclasses.replace(probed, points=tuple(one)))
+    (both, caption), (alone, other) = drawings
+    lines = [[line for line in figure.axes[0].lines if line.get_linestyle() in ("-", ":")] for figure in (both, alone)]
+    assert [[len(line.get_xdata()) for line in some] for some in lines] == [[len(one), len(one)], [len(one)]]
+    assert ("Dotted: class tokens" in caption, "Dotted" in other) == (True, False)
