@@ -71,7 +71,7 @@ def test_every_choice_of_every_group_composes() -> None:
         (["trian"], "did you mean train"),
         (["train", "--verbose"], "no option '--verbose'"),
         (["train", "experiment=demo"], "no setting 'experiment' in satdifuser train"),
-        (["train", "fusion=gww"], "there is concat, gw, lw, mean, moe; did you mean gw"),
+        (["train", "fusion=gww"], "there is concat, gw, levels, lw, mean, moe, plain; did you mean gw"),
         (["train", "fusion.projectiondim=3"], "did you mean fusion.projection_dim"),
         (["train", "trainer.epoch=3"], "did you mean trainer.epochs"),
         (["train", "encoder.timesteps={a: 1}"], "encoder.timesteps is [0, 21, 61] and cannot become names with values"),
@@ -135,7 +135,7 @@ def test_choices_and_values_of_ones_own_folder_are_named(tmp_path: Path, capsys:
     (tmp_path / "data" / "amazon.yaml").write_text(own)
     folder = ["--config-dir", str(tmp_path)]
     said = fails(capsys, "data", "check", *folder, "data=amazn")
-    assert "no data=amazn: there is amazon, brick_kiln, " in said
+    assert "no data=amazn: there is ai4smallfarms, amazon, brick_kiln, " in said
     assert "did you mean amazon?" in said
     said = fails(capsys, "data", "check", *folder, "data=amazon", "data.classes=[forest,cleared]")
     assert "data.classes is {1: forest, 2: cleared} in data=amazon and cannot become a list" in said

@@ -258,15 +258,16 @@ def _stores(runs: Sequence[Planned], shared: Shared) -> dict[tuple[str, Path], l
 
 
 def name_of(cells: Sequence[Cell]) -> str:
-    """What models of one encoder have in common in their names; else the first one's name.
+    """What models of one encoder have in common in their names; else the first one's name, and how many more there are.
 
     >>> from types import SimpleNamespace as S
     >>> name_of([S(model="UNet gw"), S(model="UNet lw")]), name_of([S(model="gw"), S(model="lw")])
-    ('UNet', 'gw')
+    ('UNet', 'gw and 1 more')
     """
     names = list(dict.fromkeys(cell.model for cell in cells))
     words = [word for word in names[0].split() if all(word in name.split() for name in names)]
-    return " ".join(words).strip(" +") or names[0]
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return " ".join(words).strip(" +") or names[0] + others
 
 
 def _asked(cka: CkaConfig) -> dict[str, Any]:

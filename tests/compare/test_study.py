@@ -191,7 +191,7 @@ def test_models_of_one_encoder_are_called_by_what_their_names_share() -> None:
 
     assert named("MoCo + gw", "MoCo + lw") == "MoCo"
     assert named("a b c", "x b c") == "b c"
-    assert named("gw", "lw") == "gw"
+    assert named("gw", "lw", "lw", "moe") == "gw and 2 more"  # it is not of gw alone
     assert named("alone here") == "alone here"
 
 
