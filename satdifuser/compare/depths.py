@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from satdifuser.compare.grid import Cell, digest
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.study import Looked, name_of
+from satdifuser.config import config_root
 from satdifuser.report.content import Content, Insight, Row
 from satdifuser.report.depth.content import Decoded, Depths, Place, Point, Probed, Weighed
 from satdifuser.report.depth.drawing import finite
 from satdifuser.report.depth.series import largest, series_of
 from satdifuser.settings.part import Part
+from satdifuser.yaml_file import load_yaml
 
 DEPTH = (("encoder", "blocks"), ("select", "depths"), ("select", "taps"))  # settings that choose what feeds a decoder
 
@@ -63,15 +66,23 @@ def decoded(content: Content, planned: Sequence[Planned], shared: Shared) -> tup
 
 
 def decoder_names(decoders: Sequence[Part]) -> dict[str, str]:
-    """Each decoder's class, with the settings in which it differs from others of that class."""
+    """Each decoder by its name in the configuration, with the settings in which it differs from others of its class."""
     several = {digest(one.plain()): one for one in decoders}
     names = {}
     for key, one in several.items():
         others = [other.plain() for other in several.values() if other.label == one.label]
         mine = one.plain()
         apart = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
-        names[key] = " ".join([one.label, *(f"{name}={mine[name]}" for name in apart)])
+        names[key] = " ".join(
+            [_choices().get(mine["_target_"], one.label), *(f"{name}={mine[name]}" for name in apart)]
+        )
     return names
+
+
+@functools.cache
+def _choices() -> dict[str, str]:
+    """Class -> how it is chosen, of the decoders that ship."""
+    return {load_yaml(file)["_target_"]: file.stem for file in sorted((config_root() / "decoder").glob("*.yaml"))}
 
 
 def fed_by(cell: Cell, shared: Shared) -> tuple[int, str] | None:

@@ -28,6 +28,12 @@ class Levels(FusionHead):
 
     def __init__(self, spec: BankSpec, projection_dim: Width = 384, norm: Norm = "group") -> None:
         super().__init__(spec, projection_dim)
+        tokens = [name for name in spec.names() if name.endswith(".class")]
+        if tokens:
+            raise BankError(
+                f"fusion=levels makes a scale of each depth's map, and {tokens[0]} is a class token: set"
+                " encoder.class_token=false, or choose the maps with select.taps"
+            )
         self.project = nn.ModuleDict(
             {
                 key(name): nn.Sequential(

@@ -248,4 +248,4 @@ def test_families_differ_in_nothing_but_decoder_and_depth(cells: Cells, shared: 
     assert families["blocks"] == families["taps"] == families["depths"] == families["all"]
     assert len(set(families.values())) == 3
     names = decoder_names([cell.config.decoder for cell in found.values()])
-    assert set(names.values()) == {"LinearDecoder", "UPerNet channels=512", "UPerNet channels=32"}
+    assert set(names.values()) == {"linear", "upernet channels=512", "upernet channels=32"}

@@ -77,7 +77,7 @@ def test_probes_and_likeness_stand_in_the_report_and_beside_it(done: Path) -> No
     assert '"tuned on images, finetuned",its origin' in likeness
     assert "ViT 2,ViT 5" in likeness
     assert {path.suffix for path in (out / "figures").iterdir()} == {".svg", ".pdf"}
-    assert (out / "decoders.csv").read_text().count("ViT,LinearDecoder") == 2
+    assert (out / "decoders.csv").read_text().count("ViT,linear") == 2
     assert (out / "weights.csv").read_text().count("UNet gw,images,logistic,mean") == 4
 
 

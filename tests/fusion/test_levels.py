@@ -132,3 +132,9 @@ def test_every_level_learns_from_its_own_depth_alone(toy_spec, toy_bank):
         (value * torch.randn_like(value)).sum().backward(retain_graph=True)
         reached = [bank[tap].grad is not None and bool(bank[tap].grad.any()) for tap in spec.taps]
         assert reached == [place == number for place in range(4)]
+
+
+def test_class_tokens_are_no_levels(toy_spec):
+    spec = toy_spec((None,), (("blocks.2", 12, 8), ("blocks.2.class", 12, 32)), (32, 32))
+    with pytest.raises(BankError, match=r"blocks\.2\.class is a class token: set encoder.class_token=false"):
+        Levels(spec, 16)
