@@ -54,7 +54,7 @@ class RowLoss(ABC):
             return None
         weight = torch.from_numpy(w).to(self.rows)
         shares = torch.cat([self._shares(weight @ rows.T) for rows in self.rows.split(self._size())], 1)
-        count = max(ENOUGH * w.size, 2**10)
+        count = max(ENOUGH * self._side(w), 2**10)
         if count >= len(self.rows):
             return (self._blocks(self.rows, shares) / len(self.rows)).double().cpu().numpy()
         matter = (shares * (1 - shares)).sum(0, dtype=torch.float64).clamp(min=TINY)
@@ -76,9 +76,9 @@ class RowLoss(ABC):
         """Weights of a block."""
         return w.shape[1]
 
-    @abstractmethod
     def _blocks(self, rows: Tensor, shares: Tensor) -> Tensor:
-        """The sum over rows of the second derivative by the weights [B, D, D]."""
+        """The sum over rows of the second derivative by the weights [B, D, D]: of each output alone."""
+        return torch.stack([(rows * (each * (1 - each))[:, None]).T @ rows for each in shares])
 
     @abstractmethod
     def bias(self) -> Floats:
@@ -119,6 +119,7 @@ class Softmax(RowLoss):
         return w.size
 
     def _blocks(self, rows: Tensor, shares: Tensor) -> Tensor:
+        """One block: without what classes have to do with each other it would do more harm than good."""
         outputs, width = len(shares), rows.shape[1]
         found = rows.new_empty(outputs, width, outputs, width)
         for one in range(outputs):
@@ -145,6 +146,3 @@ class Sigmoid(RowLoss):
 
     def _shares(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
-
-    def _blocks(self, rows: Tensor, shares: Tensor) -> Tensor:
-        return torch.stack([(rows * (each * (1 - each))[:, None]).T @ rows for each in shares])

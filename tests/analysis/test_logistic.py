@@ -75,6 +75,15 @@ def test_coefficients_and_bias_are_those_of_scikit_learn(rng: np.random.Generato
     np.testing.assert_allclose(moved - moved.mean(), wanted.intercept_ - wanted.intercept_.mean(), atol=1e-3)
 
 
+def test_the_minimum_is_exact_where_weights_are_too_many_for_a_second_derivative(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satdifuser.analysis.losses.LARGEST", 0)
+    x, y = made(rng)
+    for strength, found in zip(STRENGTHS, logistic(x, y, STRENGTHS, outputs=5), strict=True):
+        near(softmax(found.logits(x), 1), exact(x, y, strength))
+
+
 def test_a_strength_alone_gives_what_it_gives_among_others_in_any_order(rng: np.random.Generator) -> None:
     x, y = made(rng)
     among = logistic(x, y, [10.0, 1e-4, 10.0, 0.1], outputs=5)
