@@ -88,8 +88,8 @@ class Loss(nn.Module):
 def balanced(counts: Tensor, power: float) -> Tensor:
     """Weights that fall with the counts to this power; their mean over what was counted is 1.
 
-    >>> balanced(torch.tensor([6.0, 2.0, 0.0]), 1.0).tolist(), balanced(torch.tensor([4.0, 1.0]), 0.5).tolist()
-    ([0.6666666666666666, 2.0, 0.0], [0.8333333333333334, 1.6666666666666667])
+    >>> balanced(torch.tensor([6.0, 2.0, 0.0]), 1.0), balanced(torch.tensor([4.0, 1.0]), 0.5)
+    (tensor([0.6667, 2.0000, 0.0000]), tensor([0.8333, 1.6667]))
     """
     seen = counts > 0
     if not bool(seen.any()):

@@ -111,7 +111,7 @@ def test_what_cannot_be_pruned_is_refused_with_what_there_is(tmp_path: Path, mad
     made.write(Path(path))
     refused(r"store: no timestep 22; .*\[21, 161\]", lambda: prune(path, out, [21, 22], None))
     refused(r"no tap up\.2; .*mid\.block.*up\.0.*up\.1", lambda: prune(path, out, None, ["up.2"]))
-    refused("has no taps", lambda: prune(path, out, [], None))
+    refused("no taps are left", lambda: prune(path, out, [], None))
     refused("already exists", lambda: prune(path, Path(path), [21], None))
     refused("no feature store at", lambda: prune(str(out), tmp_path / "other", [21], None))
     refused("copy it first", lambda: prune(f"file://{path}", out, [21], None))

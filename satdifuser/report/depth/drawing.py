@@ -105,8 +105,8 @@ def steps_of(places: Sequence[Place]) -> list[int | None]:
 def thinned(count: int, inches: float, each: float = LETTERS) -> list[int]:
     """Which of so many labels fit beside each other: the first, and every n-th.
 
-    >>> thinned(5, 3.0), thinned(100, 3.4)
-    ([0, 1, 2, 3, 4], [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95])
+    >>> thinned(5, 3.0), thinned(10, 1.0, each=0.25)
+    ([0, 1, 2, 3, 4], [0, 3, 6, 9])
     """
     return list(range(0, count, max(1, -(-count // max(int(inches / each), 1)))))
 

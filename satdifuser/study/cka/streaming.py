@@ -122,8 +122,8 @@ def pooling_of(spec: BankSpec, pool: str) -> Pooling | None:
 def even_batches(count: int, size: int) -> list[range]:
     """As few batches as `size` allows, all of nearly as many samples, so that none is too small.
 
-    >>> even_batches(10, 4)
-    [range(0, 3), range(3, 6), range(6, 10)]
+    >>> even_batches(20, 8), even_batches(10, 4)
+    ([range(0, 6), range(6, 13), range(13, 20)], [range(0, 5), range(5, 10)])
     """
     if count < LEAST:
         raise UserError(f"{count} samples: unbiased CKA needs at least {LEAST}")

@@ -28,7 +28,7 @@ PROBES = {
     "pixel_regression": ("ridge",),
 }
 USUAL = {"classification": ("logistic", "knn"), "multilabel": ("logistic",), "regression": ("ridge",)}
-STRENGTHS = [10 ** (8 * number / 39 - 6) for number in range(40)]  # weaker penalties take minutes of a large set
+STRENGTHS = [10 ** (8 * number / 39 - 6) for number in range(40)]  # weaker penalties are as good as none, mostly
 PIXEL_STRENGTHS = [10.0**power for power in range(-6, 1)]
 CHUNK_BYTES = 2**27  # of logits at once
 
