@@ -343,7 +343,7 @@ def test_torchrun_is_refused_in_one_line(
         (["experiment=dmo"], ["no experiment=dmo: there is ", "demo", "did you mean demo?"]),
         (
             ["experiment=demo", "fusion=gw,nope"],
-            ["nope", "there is concat, gw, lw", "diffusion + gw nope, segmentation"],
+            ["nope", "there is concat, gw, levels, lw", "diffusion + gw nope, segmentation"],
         ),
         (["seed=0,0"], ["seed is [0, 0]"]),
         (["trainer.max_step=3"], ["trainer.max_step"]),
