@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,7 @@ def test_what_is_written_is_read_again_and_not_mixed(compared: Compare, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("SATDIFUSER_TEST_LONG"), reason="takes minutes: set SATDIFUSER_TEST_LONG=1")
 def test_memory_does_not_grow_with_the_samples(compared: Compare) -> None:
     import tracemalloc
 
