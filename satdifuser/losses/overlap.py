@@ -49,34 +49,39 @@ class Overlap(Loss):
         raise NotImplementedError
 
 
-class Dice(Overlap):
+class Areas(Overlap):
+    """1 less a share of two areas, to both of which `smooth` is added."""
+
+    @checked("loss")
+    def __init__(self, task: Task, smooth: NotNegative = 0.0, weights: Weights | None = None) -> None:
+        super().__init__(task, weights)
+        self.smooth = smooth
+
+    def of_classes(self, said: Tensor, true: Tensor, valid: Tensor) -> Tensor:
+        part, whole = self.areas((said * true).sum(2), (said * valid).sum(2) + true.sum(2))
+        return 1 - (part + self.smooth) / (whole + self.smooth).clamp_min(LEAST)
+
+    def areas(self, both: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """The part and the whole, from |said and true| and |said| + |true|."""
+        raise NotImplementedError
+
+
+class Dice(Areas):
     """1 - 2 |said and true| / (|said| + |true|), of probabilities. `smooth` is added above and below."""
 
     name = "dice"
 
-    @checked("loss")
-    def __init__(self, task: Task, smooth: NotNegative = 0.0, weights: Weights | None = None) -> None:
-        super().__init__(task, weights)
-        self.smooth = smooth
-
-    def of_classes(self, said: Tensor, true: Tensor, valid: Tensor) -> Tensor:
-        both, sizes = (said * true).sum(2), (said * valid).sum(2) + true.sum(2)
-        return 1 - (2 * both + self.smooth) / (sizes + self.smooth).clamp_min(LEAST)
+    def areas(self, both: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * both, sizes
 
 
-class Jaccard(Overlap):
+class Jaccard(Areas):
     """1 - |said and true| / |said or true|, of probabilities. `smooth` is added above and below."""
 
     name = "jaccard"
 
-    @checked("loss")
-    def __init__(self, task: Task, smooth: NotNegative = 0.0, weights: Weights | None = None) -> None:
-        super().__init__(task, weights)
-        self.smooth = smooth
-
-    def of_classes(self, said: Tensor, true: Tensor, valid: Tensor) -> Tensor:
-        both, sizes = (said * true).sum(2), (said * valid).sum(2) + true.sum(2)
-        return 1 - (both + self.smooth) / (sizes - both + self.smooth).clamp_min(LEAST)
+    def areas(self, both: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        return both, sizes - both
 
 
 class Lovasz(Overlap):
