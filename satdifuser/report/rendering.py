@@ -9,7 +9,7 @@ from typing import Any
 
 from satdifuser.report import exports, numbers, views
 
-TEMPLATES = ("template.html", "parts.html", "repeat.html", "depth.html", "depth_page.html")
+TEMPLATES = ("frame.html", "template.html", "parts.html", "repeat.html", "depth.html", "depth_page.html")
 
 
 def rendered(template: str, **values: Any) -> str:
