@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from satdifuser.engine.files import GOES_ON, DamagedError, aside, json_text, write_text
 from satdifuser.errors import UserError
+
+if TYPE_CHECKING:
+    from satdifuser.model import FeatureModel
 
 MODEL, OPTIMIZER = "model/", "optimizer/"
 SUM = "crc32c"
@@ -76,6 +79,16 @@ def sealed(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str,
     for _, value in sorted(tensors.items()):
         found = crc32c(value.contiguous().reshape(-1).view(torch.uint8).numpy(), found)
     return {"state": json_text({**values, SUM: f"{found:08x}"})}
+
+
+def take_up(path: Path, model: FeatureModel) -> tuple[TrainState, dict[int, dict[str, Tensor]]]:
+    """Put the weights of a run's checkpoint into its model; gives the state and the optimiser's tensors."""
+    state, weights, optimizer = load_checkpoint(path)
+    try:
+        model.load_trained_state(weights)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is of another configuration: {error}") from None
+    return state, optimizer
 
 
 def load_checkpoint(path: Path) -> tuple[TrainState, dict[str, Tensor], dict[int, dict[str, Tensor]]]:

@@ -12,7 +12,7 @@ import torch
 from satdifuser.data.base import LabelledDataset
 from satdifuser.data.batches import OrderedBatches, loader, to_device
 from satdifuser.decoders.fitted import Fitted, Rows
-from satdifuser.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from satdifuser.engine.checkpoint import TrainState, save_checkpoint, take_up
 from satdifuser.engine.evaluate import evaluate
 from satdifuser.engine.log import check_scores, logged
 from satdifuser.engine.progress import TrainProgress
@@ -66,11 +66,7 @@ class Fitter:
 
     def resume(self) -> None:
         """Take up what was fitted before; there is nothing to go on with."""
-        self.state, model, _ = load_checkpoint(self.run.last)
-        try:
-            self.model.load_trained_state(model)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{self.run.last} is of another configuration: {error}") from None
+        self.state, _ = take_up(self.run.last, self.model)
 
     def fit(self) -> TrainState:
         """Fit, score the validation split, and keep it as the best and the last checkpoint."""

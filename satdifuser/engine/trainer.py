@@ -13,7 +13,7 @@ import torch
 from satdifuser.augment import Augmentation
 from satdifuser.data.base import Batch, LabelledDataset
 from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
-from satdifuser.engine.checkpoint import TrainState, load_checkpoint, restore_optimizer, save_checkpoint
+from satdifuser.engine.checkpoint import TrainState, restore_optimizer, save_checkpoint, take_up
 from satdifuser.engine.evaluate import at_least_something, evaluate
 from satdifuser.engine.log import check_loss, check_scores, logged
 from satdifuser.engine.memory import keep_memory
@@ -90,11 +90,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the run."""
-        self.state, model, optimizer = load_checkpoint(self.run.last)
-        try:
-            self.model.load_trained_state(model)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{self.run.last} is of another configuration: {error}") from None
+        self.state, optimizer = take_up(self.run.last, self.model)
         restore_optimizer(self.optimizer, optimizer)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
