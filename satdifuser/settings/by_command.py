@@ -12,6 +12,7 @@ from satdifuser.settings.commands import (
     TrainSettings,
 )
 from satdifuser.settings.pretraining import PretrainSettings
+from satdifuser.settings.scenes import EmbedSettings, EvaluateMapSettings, PredictSettings
 from satdifuser.settings.studies import CkaSettings, ProbeSettings
 
 COMMANDS: dict[str, type[Settings]] = {
@@ -24,4 +25,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "pretrain": PretrainSettings,
     "probe": ProbeSettings,
     "cka": CkaSettings,
+    "predict": PredictSettings,
+    "embed": EmbedSettings,
+    "evaluate-map": EvaluateMapSettings,
 }

@@ -1,0 +1,1 @@
+"""Many scenes: which there are, who does which, and one manifest of what is done."""

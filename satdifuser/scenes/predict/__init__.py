@@ -1,0 +1,1 @@
+"""`satdifuser predict`: a run's head over a scene."""
