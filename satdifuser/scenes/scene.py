@@ -39,6 +39,10 @@ class Reading:
     nodata: tuple[float, ...] = ()
     nan: Literal["error", "nodata"] = "error"
     resampling: Literal["bilinear", "nearest"] = "bilinear"
+    told: bool = False
+    """Whether the user gave the scaling for this scene: then it counts against what a product says of itself."""
+    unnamed: tuple[str, ...] = ()
+    """What the bands of a file without names are taken for, in order; nothing: the sensor's."""
 
 
 @dataclass(frozen=True)

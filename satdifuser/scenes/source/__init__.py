@@ -1,1 +1,6 @@
-"""Scenes as they lie on disk: files of any kind as the bands of a sensor on one grid."""
+"""Scenes of every kind as the bands of a sensor on one grid."""
+
+from satdifuser.scenes.source.layouts import open_scene
+from satdifuser.scenes.source.reading import reading_of
+
+__all__ = ["open_scene", "reading_of"]
