@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Gt, Len, Lt
 
 from satdifuser.data.bands import SensorName
-from satdifuser.data.scaling import ScalingWords
 from satdifuser.kinds import Count, Place, Seed, Side, Whole, Word
 from satdifuser.settings.base import Settings
 from satdifuser.settings.commands import POOLINGS, Select
@@ -15,6 +14,9 @@ from satdifuser.settings.groups import Data, Encoder
 
 SceneWords = Place | Annotated[list[Place], Len(1)]
 Level = Annotated[float, Gt(0), Lt(1)]
+Scaling = Annotated[
+    str | dict[str, Any], Word("as data.scaling")
+]  # read by satdifuser/data/scaling.py, which loads torch
 
 
 class WindowSettings(Settings):
@@ -35,7 +37,7 @@ class ReadingSettings(Settings):
 
     sensor: SensorName | None = None
     bands: Annotated[list[str], Len(1)] | dict[str, str] | None = None
-    scaling: ScalingWords | None = None
+    scaling: Scaling | None = None
     nodata: list[float] | float | None = None
     nan: Literal["error", "nodata"] | None = None
     resampling: Literal["bilinear", "nearest"] = "bilinear"
