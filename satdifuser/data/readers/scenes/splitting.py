@@ -48,7 +48,7 @@ class Scene(Rule):
 
 @dataclass
 class Divided:
-    """Names of each split; of a split by objects which of them count in it, and what a window then shows."""
+    """Names of each split (of all samples: those alone); of a split by objects which of them count in it, and what a window then shows."""
 
     rule: Rule
     splits: dict[str, list[str]]
@@ -56,7 +56,7 @@ class Divided:
     shows: Mapping[str, Array]
 
 
-def scene_rule(words: Any, plan: Plan) -> Rule:
+def scene_rule(words: Any, plan: Plan, split: str) -> Rule:
     """The rule as the configuration says it; blocks of unsaid size are two windows wide."""
     given: dict[str, Any] = {"by": words} if isinstance(words, str) else dict(words)
     by = given.get("by")
@@ -72,7 +72,7 @@ def scene_rule(words: Any, plan: Plan) -> Rule:
         others = [*(name for name in RULES if name != "folder"), "scene"]
         raise UserError(f"data.split_by is {by!r}: it can be {', '.join(others)}{nearest(str(by), others)}")
     rule = rule_of(given, "data.split_by")
-    if isinstance(rule, Blocks) and "metres" not in given:
+    if isinstance(rule, Blocks) and "metres" not in given and split != "all":
         first = min(plan.spots)
         tiles = Places([first], lambda name: plan.footprint(plan.spots[name])).tiles
         return replace(rule, metres=max(1.0, round(SIDES * math.sqrt(2) * float(tiles.outer[0]), 1)))
@@ -85,7 +85,9 @@ def divided(
     """All splits by the rule; `names` are those of the `count` classes."""
     if split not in SPLITS:
         raise UserError(f"data.split is {split!r}: it can be {', '.join(SPLITS)}{nearest(split, SPLITS)}")
-    rule = scene_rule(words, plan)
+    rule = scene_rule(words, plan, split)
+    if split == "all":
+        return Divided(rule, {"all": sorted(plan.spots)}, {}, plan.shows)
     if isinstance(rule, Column):
         found = _by_objects(plan, rule, objects, count, ignore, split)
     else:
