@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from satdifuser.commands.table import COMMANDS, Command, Launch
+from satdifuser.commands.table import COMMANDS, Command, Launch, named
 from satdifuser.errors import UserError, expected, nearest, one_line
 
 
@@ -58,7 +58,7 @@ def _dispatch(words: list[str]) -> int:
                 f"satdifuser {name} is followed by {', '.join(command.verbs)}, as satdifuser {name} {command.verbs[0]}"
                 f"{nearest(first, command.verbs)}"
             )
-    rest = _named(command.positional, rest)
+    rest = named(command.positional, rest)
     given = _options(name, [word for word in rest if word not in ("-h", "--help")])
     if asked:
         print(_help(name, command, given))
@@ -104,19 +104,6 @@ class Given:
         from satdifuser.settings.trust import check_trusted, trusting
 
         return trusting({*map(check_trusted, self.trust), *trusted_by(self.config_dirs, self.overrides)})
-
-
-def _named(positional: Sequence[str], words: list[str]) -> list[str]:
-    """The words with the names of those settings that were given by their place.
-
-    >>> _named(("map", "reference"), ["map.tif", "ground.gpkg", "level=0.9"])
-    ['map=map.tif', 'reference=ground.gpkg', 'level=0.9']
-    """
-    names, found = iter(positional), []
-    for word in words:
-        name = None if "=" in word or word.startswith("-") else next(names, None)
-        found.append(word if name is None else f"{name}={word}")
-    return found
 
 
 def _options(name: str, words: list[str]) -> Given:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from satdifuser.cli import COMMANDS, main
+from satdifuser.commands.table import named
 from satdifuser.compare.command import split_overrides
 from satdifuser.compare.grid import expand
 from satdifuser.compare.overrides import merged
@@ -44,7 +45,7 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
     for name, command in COMMANDS.items():
         assert main([name, "--help"]) == 0
         for example in command.examples:
-            words = example.split()
+            words = example.replace("'", "").split()
             rest = words[words.index("satdifuser") + 1 :]
             assert rest[0] == name
             if command.composes:
@@ -52,7 +53,7 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
                 config = compose("compare", own)
                 assert config.models or expand(config, passed)
             elif command.configured:
-                compose(name, rest[2:] if command.verbs else rest[1:])
+                compose(name, named(command.positional, rest[2 if command.verbs else 1 :]))
 
 
 def test_every_choice_of_every_group_composes() -> None:

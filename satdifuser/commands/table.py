@@ -22,6 +22,19 @@ class Command:
     verbs: tuple[str, ...] = ()  # one of which comes first; `run(verb, settings, overrides)` gives the exit code
 
 
+def named(positional: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The words with the names of those settings that were given by their place.
+
+    >>> named(("map", "reference"), ["map.tif", "ground.gpkg", "level=0.9"])
+    ['map=map.tif', 'reference=ground.gpkg', 'level=0.9']
+    """
+    names, found = iter(positional), []
+    for word in words:
+        name = None if "=" in word or word.startswith("-") else next(names, None)
+        found.append(word if name is None else f"{name}={word}")
+    return found
+
+
 @dataclass(frozen=True)
 class Launch:
     """Which of Hydra's launchers does a command's jobs, and the user's own folders of groups."""
