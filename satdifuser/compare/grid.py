@@ -25,6 +25,9 @@ from satdifuser.settings.trust import trusting
 SPLITS = ("train", "val", "test")  # that every run reads
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
 WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
+# What a task may say of a model alone: of which images its samples are, as vectors in the place of light. That samples
+# and labels are those of the others, is checked when they are compared.
+IMAGES = tuple(f"data.{name}" for name in ("images", "scenes", "sensor", "bands", "scaling", "nodata", "nan", "alpha"))
 GRID = {"budget": "budgets", "seed": "seeds", "run": "output", "features": "share_features"}  # whose place is the grid
 MODEL_AXIS = ("encoder", "adapter", "temporal", "fusion", "decoder")
 
@@ -269,7 +272,7 @@ def _check_own(tasks: Iterable[Row], models: Sequence[str]) -> None:
             if "*" not in model and not any(goes_by(there, model) for there in models):
                 raise UserError(f"{where}: no such model{nearest(model, models)}")
             for key, choices in map(sweep, overrides):
-                if _of_data(key):
+                if _of_data(key) and key not in IMAGES:
                     raise UserError(f"{where} sets {key}: what all models share is for tasks.{task.name}.all")
                 if len(choices) > 1:
                     raise UserError(f"{where} has {len(choices)} choices of {key}: a sweep is for models.{model}")

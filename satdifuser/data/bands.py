@@ -16,6 +16,7 @@ UNITS = {
     "dB": ((-120.0, 60.0), (-25.0, 0.0)),
     "kelvin": ((0.0, 1000.0), (220.0, 320.0)),
     "metres": ((-12_000.0, 9_000.0), (0.0, 100.0)),
+    "embedding": ((-1e5, 1e5), (-1.0, 1.0)),  # numbers of a vector that an encoder has given
 }
 """What a band measures: what its values can be, and between which nearly all of them are."""
 ZERO_IS_BLANK = ("dB", "kelvin")  # where no band needs others to say that 0 is no data
@@ -167,6 +168,8 @@ def find_sensor(sensor: Sensor | str) -> Sensor:
 
     >>> find_sensor("LANDSAT8:red/nir@colour").bands[0].usual
     (0.0, 1.0)
+
+    `EMBEDDING:64` is an image of vectors of 64 numbers.
     """
     if isinstance(sensor, Sensor):
         return sensor
@@ -180,6 +183,9 @@ def find_sensor(sensor: Sensor | str) -> Sensor:
 def _one(text: str, whole: str) -> Sensor:
     named, at, unit = text.strip().partition("@")
     path, colon, bands = named.partition(":")
+    if path == "EMBEDDING" and bands.isdecimal() and int(bands):
+        vectors = embedding(int(bands))
+        return vectors if not at else _as_unit(vectors, unit)
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module or ALL), name)
@@ -198,6 +204,19 @@ def _one(text: str, whole: str) -> Sensor:
             f" some bands of one (SENTINEL2:B04/B03/B02), or several (SENTINEL2+SENTINEL1){nearest(path, ours)}"
         )
     chosen = found.of(bands.split("/")) if colon else found
-    if not at:
-        return chosen
-    return Sensor(f"{chosen.name} as {unit}", tuple(replace(band, unit=unit) for band in chosen))
+    return chosen if not at else _as_unit(chosen, unit)
+
+
+def _as_unit(sensor: Sensor, unit: str) -> Sensor:
+    return Sensor(f"{sensor.name} as {unit}", tuple(replace(band, unit=unit) for band in sensor))
+
+
+def embedding(channels: int) -> Sensor:
+    """An image whose pixels are vectors, as bands A00, A01, ... (the names that AlphaEarth's have).
+
+    >>> find_sensor("EMBEDDING:128").names[-1], find_sensor("EMBEDDING:2").names
+    ('A127', ('A00', 'A01'))
+    """
+    digits = max(2, len(str(channels - 1)))
+    names = [f"A{channel:0{digits}}" for channel in range(channels)]
+    return Sensor(f"embedding of {channels}", tuple(Band(n, n.lower(), 0.0, 10, unit="embedding") for n in names))

@@ -6,6 +6,7 @@ as_is       in the unit already: reflectance, dB, kelvin
 dn          digital numbers: (number + offset) / unit
 8bit        number / 255 * white
 power       radar's power, which becomes dB: 10 log10(number); `amplitude`: 20 log10
+alphaearth  AlphaEarth's int8: (number / 127.5)^2 with the number's sign; its -128 is no data
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from satdifuser.data.files.fitting import BadImageError
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Word, check, hints_of, must_be
 
-Numbers = Literal["auto", "as_is", "dn", "8bit", "power", "amplitude"]
+Numbers = Literal["auto", "as_is", "dn", "8bit", "power", "amplitude", "alphaearth"]
 ScalingWords = Annotated[
     str | dict[str, Any], Word(f"{', '.join(get_args(Numbers))}, or {{numbers: dn, unit: 10000, offset: -1000}}")
 ]
@@ -91,6 +92,7 @@ class Scaling:
             "8bit": f"number / 255 * {self.white:g}",
             "power": "10 log10(number)",
             "amplitude": "20 log10(number)",
+            "alphaearth": "(number / 127.5)^2, with its sign",
             "auto": f"8 bits: number / 255 * {self.white:g}; other whole numbers: {digital}; floating point: as it is",
         }[self.numbers]
         return "; ".join([said, *(f"{name}: {own.words()}" for name, own in self.bands.items())])
@@ -110,12 +112,16 @@ class Scaling:
         policy = self.numbers if self.numbers != "auto" else _by_kind(numbers.dtype, band)
         if policy in ("power", "amplitude") and band.unit != "dB":
             raise BadImageError(f"is {policy} for {band.name}, which is {band.unit}: set data.scaling.numbers")
+        if policy == "alphaearth" and band.unit != "embedding":
+            raise BadImageError(f"is alphaearth for {band.name}, which is {band.unit}: set data.scaling.numbers")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused as that
             found = numbers.astype(np.float32)
             if policy == "dn":
                 found = ((found + np.float32(self.offset)) if self.offset else found) / np.float32(self.unit)
             elif policy == "8bit":
                 found = found / np.float32(255 / self.white)
+            elif policy == "alphaearth":
+                found = np.square(found / np.float32(127.5)) * np.sign(found)
             elif policy in ("power", "amplitude"):
                 floor = LEAST if policy == "power" else LEAST**0.5
                 found = (10.0 if policy == "power" else 20.0) * np.log10(np.maximum(found, np.float32(floor)))
@@ -133,6 +139,11 @@ class Scaling:
 def _by_kind(kind: np.dtype[Any], band: Band) -> str:
     if kind.kind not in "iu" or band.unit == "metres":
         return "as_is"
+    if band.unit == "embedding":
+        raise BadImageError(
+            f"holds whole numbers ({kind}) for vectors, and no scale: say what they are worth, as"
+            " data.scaling=alphaearth, or {numbers: dn, unit: 127}"
+        )
     if band.unit not in ("reflectance", "colour"):
         raise BadImageError(
             f"holds whole numbers ({kind}) for {band.name}, which is {band.unit}: say what they are worth, as"

@@ -6,7 +6,7 @@ and widths are the agencies' own, in nm.
 
 from __future__ import annotations
 
-from satdifuser.data.bands import SENTINEL2, SENTINEL2_RGB, Band, Sensor
+from satdifuser.data.bands import SENTINEL2, SENTINEL2_RGB, Band, Sensor, embedding
 
 SENTINEL2_NO_CIRRUS = Sensor(
     "Sentinel-2 MSI without cirrus", tuple(band for band in SENTINEL2.bands if band.name != "B10")
@@ -180,10 +180,14 @@ WORLDVIEW = Sensor(
 HEIGHT = Sensor("height", (Band("height", "height", 0.0, 1, unit="metres"),))
 """Height or elevation beside light or radar; it has no wavelength."""
 
+EMBEDDING = embedding(64)
+"""Vectors of 64 numbers, as AlphaEarth's; `EMBEDDING:128` has 128."""
+
 __all__ = [
     "AERIAL",
     "AERIAL_RGB",
     "CAPELLA",
+    "EMBEDDING",
     "HEIGHT",
     "HLS",
     "INFRARED_PICTURE",

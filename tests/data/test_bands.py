@@ -105,6 +105,6 @@ def test_every_sensor_has_bands_in_a_known_unit_and_what_is_usual_within_what_ca
         for band in sensor:
             assert band.valid[0] <= band.usual[0] < band.usual[1] <= band.valid[1]
             assert band.gsd > 0
-            assert band.wavelength > 400 or band.unit == "metres"
+            assert band.wavelength > 400 or band.unit in ("metres", "embedding")
     assert sorted(every.SENTINEL2_B8A_LAST.names) == sorted(SENTINEL2.names)
     assert every.SENTINEL2_B8A_LAST.names[-1] == "B8A"
