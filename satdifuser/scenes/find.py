@@ -12,8 +12,12 @@ from satdifuser.data.files.names import shown
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Found
 from satdifuser.scenes.source.folder import grouped, rasters_in
+from satdifuser.scenes.source.products import is_safe, landsat_files
 from satdifuser.scenes.source.raster import DRIVERS, is_remote, suffix_of
+from satdifuser.scenes.source.stac import is_catalogue, items_in
+from satdifuser.scenes.source.zarrs import is_zarr
 
+METADATA = re.compile(r"^MTD_MSIL\w+\.xml$|_MTL\.(txt|json|xml)$", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[]")
 
 
@@ -30,9 +34,13 @@ def find_scenes(words: str | Sequence[str], bands: Any = None) -> list[Found]:
 
 
 def _of(words: str, as_one: bool) -> list[Found]:
-    if is_remote(words):
-        return [Found(_name(words), words)]
     path = Path(words).expanduser()
+    if is_remote(words) or is_zarr(words):
+        return [Found(_name(words), words)]
+    if is_catalogue(words) and not MAGIC.search(words):
+        return [Found(_clean(name), item) for name, item in _items(words)]
+    if path.is_file() and METADATA.search(path.name):  # of a product, which is the folder around it
+        return [Found(_name(str(path.parent)), str(path.parent))]
     if path.is_dir():
         return [Found(_name(words), str(path))] if as_one else _folder(path)
     if path.exists():
@@ -47,13 +55,35 @@ def _of(words: str, as_one: bool) -> list[Found]:
 
 def _folder(path: Path) -> list[Found]:
     """A scene of one file a band, or all scenes in the folder."""
-    files = rasters_in(path)
-    if len(grouped(files)) == 1:
+    if _is_one(path):
         return [Found(_name(str(path)), str(path))]
-    scenes = [Found(_name(str(file)), str(file)) for file in files]
+    inner = [
+        Found(_name(str(p)), str(p)) for p in sorted(path.iterdir()) if p.is_dir() and (is_zarr(str(p)) or _is_one(p))
+    ]
+    scenes = [*(Found(_name(str(file)), str(file)) for file in rasters_in(path)), *inner]
     if not scenes:
-        raise UserError(f"{shown(path)} has no scene: it has no rasters ({', '.join(DRIVERS)})")
+        raise UserError(
+            f"{shown(path)} has no scene: no rasters ({', '.join(DRIVERS)}), no Zarr, and no folder of one file a band"
+        )
     return scenes
+
+
+def _is_one(path: Path) -> bool:
+    """Whether a folder is one scene: a product of Sentinel-2 or Landsat, or one file a band."""
+    return is_safe(path) or bool(landsat_files(path)) or len(grouped(rasters_in(path))) == 1
+
+
+def _items(words: str) -> list[tuple[str, str]]:
+    path, _, name = words.partition("#")
+    found = [(own, item) for own, item in items_in(Path(path).expanduser()) if not name or own == name]
+    ids = [own for own, _ in found]
+    twice = next((own for own in ids if ids.count(own) > 1), None) if len(set(ids)) < len(ids) else None
+    if twice is not None or not found:
+        said = (
+            f"several items {shown(twice)}" if twice is not None else f"no item {shown(name)}" if name else "no items"
+        )
+        raise UserError(f"{shown(path)} has {said}")
+    return found
 
 
 def _name(words: str) -> str:
@@ -63,7 +93,11 @@ def _name(words: str) -> str:
     last = path.name or path.resolve().name
     known = {*DRIVERS, ".safe", ".zarr", ".json"}
     stem = last[: -len(suffix_of(last))] if suffix_of(last) in known else last
-    return re.sub(r"[^\w.()+=,@-]+", "_", stem).strip("._") or "scene"
+    return _clean(stem)
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^\w.()+=,@-]+", "_", name).strip("._") or "scene"
 
 
 def _named_apart(scenes: Sequence[Found]) -> list[Found]:

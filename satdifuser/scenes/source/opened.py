@@ -20,6 +20,7 @@ from satdifuser.scenes.source.grids import Onto, onto
 from satdifuser.scenes.source.layer import Layer, Layout
 from satdifuser.scenes.source.names import Called, Pick, given, matched
 from satdifuser.scenes.source.raster import GdalRaster, Raster
+from satdifuser.scenes.source.zarrs import ZarrRaster
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,9 @@ class FileScene(Scene):
 
 
 def open_raster(layer: Layer) -> Raster:
-    """A file through GDAL."""
+    """A file through GDAL, or an array of Zarr."""
+    if layer.inner is not None:
+        return ZarrRaster(layer.path, layer.inner)
     return GdalRaster(layer.path, layer.named)
 
 
