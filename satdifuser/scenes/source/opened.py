@@ -20,6 +20,7 @@ from satdifuser.scenes.source.grids import Onto, onto
 from satdifuser.scenes.source.layer import Layer, Layout
 from satdifuser.scenes.source.names import Called, Pick, given, matched
 from satdifuser.scenes.source.raster import GdalRaster, Raster
+from satdifuser.scenes.source.scaled import ScaledRaster, scales_beside
 from satdifuser.scenes.source.zarrs import ZarrRaster
 
 
@@ -97,9 +98,20 @@ class FileScene(Scene):
             raise UserError(
                 f"{where} has {len(called)} band{'s' * (len(called) != 1)}{listed}, but {self.sensor.name} has"
                 f" {len(names)} ({', '.join(names)}): set reading.bands to the names of its bands, in its order"
+                f"{self._opaque(len(names) - len(called))}"
             )
         tell(f"{where} does not name its bands: they are taken as {', '.join(names)} (reading.bands says otherwise)")
         return given(names, len(called), self.sensor, self.reading.needed, where)
+
+    def _opaque(self, lost: int) -> str:
+        """What to add where the bands that are lost are those that say how opaque a pixel is."""
+        alpha = getattr(self.raster(0), "alpha", [])
+        if not alpha or lost != len(alpha):
+            return ""
+        return (
+            f"; its band {alpha[0]} says that it is alpha (how opaque), not data: if it is data, run gdal_edit.py"
+            f" -colorinterp_{alpha[0]} undefined"
+        )
 
     def _grid(self, picks: dict[str, Pick]) -> Place:
         """The finest needed band's grid; all others must lie on its ground."""
@@ -219,6 +231,9 @@ def open_raster(layer: Layer) -> Raster:
     """A file through GDAL, or an array of Zarr."""
     if layer.inner is not None:
         return ZarrRaster(layer.path, layer.inner)
+    scales = scales_beside(layer.path)
+    if scales is not None:
+        return ScaledRaster(layer.path, scales)
     return GdalRaster(layer.path, layer.named)
 
 

@@ -1,0 +1,143 @@
+"""What windows are answered with: an encoder's features as one vector a patch, or one a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.errors import UserError
+from satdifuser.pooling import Pooling
+
+
+class BankAnswers:
+    """The taps of `spec` side by side: `[n, channels, size/step, size/step]`, each a mean over a pixel of the output.
+
+    `size` is the side of a window in px of the scene, which is what the encoder's input was made for unless it resizes
+    its images. `stride` (null: the coarsest tap's) is how many of these px become one. With a `pooling`, what that
+    leaves of each tap, in one column: `[n, channels, 1, 1]`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        spec: BankSpec,
+        device: torch.device,
+        *,
+        size: int | None = None,
+        stride: int | None = None,
+        pooling: Pooling | None = None,
+    ) -> None:
+        self.encoder, self.spec, self.device, self.pooling = encoder, spec, device, pooling
+        prepare: Any = getattr(encoder, "prepare", None)
+        self.needed: tuple[str, ...] | None = None if prepare is None else prepare.bands
+        self.size = _window(spec, size, resizes=getattr(prepare, "size", None) is not None)
+        strides = {name: self._stride(name) for name in spec.names()}
+        self.step = self.size if pooling is not None else stride or max(strides.values())
+        if self.size % self.step:
+            raise UserError(f"stride is {self.step}: a window has {self.size} px: give a divisor of it")
+        for name, own in strides.items():
+            if pooling is None and self.step % own and own % self.step:
+                raise UserError(
+                    f"stride is {self.step}, and a pixel of {name} is {own} px of the scene: give a multiple or a"
+                    " divisor of it, or choose others with select.taps"
+                )
+        self.coarsest = max(strides.values())
+        self.exact = pooling is None and set(strides.values()) == {self.step}
+        """Whether maps are kept as they are, so that a head can read them."""
+        self.names = tuple(
+            f"{tap}:{number}" for tap in spec.taps for number in range(tap.channels * self._each(tap.name))
+        )
+
+    @property
+    def channels(self) -> int:
+        return len(self.names)
+
+    def _stride(self, name: str) -> int:
+        """Of a tap, in px of the scene."""
+        stride = next(tap.stride for tap in self.spec.taps if tap.name == name)
+        cells = self.spec.image_size[0] // stride
+        if self.size % cells:
+            raise UserError(
+                f"tap {name} has {cells} cells a side, and a window {self.size} px: set window.size to a multiple of"
+                f" {cells}, or choose others with select.taps"
+            )
+        return self.size // cells
+
+    def _each(self, name: str) -> int:
+        """How many numbers pooling leaves of a channel."""
+        if self.pooling is None:
+            return 1
+        return 2 if self.pooling.name == "moments" else self.pooling.cells**2
+
+    def bank(self, images: Tensor, ids: Sequence[str]) -> FeatureBank:
+        """The selected features of windows `[n, bands, size, size]`."""
+        images = images.to(self.device, non_blocking=True)
+        with torch.inference_mode():
+            bank: FeatureBank = self.encoder(images, sample_ids=list(ids))
+        return bank if bank.spec == self.spec else bank.select(self.spec)
+
+    def __call__(self, images: Tensor, ids: Sequence[str]) -> Tensor:
+        bank = self.bank(images, ids)
+        with torch.inference_mode():
+            if self.pooling is not None:
+                return torch.cat([self.pooling.maps(maps).flatten(1) for maps in bank.values()], 1)[..., None, None]
+            return torch.cat([brought(maps.float(), self.size // self.step) for maps in bank.values()], 1)
+
+
+def brought(maps: Tensor, cells: int) -> Tensor:
+    """Maps with so many cells a side: finer ones averaged, of coarser ones each cell repeated."""
+    own = maps.shape[-1]
+    if own == cells:
+        return maps
+    if own > cells:
+        return F.avg_pool2d(maps, own // cells)
+    return maps.repeat_interleave(cells // own, -1).repeat_interleave(cells // own, -2)
+
+
+def _window(spec: BankSpec, size: int | None, *, resizes: bool) -> int:
+    height, width = spec.image_size
+    if height != width:
+        raise UserError(f"{spec.encoder} takes images of {height} x {width} px: windows are square")
+    if size is None or size == height:
+        return height
+    if not resizes:
+        raise UserError(
+            f"window.size is {size}, and {spec.encoder} was built for {height} px: set data.size={size} (of a ViT"
+            " encoder.backbone.image_size too), or resize windows with encoder.prepare.size"
+        )
+    return size
+
+
+class EmbeddedAnswers:
+    """A head's answers from features that are there already: windows of an embedding raster are banks.
+
+    The scene is the raster, so its px are the raster's: a window has as many as the encoder's maps had cells. `model`
+    is the run's, `spec` that of the raster's attribute; all taps have one stride.
+    """
+
+    step = 1
+    needed: tuple[str, ...] | None = None
+
+    def __init__(self, model: Any, spec: BankSpec, device: torch.device) -> None:
+        strides = spec.strides
+        if len(strides) != 1:
+            raise UserError(f"features of {len(strides)} strides ({', '.join(map(str, strides))} px) are no raster")
+        self.model, self.spec, self.device = model, spec, device
+        self.size = spec.size(strides[0])[0]
+        self.channels = int(model.task.outputs)
+
+    def bank(self, vectors: Tensor) -> FeatureBank:
+        """Windows `[n, channels, size, size]` of the raster, cut into taps."""
+        parts = vectors.to(self.device).split([tap.channels for tap in self.spec.taps], dim=1)
+        return FeatureBank(self.spec, dict(zip(self.spec.taps, parts, strict=True)))
+
+    def __call__(self, images: Tensor, ids: Sequence[str]) -> Tensor:
+        with torch.inference_mode():
+            batch = {"bank": self.bank(images), "id": list(ids)}
+            logits: Tensor = self.model(batch, size=(self.size, self.size)).logits.float()
+        return logits if logits.ndim == 4 else logits[..., None, None]
