@@ -6,8 +6,7 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -580,30 +579,15 @@ def test_a_vae_for_other_bands_is_refused_in_one_line(tmp_path: Path, latents: P
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_weights_of_one(
+    tmp_path: Path, in_two_processes: Callable[..., tuple[int, str]]
+) -> None:
     """Up to rounding: in AdamW's first steps a weight moves by the whole rate, whatever its gradient."""
     settings = [*MIX, "mix_share=0.5", "recipe.steps=3", "recipe.lr=0.001"]
     one = RunFolder(pretrain(tmp_path / "one", *settings))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [
-            *launch,
-            "-m",
-            "satdifuser",
-            "pretrain",
-            *UNET,
-            *RECIPE,
-            *SCENES,
-            *settings,
-            f"run={tmp_path / 'two'}",
-            "--debug",
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = [*UNET, *RECIPE, *SCENES, *settings, f"run={tmp_path / 'two'}"]
+    code, said = in_two_processes("pretrain", *words, "--debug")
+    assert code == 0, said[-3000:]
     two = RunFolder(tmp_path / "two")
     assert json.loads((two.path / "environment.json").read_text())["processes"] == 2
     for a, b in zip(one.rows(), two.rows(), strict=True):

@@ -114,7 +114,7 @@ def test_two_processes_give_the_result_of_one_and_count_every_sample_once(
     if fusion == "moe":  # dense and sparse steps, with the balance loss (a mean over the batch) out of the way
         common += ["fusion.warmup_steps=2", "fusion.balance=0.0"]
     one = train.run(compose("train", [*common, f"run={tmp_path / 'one'}"]), quiet=True)
-    agrees_with_two_processes(common, one)
+    agrees_with_two_processes(common, one, torchrun=True)
 
 
 def test_a_store_of_other_features_is_not_taken_for_these(tmp_path: Path, tiny_data: list[str]) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,15 +135,8 @@ def test_what_means_nothing_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_several_processes_are_refused(tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def test_several_processes_are_refused(tmp_path: Path, in_two_processes: Callable[..., tuple[int, str]]) -> None:
     words = [*COMMON, "task=classification", "decoder=knn", f"run={tmp_path / 'run'}"]
-    done = subprocess.run(
-        [*launch, "-m", "satdifuser", "train", *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "decoder=knn is fitted by one process, and there are 2" in done.stderr
+    code, said = in_two_processes("train", *words)
+    assert code != 0
+    assert "decoder=knn is fitted by one process, and there are 2" in said

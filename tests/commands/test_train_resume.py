@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,20 +272,16 @@ def test_eval_does_not_test_on_what_the_run_has_learned_from(
     assert main(["eval", f"run={tmp_path / 'run'}", "split=train"]) == 0
 
 
-def test_two_processes_do_not_go_on_with_another_store(tmp_path: Path, tiny: list[str], stored: Make) -> None:
+def test_two_processes_do_not_go_on_with_another_store(
+    tmp_path: Path, tiny: list[str], stored: Make, in_two_processes: Callable[..., tuple[int, str]]
+) -> None:
     run = tmp_path / "run"
     words = [*tiny, *ENCODER, "task=classification", f"run={run}"]
     first, other = stored("a.zarr"), stored("b.zarr", "encoder.seed=1")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-
-    def launched(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [*launch, "satdifuser", "train", *words, *more]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
-
-    assert launched(f"features={first}").returncode == 0
+    code, said = in_two_processes("train", *words, f"features={first}")
+    assert code == 0, said[-3000:]
     before = contents(run)
-    done = launched(f"features={other}", "resume=true")
-    assert done.returncode != 0
-    assert "seed: 0 and 1" in done.stderr
+    code, said = in_two_processes("train", *words, f"features={other}", "resume=true")
+    assert code != 0
+    assert "seed: 0 and 1" in said
     assert contents(run) == before
