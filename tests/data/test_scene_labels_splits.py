@@ -56,7 +56,7 @@ def test_splits_by_blocks_share_no_block_and_no_ground(tmp_path: Path, label: st
 @pytest.mark.parametrize("label", ["mask", "label"])
 def test_rare_classes_come_again_in_training_elsewhere_and_in_no_other_split(tmp_path: Path, label: str) -> None:
     scattered(tmp_path)
-    rule = {"by": "hash", "val": 0.2, "test": 0.2} if label == "label" else {"by": "scene"}  # of one: all to train
+    rule = "scene"  # of one: all is for training
     every = opened(tmp_path, "train", label=label, split_by=rule, sampling="all")
     data = opened(tmp_path, "train", label=label, split_by=rule, sampling="class", repeats=50)
     assert data.names[: len(every)] == every.names
@@ -78,9 +78,29 @@ def test_rare_classes_come_again_in_training_elsewhere_and_in_no_other_split(tmp
     again = opened(tmp_path, "train", label=label, split_by=rule, sampling="class", repeats=50)
     assert again.names == data.names
     assert opened(tmp_path, "train", label=label, split_by=rule, repeats=50, seed=1).names != data.names
-    if label == "mask":
-        spots = [(data.spots[name].row, data.spots[name].column) for name in data.names]
-        assert len({*spots}) > len(every)
+    spots = [data.spots[name] for name in data.names]
+    assert len({*spots}) == len(spots)
+    own = {spot.object: spot for spot in every.spots.values()}
+    for spot in spots:
+        assert 0 <= spot.row <= 200 - 16
+        assert 0 <= spot.column <= 240 - 16
+        if label == "label":
+            assert max(abs(spot.row - own[spot.object].row), abs(spot.column - own[spot.object].column)) <= 4
+
+
+def test_blocks_without_a_seed_show_as_many_classes_in_each_split_as_can_be(tmp_path: Path) -> None:
+    scattered(tmp_path, 120, 8)
+    rule = {"by": "blocks", "metres": 400, "val": 0.2, "test": 0.2}
+
+    def classes(**given: Any) -> int:
+        found = 0
+        for part in SPLITS:
+            data = opened(tmp_path, part, split_by=rule | given, sampling="all", stride=16)
+            masks = np.stack([data[index]["mask"].numpy() for index in range(len(data))])
+            found += len({*np.unique(masks).tolist()} - {255})
+        return found
+
+    assert classes() >= max(classes(seed=seed) for seed in range(4))
 
 
 def test_a_column_splits_objects_and_a_window_has_the_labels_of_its_split_alone(tmp_path: Path) -> None:

@@ -124,17 +124,14 @@ class SceneLabels(Reader):
         if self.split != "train" or self.sampling == "all":
             return {name: self.plan.spots[name] for name in names}
         apart = parted.rule.apart if isinstance(parted.rule, Blocks) else 0.0
-        by_place = isinstance(parted.rule, Blocks)
-        free = parted.rule.by in ("scene", "column")
+        free = parted.rule.by in ("scene", "column")  # whose splits may share ground
         return balanced(
             self.plan,
             names,
             parted.shows,
             self.repeats,
             pixels=show_as(self.plan, parted.shows, count, outside, self.kept),
-            allowed=apart_from_others(self.plan, parted.splits, apart)
-            if by_place
-            else (lambda m: {*m} if free else set()),
+            allowed=set if free else apart_from_others(self.plan, parted.splits, apart),
         )
 
     # Where a sample lies.

@@ -14,10 +14,12 @@ from satdifuser.data.splits.blocks import PARTS
 from satdifuser.data.splits.near import near
 from satdifuser.data.splits.places import Places
 
+DRAWS = 4  # of where a window may lie when it comes again
+
 
 @dataclass(frozen=True)
 class Repeats:
-    """How often a window may come again, and for which seed they are moved."""
+    """How often a window may come, and for which seed it is moved."""
 
     most: int
     seed: int
@@ -34,23 +36,29 @@ def balanced(
 ) -> dict[str, Spot]:
     """All of `names`, and windows of rare classes again until each class is in as many samples as the commonest.
 
-    A window that comes again lies up to half its side elsewhere (an object's a quarter), and still shows the class;
-    where `allowed` says no it stays where it is. What comes again hangs on names and seed alone.
+    What comes again lies up to half a window's side elsewhere (of an object a quarter), still shows the class, and is
+    where `allowed` says that it may be; of some draws the first that does is taken, and if none does, it does not come
+    again. No window is there twice, and which there are hangs on names and seed alone.
     """
     found = {name: plan.spots[name] for name in names}
-    seen = np.array([shows[name] > 0 for name in names])
-    have, target = seen.sum(0), int(seen.sum(0).max())
+    there, have = {*found.values()}, np.array([shows[name] > 0 for name in names]).sum(0)
+    target = int(have.max())
     for number in np.argsort(have, kind="stable").tolist():
         owners = sorted((name for name in names if shows[name][number] > 0), key=lambda n: _draw(n, number, repeats))
-        again = [(name, time) for time in range(1, repeats.most) for name in owners]
-        missing = max(0, target - int(have[number]))
-        wanted = {f"{name}~{number}.{time}": plan.spots[name] for name, time in again[:missing]}
-        moved = {key: _moved(plan, spot, key, repeats.seed) for key, spot in wanted.items()}
-        fine = allowed(moved)
-        for key, spot in wanted.items():
-            taken = moved[key] if key in fine and pixels(moved[key])[number] > 0 else spot
-            have = have + (pixels(taken) > 0)
-            found[_free(plan.name(taken) if taken.object is None else _at(plan, taken), found)] = taken
+        for time in range(1, repeats.most):
+            if have[number] >= target:
+                break
+            keys = {(name, draw): f"{number} {time} {draw} {name}" for name in owners for draw in range(DRAWS)}
+            moved = {key: _moved(plan, plan.spots[name], key, repeats.seed) for (name, _), key in keys.items()}
+            fine = allowed(moved)
+            for name in owners:
+                tries = [moved[key] for draw in range(DRAWS) if (key := keys[name, draw]) in fine]
+                new = next((s for s in tries if s not in there and pixels(s)[number] > 0), None)
+                if new is None or have[number] >= target:
+                    continue
+                there.add(new)
+                have = have + (pixels(new) > 0)
+                found[_at(plan, new)] = new
     return found
 
 
@@ -72,20 +80,8 @@ def _moved(plan: Plan, spot: Spot, key: str, seed: int) -> Spot:
 
 
 def _at(plan: Plan, spot: Spot) -> str:
-    return f"{plan.name(spot)}@{spot.row},{spot.column}"
-
-
-def _free(name: str, taken: Mapping[str, Spot]) -> str:
-    """A name that is not taken.
-
-    >>> _free("a", {"a": 0, "a~2": 0})
-    'a~3'
-    """
-    number, found = 1, name
-    while found in taken:
-        number += 1
-        found = f"{name}~{number}"
-    return found
+    name = plan.name(spot)
+    return name if spot.object is None else f"{name}@{spot.row},{spot.column}"
 
 
 def apart_from_others(plan: Plan, splits: Mapping[str, Sequence[str]], apart: float) -> Callable[..., set[str]]:
@@ -95,6 +91,8 @@ def apart_from_others(plan: Plan, splits: Mapping[str, Sequence[str]], apart: fl
     def allowed(moved: dict[str, Spot]) -> set[str]:
         if not moved or not others:
             return {*moved}
+        if any(place.crs is None for place in plan.places):
+            return set()
         spots = {**{f"other {name}": plan.spots[name] for name in others}, **moved}
         names = list(spots)
         tiles = Places(names, lambda name: plan.footprint(spots[name])).tiles

@@ -13,7 +13,7 @@ from annotated_types import Len
 from satdifuser.data.files.names import shown
 from satdifuser.data.readers.scenes.drawn import Array
 from satdifuser.data.readers.scenes.plan import Plan, pixels_of
-from satdifuser.data.splits.blocks import PARTS
+from satdifuser.data.splits.blocks import PARTS, dealt
 from satdifuser.data.splits.holdout import SPLITS, held_out
 from satdifuser.data.splits.places import Places
 from satdifuser.data.splits.rules import RULES, Blocks, Column, Part, Rule, assigned, rule_of
@@ -28,6 +28,7 @@ ScenesWords = Annotated[
     Word("blocks, scene, hash or {by: blocks, scene, column, list or hash, with its settings}"),
 ]
 SIDES = 2  # of a window, that a block has where nobody says how large it is
+SEEDS = 64  # of which the best is taken, where nobody gives one
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Scene(Rule):
 
 @dataclass
 class Divided:
-    """Names of each split (of all samples: those alone); of a split by objects which of them count in it, and what a window then shows."""
+    """Names of each split, or of `all` alone; of one by objects which of them count, and what a window then shows."""
 
     rule: Rule
     splits: dict[str, list[str]]
@@ -57,7 +58,10 @@ class Divided:
 
 
 def scene_rule(words: Any, plan: Plan, split: str) -> Rule:
-    """The rule as the configuration says it; blocks of unsaid size are two windows wide."""
+    """The rule as the configuration says it; blocks of unsaid size are two windows wide.
+
+    Where blocks have no seed, it is one by which each split shows as many classes as can be.
+    """
     given: dict[str, Any] = {"by": words} if isinstance(words, str) else dict(words)
     by = given.get("by")
     if by == "scene":
@@ -72,11 +76,30 @@ def scene_rule(words: Any, plan: Plan, split: str) -> Rule:
         others = [*(name for name in RULES if name != "folder"), "scene"]
         raise UserError(f"data.split_by is {by!r}: it can be {', '.join(others)}{nearest(str(by), others)}")
     rule = rule_of(given, "data.split_by")
-    if isinstance(rule, Blocks) and "metres" not in given and split != "all":
-        first = min(plan.spots)
-        tiles = Places([first], lambda name: plan.footprint(plan.spots[name])).tiles
-        return replace(rule, metres=max(1.0, round(SIDES * math.sqrt(2) * float(tiles.outer[0]), 1)))
-    return rule
+    if not isinstance(rule, Blocks) or split == "all":
+        return rule
+    names = sorted(plan.spots)
+    places = Places(names, lambda name: plan.footprint(plan.spots[name]))
+    if "metres" not in given:
+        rule = replace(rule, metres=max(1.0, round(SIDES * math.sqrt(2) * float(places.tiles.outer[0]), 1)))
+    return rule if "seed" in given else replace(rule, seed=_seed(plan, names, places, rule))
+
+
+def _seed(plan: Plan, names: Sequence[str], places: Places, rule: Blocks) -> int:
+    """The first seed of blocks by which the splits show the most classes: blocks know nothing of classes."""
+    shows = np.array([plan.shows[name] > 0 for name in names])
+    blocks: dict[tuple[int, int], list[int]] = {}
+    for number, (column, row) in enumerate(places.blocks(rule.metres).tolist()):
+        blocks.setdefault((column, row), []).append(number)
+    counts = {block: len(inside) for block, inside in blocks.items()}
+    seen = {block: shows[inside].any(0) for block, inside in blocks.items()}
+    wanted = {"test": rule.test * len(names), "val": rule.val * len(names)}
+
+    def shown_by(seed: int) -> int:
+        parts = dealt(counts, wanted, seed)
+        return sum(int(np.any([seen[block] for block in own], axis=0).sum()) for own in parts.values() if own)
+
+    return max(range(SEEDS), key=lambda seed: (shown_by(seed), -seed))
 
 
 def divided(
