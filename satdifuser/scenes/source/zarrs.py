@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def opened(words: str) -> Any:
     """The group or array."""
     import zarr
 
+    warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")  # of names of bands as text
     try:
         return zarr.open(words if is_remote(words) else str(Path(words).expanduser()), mode="r")
     except ModuleNotFoundError:

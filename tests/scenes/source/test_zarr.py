@@ -1,0 +1,162 @@
+"""Zarr as xarray, GDAL and EOPF write it: the same numbers and the same place as what was written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from rasterio.crs import CRS
+
+from satdifuser.errors import UserError
+
+WKT = CRS.from_epsg(32632).to_wkt()
+TRANSFORM = (10.0, 0.0, 300_000.0, 0.0, -10.0, 5_000_000.0)
+
+
+def numbers(bands=3, size=(20, 30), low=1, high=5000):
+    return np.random.default_rng().integers(low, high, (bands, *size)).astype(np.uint16)
+
+
+def labelled(pixels, names=("B04", "B03", "B02"), **attributes):
+    """As rioxarray has a raster: coordinates of the middles, and `spatial_ref`."""
+    height, width = pixels.shape[1:]
+    return xr.DataArray(
+        pixels,
+        dims=("band", "y", "x"),
+        coords={
+            "band": list(names),
+            "y": 5e6 - 10 * (np.arange(height) + 0.5),
+            "x": 3e5 + 10 * (np.arange(width) + 0.5),
+            "spatial_ref": xr.DataArray(0, attrs={"crs_wkt": WKT, "GeoTransform": "300000 10 0 5000000 0 -10"}),
+        },
+        attrs={"grid_mapping": "spatial_ref", **attributes},
+        name="reflectance",
+    )
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("transform", [True, False], ids=["GeoTransform", "coordinates"])
+def test_what_xarray_writes_is_read_by_the_names_of_its_bands(opened, whole, tmp_path, version, transform):
+    pixels = numbers()
+    made = labelled(pixels)
+    if not transform:
+        del made.spatial_ref.attrs["GeoTransform"]
+    made.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=version, consolidated=version == 2)
+    scene = opened(tmp_path / "a.zarr", sensor="SENTINEL2:B02/B03/B04")
+    assert scene.name == "a"
+    assert scene.place.transform == TRANSFORM
+    assert scene.place.crs == CRS.from_epsg(32632)
+    assert np.allclose(whole(scene).image, pixels[::-1] / 1e4, atol=1e-7)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_scale_offset_and_fill_value_of_cf_count(opened, whole, tmp_path, version):
+    pixels = numbers(high=30)
+    values = np.where(pixels == 9, np.nan, pixels * 2e-4 - 0.1)
+    encoding = {"reflectance": {"dtype": "uint16", "scale_factor": 2e-4, "add_offset": -0.1, "_FillValue": 9}}
+    made = labelled(values).to_dataset()
+    made.to_zarr(tmp_path / "a.zarr", zarr_format=version, encoding=encoding, consolidated=False)
+    found = whole(opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02"))
+    assert np.abs(found.image - np.nan_to_num(values)).max() < 1e-6
+    assert np.array_equal(found.blank, np.isnan(values).all(0))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_nan_as_fill_value_is_no_data_whatever_the_run_says_of_nan(opened, whole, tmp_path, version):
+    values = np.random.default_rng().random((3, 20, 30)).astype(np.float32) + 0.01
+    values[:, 2:4] = np.nan
+    made = labelled(values).to_dataset()
+    made.to_zarr(tmp_path / "a.zarr", zarr_format=version, consolidated=False)  # xarray's fill value is NaN
+    found = whole(opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02"))
+    assert np.array_equal(found.image, np.nan_to_num(values))
+    assert found.blank[2:4].all()
+    assert not found.blank[4:].any()
+
+
+def test_arrays_of_one_band_each_and_a_time_of_one(opened, whole, tmp_path):
+    pixels = numbers(2)
+    made = labelled(pixels, ("a", "b"))
+    bands = {name: made[n].drop_vars("band").expand_dims("time") for n, name in enumerate(("red", "nir"))}
+    xr.Dataset(bands).to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    found = whole(opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B08"))
+    assert np.allclose(found.image, pixels / 1e4, atol=1e-7)
+
+
+def test_sentinel_2_as_eopf_packs_it_is_read_from_its_measurements(opened, whole, tmp_path):
+    fine, coarse = numbers(1, (20, 30)), numbers(1, (10, 15))
+    root = zarr.open_group(tmp_path / "S2.zarr", mode="w", zarr_format=2)
+    for place, pixels, size in (("r10m/b04", fine, 10), ("r20m/b05", coarse, 20)):
+        for kind in ("measurements/reflectance", "quality/mask"):
+            array = root.create_array(f"{kind}/{place}", data=pixels[0], chunks=(8, 8))
+            array.attrs.update({"_ARRAY_DIMENSIONS": ["y", "x"], "scale_factor": 1e-4, "add_offset": -0.1})
+            array.attrs.update({"proj:epsg": 32632, "proj:transform": [size, 0, 300_000, 0, -size, 5_000_000]})
+    scene = opened(tmp_path / "S2.zarr", sensor="SENTINEL2:B04/B05", resampling="nearest")
+    assert scene.place.transform == TRANSFORM
+    assert scene.place.crs.to_epsg() == 32632
+    found = whole(scene).image
+    assert np.abs(found[0] - (fine[0] * 1e-4 - 0.1)).max() < 1e-6
+    assert np.abs(found[1] - (np.kron(coarse[0], np.ones((2, 2))) * 1e-4 - 0.1)).max() < 1e-6
+
+
+def test_gdals_own_words_for_the_reference_system(opened, whole, tmp_path):
+    pixels = numbers()
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    array = root.create_array("image", data=pixels, chunks=(1, 8, 8))
+    array.attrs.update({"_ARRAY_DIMENSIONS": ["band", "y", "x"], "_CRS": {"wkt": WKT}})
+    for name, line in (("x", 3e5 + 10 * (np.arange(30) + 0.5)), ("y", 5e6 - 10 * (np.arange(20) + 0.5))):
+        root.create_array(name, data=line).attrs["_ARRAY_DIMENSIONS"] = [name]
+    scene = opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02")
+    assert (scene.place.transform, scene.place.crs.to_epsg()) == (TRANSFORM, 32632)
+    assert np.allclose(whole(scene).image, pixels / 1e4, atol=1e-7)
+
+
+def test_bands_may_come_last_and_an_array_may_stand_alone(opened, whole, tmp_path, said):
+    pixels = numbers()
+    last = zarr.create_array(
+        tmp_path / "last.zarr",
+        data=pixels.transpose(1, 2, 0).copy(),
+        chunks=(7, 9, 2),
+        dimension_names=["y", "x", "band"],
+    )
+    last.attrs["long_name"] = ["B03", "B04", "B02"]
+    found = whole(opened(tmp_path / "last.zarr", sensor="SENTINEL2:B04/B03/B02")).image
+    assert np.allclose(found, pixels[[1, 0, 2]] / 1e4, atol=1e-7)
+    assert any("no georeference" in line for line in said)
+    zarr.create_array(tmp_path / "bare.zarr", data=pixels)
+    found = whole(opened(tmp_path / "bare.zarr", sensor="SENTINEL2:B04/B03/B02")).image
+    assert np.allclose(found, pixels / 1e4, atol=1e-7)
+
+
+def test_sparse_bands_of_a_cube_are_read_alone(opened, whole, tmp_path):
+    pixels = numbers(12)
+    names = [f"B{n:02d}" for n in range(1, 10)] + ["B8A", "B11", "B12"]
+    made = labelled(pixels, names)
+    made.encoding = {"chunks": (1, 8, 8)}
+    made.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    found = whole(opened(tmp_path / "a.zarr", sensor="SENTINEL2:B12/B02")).image
+    assert np.allclose(found, pixels[[11, 1]] / 1e4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["times", "uneven", "no image", "damaged", "crs", "chunks"])
+def test_what_is_no_image_is_one_line(opened, tmp_path, kind, monkeypatch):
+    pixels, path = numbers(), tmp_path / "a.zarr"
+    made = labelled(pixels)
+    if kind == "times":
+        made = xr.concat([made, made], "time")
+    elif kind == "uneven":
+        del made.spatial_ref.attrs["GeoTransform"]
+        made = made.assign_coords(x=3e5 + np.arange(30.0) ** 2)
+    elif kind == "crs":
+        made.spatial_ref.attrs["crs_wkt"] = "no such system"
+    elif kind == "chunks":
+        monkeypatch.setattr("satdifuser.scenes.source.zarrs.LARGEST", 100)
+    if kind == "no image":
+        zarr.open_group(path, mode="w").create_array("line", data=np.arange(3))
+    else:
+        made.to_dataset(name="image").to_zarr(path, zarr_format=3, consolidated=False)
+    if kind == "damaged":
+        (path / "zarr.json").write_text("{")
+    with pytest.raises(UserError, match=r"a\.zarr") as caught:
+        opened(path, sensor="SENTINEL2:B04/B03/B02")
+    assert "\n" not in str(caught.value)
