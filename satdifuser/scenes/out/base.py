@@ -29,6 +29,8 @@ class Form:
     names: tuple[str, ...]
     colours: tuple[str, ...] = ()
     scales: tuple[float, ...] = ()
+    several: bool = False
+    """Whether each class is a yes or no of its own."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Output(ABC):
 
     @abstractmethod
     def begin(self, overwrite: bool) -> None:
-        """Make or take up the partial folder; refuse what is there already, or half done of something else."""
+        """Make or take up the partial folder; refuse what is there already, or half done of something else.
+
+        A file that is there and equals what would be made is done: nothing is then to do.
+        """
 
     @abstractmethod
     def todo(self, units: Sequence[Unit]) -> list[Unit]:
@@ -63,4 +68,7 @@ class Output(ABC):
 
     @abstractmethod
     def finish(self) -> list[str]:
-        """Make the file of all units and remove the partial folder; gives what was written."""
+        """Make the file once all units are there, and remove the partial folder; gives what was written, or nothing.
+
+        Of several processes that call it at once, one makes it and the others wait.
+        """
