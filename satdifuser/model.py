@@ -89,10 +89,11 @@ class FeatureModel(nn.Module):
         kind = bank.device.type  # under autocast, once what every layer would else convert for itself
         return bank.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch, size: tuple[int, int] | None = None) -> Output:
+        """Dense logits are brought to `size`, or else to that of the label, which the batch must then have."""
         fused = self.fusion(self.bank(batch))
         fused.maps = self.decoder.read(fused.maps)
-        return Output(self.decoder(fused.maps, self.task.size(batch)), fused)
+        return Output(self.decoder(fused.maps, self.task.size(batch) if size is None else size), fused)
 
     def loss_sum(self, logits: Tensor, batch: Batch) -> Tensor:
         """Of the loss that was chosen, or of the task's own: what `count` counts, added up; or several such sums."""

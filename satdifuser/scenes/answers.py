@@ -1,0 +1,77 @@
+"""What windows are answered with: a model's logits or values for each pixel of a window, or one for all of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from satdifuser.errors import UserError
+from satdifuser.scenes.windows import Windows, suited
+
+
+class Answers(Protocol):
+    """Called with images `[n, bands, size, size]` and ids: `[n, channels, size/step, size/step]`, or one each: `[.., 1, 1]`.
+
+    `size` is a window's side and `step` the side of an answer, both in px of the scene. `needed` are the bands that are
+    looked at (None: all). An answer may have a `grain`: by how many px a window moves and is answered the same.
+    """
+
+    size: int
+    step: int
+
+    @property
+    def needed(self) -> Sequence[str] | None: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    def __call__(self, images: Tensor, ids: Sequence[str]) -> Tensor: ...
+
+
+class ModelAnswers:
+    """What a run's model says of windows: logits of classes, or what a regression is of.
+
+    `size` is the side of a window, `stride` of a task with one answer an image how many px one answer stands for.
+    """
+
+    def __init__(
+        self, model: Any, device: torch.device, *, size: int, stride: int | None = None, precision: str = "no"
+    ) -> None:
+        self.model, self.device, self.size, self.precision = model.to(device).eval(), device, size, precision
+        self.single = not model.task.dense
+        self.step = (stride or size) if self.single else 1
+        if self.step > size:
+            raise UserError(f"stride is {stride}, and a window has {size} px: give {size} or less")
+        prepare: Any = getattr(model.encoder, "prepare", None)
+        self.needed: tuple[str, ...] | None = None if prepare is None else prepare.bands
+        spec = model.fusion.spec
+        self.grain = max(1, max(spec.strides) * size // max(spec.image_size))
+        self.values = model.task.name in ("regression", "pixel_regression")
+        self.channels = int(model.task.outputs)
+
+    def windows(self, margin: int | None, overlap: int | None) -> Windows:
+        if not self.single:
+            return suited(self.size, 1, self.grain, margin=margin, overlap=overlap)
+        if margin or overlap:
+            raise UserError(
+                f"task={self.model.task.name} has one answer for a window: leave window.margin and window.overlap out"
+                " (stride says how near to each other answers are)"
+            )
+        return Windows(self.size, step=self.step, single=True)
+
+    def __call__(self, images: Tensor, ids: Sequence[str]) -> Tensor:
+        batch = {"image": images.to(self.device, non_blocking=True), "id": list(ids)}
+        with torch.inference_mode(), self._precision():
+            logits: Tensor = self.model(batch, size=(self.size, self.size)).logits
+            found = self.model.task.predict(logits).unsqueeze(1) if self.values else logits
+        found = found.float()
+        return found if found.ndim == 4 else found.flatten(1)[..., None, None]
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision not in ("bf16", "fp16"):
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
