@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.errors import UserError
 from satdifuser.pooling import Pooling
+from satdifuser.scenes.answers import ModelAnswers
 
 
 class BankAnswers:
@@ -113,31 +114,20 @@ def _window(spec: BankSpec, size: int | None, *, resizes: bool) -> int:
     return size
 
 
-class EmbeddedAnswers:
+class EmbeddedAnswers(ModelAnswers):
     """A head's answers from features that are there already: windows of an embedding raster are banks.
 
     The scene is the raster, so its px are the raster's: a window has as many as the encoder's maps had cells. `model`
     is the run's, `spec` that of the raster's attribute; all taps have one stride.
     """
 
-    step = 1
-    needed: tuple[str, ...] | None = None
+    def __init__(self, model: Any, spec: BankSpec, device: torch.device, **more: Any) -> None:
+        if len(spec.strides) != 1:
+            raise UserError(f"features of several strides ({', '.join(map(str, spec.strides))} px) are no raster")
+        super().__init__(model, device, size=spec.size(spec.strides[0])[0], **more)
+        self.spec, self.needed = spec, None
 
-    def __init__(self, model: Any, spec: BankSpec, device: torch.device) -> None:
-        strides = spec.strides
-        if len(strides) != 1:
-            raise UserError(f"features of {len(strides)} strides ({', '.join(map(str, strides))} px) are no raster")
-        self.model, self.spec, self.device = model, spec, device
-        self.size = spec.size(strides[0])[0]
-        self.channels = int(model.task.outputs)
-
-    def bank(self, vectors: Tensor) -> FeatureBank:
+    def batch(self, images: Tensor, ids: Sequence[str]) -> dict[str, Any]:
         """Windows `[n, channels, size, size]` of the raster, cut into taps."""
-        parts = vectors.to(self.device).split([tap.channels for tap in self.spec.taps], dim=1)
-        return FeatureBank(self.spec, dict(zip(self.spec.taps, parts, strict=True)))
-
-    def __call__(self, images: Tensor, ids: Sequence[str]) -> Tensor:
-        with torch.inference_mode():
-            batch = {"bank": self.bank(images), "id": list(ids)}
-            logits: Tensor = self.model(batch, size=(self.size, self.size)).logits.float()
-        return logits if logits.ndim == 4 else logits[..., None, None]
+        parts = images.to(self.device, non_blocking=True).split([tap.channels for tap in self.spec.taps], dim=1)
+        return {"bank": FeatureBank(self.spec, dict(zip(self.spec.taps, parts, strict=True))), "id": list(ids)}
