@@ -63,10 +63,13 @@ class ModelAnswers:
             )
         return Windows(self.size, step=self.step, single=True)
 
+    def batch(self, images: Tensor, ids: Sequence[str]) -> dict[str, Any]:
+        """What the model is given of windows."""
+        return {"image": images.to(self.device, non_blocking=True), "id": list(ids)}
+
     def __call__(self, images: Tensor, ids: Sequence[str]) -> Tensor:
-        batch = {"image": images.to(self.device, non_blocking=True), "id": list(ids)}
         with torch.inference_mode(), self._precision():
-            logits: Tensor = self.model(batch, size=(self.size, self.size)).logits
+            logits: Tensor = self.model(self.batch(images, ids), size=(self.size, self.size)).logits
             found = self.model.task.predict(logits).unsqueeze(1) if self.values else logits
         found = found.float()
         return found if found.ndim == 4 else found.flatten(1)[..., None, None]
