@@ -25,7 +25,10 @@ QUICK = [
 @pytest.mark.parametrize(
     ("words", "task"),
     [
-        (["encoder=galileo", "encoder.weights=none", "encoder.patch_size=4"], ["segmentation", "decoder=upernet"]),
+        (
+            ["encoder=galileo", "encoder.weights=none", "encoder.patch_size=4"],
+            ["segmentation", "decoder=upernet", "decoder.channels=16"],
+        ),
         (["encoder=galileo", "encoder.weights=none", "encoder.blocks=last"], ["classification", "decoder=linear"]),
         (["encoder=rcf", "encoder.features=32"], ["segmentation", "decoder=linear"]),
         (["encoder=rcf", "encoder.features=32", "encoder.stride=null"], ["classification", "decoder=linear"]),

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from satdifuser.engine.run import RunFolder
 
+pytestmark = pytest.mark.xdist_group("killed")  # whose driver and unbroken runs are made once
+
 # Imports everything once. Each line of its input is a command by forked processes; the first of them to end badly ends
 # the others, as torchrun does. A process dies at the n-th thing that it does to a file of the run or before a step.
 DRIVER = """
