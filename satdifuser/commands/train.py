@@ -37,7 +37,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     from satdifuser.engine.fitting import Fitter, check_fitted
     from satdifuser.engine.known import Known, same_data, try_sample
     from satdifuser.engine.progress import say
-    from satdifuser.engine.run import SEEN, SPEC
+    from satdifuser.engine.run import LABELS, SEEN, SPEC
     from satdifuser.engine.trainer import Trainer, make_accelerator
     from satdifuser.optional import without
     from satdifuser.report.figures import draw_weights
@@ -78,6 +78,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
     if accelerator.is_main_process:
         given.write(run_folder)
         run_folder.write_json(SPEC, model.fusion.spec.to_dict())
+        run_folder.write_json(LABELS, whole.labels.to_dict())
         if not resuming:
             run_folder.write_json(SEEN, ids)
     state = trainer.fit()

@@ -29,7 +29,7 @@ PASSING = (
     *("run", "resume", "overwrite", "features", "check_features", "trainer.workers", "trainer.tensorboard"),
     *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples", "recipe.minutes"),
 )
-SPEC, SEEN = "spec.json", "training-samples.json"
+SPEC, SEEN, LABELS = "spec.json", "training-samples.json", "labels.json"
 ANEW = "remove that folder, and train it again"
 TRAINING = ("data", "encoder", "fusion", "decoder", "task", "trainer", "features", "select", "seed", "overwrite")
 LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"

@@ -14,7 +14,7 @@ from satdifuser.scenes.windows import Windows, suited
 
 
 class Answers(Protocol):
-    """Called with images `[n, bands, size, size]` and ids: `[n, channels, size/step, size/step]`, or one each: `[.., 1, 1]`.
+    """Of images `[n, bands, size, size]` and ids, `[n, channels, size/step, size/step]`, or `[n, channels, 1, 1]`.
 
     `size` is a window's side and `step` the side of an answer, both in px of the scene. `needed` are the bands that are
     looked at (None: all). An answer may have a `grain`: by how many px a window moves and is answered the same.
@@ -78,3 +78,22 @@ class ModelAnswers:
         if self.precision not in ("bf16", "fp16"):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+
+def window_size(encoder: Any, asked: int | None, trained: Any = None) -> int:
+    """The side of a window: what the encoder was built for; one that resizes its images takes what it is asked for.
+
+    `trained` is the side of the training images, if that is known.
+    """
+    height, width = encoder.spec.image_size
+    resizes = getattr(getattr(encoder, "prepare", None), "size", None) is not None
+    if height != width:
+        raise UserError(f"{encoder.spec.encoder} takes images of {height} x {width} px: windows are square")
+    if resizes:
+        return asked or (trained if isinstance(trained, int) else int(height))
+    if asked not in (None, height):
+        raise UserError(
+            f"window.size is {asked}, and {encoder.spec.encoder} was built for {height} px: leave it out, or train with"
+            f" data.size={asked} or with encoder.prepare.size, which resizes images"
+        )
+    return int(height)
