@@ -31,6 +31,8 @@ class Form:
     scales: tuple[float, ...] = ()
     several: bool = False
     """Whether each class is a yes or no of its own."""
+    dense: bool = False
+    """Whether there is an answer for each pixel rather than for a tile: then no table of tiles is made of it."""
 
 
 @dataclass(frozen=True)

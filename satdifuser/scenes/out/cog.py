@@ -179,7 +179,7 @@ def _clean(text: str) -> str:
 
 
 def check(path: Path) -> None:
-    """Decode the last block of the image and of each overview: GDAL does not always say what a full disk has cut off."""
+    """Decode the last block of the image and of each overview: GDAL does not always say what a full disk cut off."""
     import rasterio
 
     with rasterio.open(path, driver="GTiff") as file:

@@ -48,7 +48,7 @@ def form_of(task: Task, output: str | None = None, dtype: str | None = None) -> 
         wider = ": give dtype=uint16" if kept == "uint8" else ""
         raise UserError(f"dtype={kept} holds {MOST[kept] + 1} classes, and there are {len(names)}{wider}")
     colours = task.labels.colours if kind != "values" else ()
-    return Form(kind, kept, names, colours, several=task.name == "multilabel")
+    return Form(kind, kept, names, colours, several=task.name == "multilabel", dense=task.dense)
 
 
 def nodata_of(form: Form) -> float:
