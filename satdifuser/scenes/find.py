@@ -14,7 +14,7 @@ from satdifuser.scenes.scene import Found
 from satdifuser.scenes.source.folder import grouped, rasters_in
 from satdifuser.scenes.source.products import is_safe, landsat_files
 from satdifuser.scenes.source.raster import DRIVERS, is_remote, suffix_of
-from satdifuser.scenes.source.stac import is_catalogue, items_in
+from satdifuser.scenes.source.stac import is_catalogue, is_item, items_in
 from satdifuser.scenes.source.zarrs import is_zarr
 
 METADATA = re.compile(r"^MTD_MSIL\w+\.xml$|_MTL\.(txt|json|xml)$", re.IGNORECASE)
@@ -35,6 +35,8 @@ def find_scenes(words: str | Sequence[str], bands: Any = None) -> list[Found]:
 
 def _of(words: str, as_one: bool) -> list[Found]:
     path = Path(words).expanduser()
+    if is_remote(words) and is_catalogue(words):
+        raise UserError(f"{shown(words)} is a STAC item or a table elsewhere: download it, its assets may stay there")
     if is_remote(words) or is_zarr(words):
         return [Found(_name(words), words)]
     if is_catalogue(words) and not MAGIC.search(words):
@@ -55,7 +57,12 @@ def _of(words: str, as_one: bool) -> list[Found]:
 
 def _folder(path: Path) -> list[Found]:
     """A scene of one file a band, or all scenes in the folder."""
-    if _is_one(path):
+    if is_safe(path) or landsat_files(path):
+        return [Found(_name(str(path)), str(path))]
+    items = [scene for file in sorted(path.glob("*.json")) if is_item(file) for scene in _of(str(file), False)]
+    if items:  # they know of the rasters beside them
+        return items
+    if len(grouped(rasters_in(path))) == 1:
         return [Found(_name(str(path)), str(path))]
     inner = [
         Found(_name(str(p)), str(p)) for p in sorted(path.iterdir()) if p.is_dir() and (is_zarr(str(p)) or _is_one(p))

@@ -31,19 +31,18 @@ def check_scale(layout: Layout, own: Mapping[str, Own | None], reading: Reading,
     if reading.told:
         return
     for name, product in own.items():
-        if product is None or product[0] is None:
+        mine = None if product is None else _by_policy(reading, sensor.bands[sensor.names.index(name)])
+        if mine is None or product is None:
             continue
-        mine = _by_policy(reading, sensor.bands[sensor.names.index(name)])
-        if mine is None:
-            continue
-        if not (math.isclose(mine[0], product[0], rel_tol=1e-5) and math.isclose(mine[1], product[1], abs_tol=1e-6)):
+        scale, offset = product if product[0] is not None else (mine[0], product[1] * mine[0])
+        if not (math.isclose(mine[0], scale or 0, rel_tol=1e-5) and math.isclose(mine[1], offset, abs_tol=1e-6)):
             raise UserError(
-                f"{where}: {layout.product or 'the product'} says that {name} is number {_line(*product)}, but the run"
-                f" reads {reading.scaling.words()}: set reading.scaling=auto for the product's own, or give the scaling"
+                f"{where}: {layout.product or 'the file'} says that {name} is number {_line(*product)}, but the run"
+                f" reads {reading.scaling.words()}: set reading.scaling=auto for that, or give the scaling"
             )
     first = next((one for one in own.values() if one is not None and one[0] is not None), None)
     if first is not None and first[0] is not None:
-        tell(f"{where}: read as number {_line(first[0], first[1])}, as {layout.product or 'the product'} says")
+        tell(f"{where}: read as number {_line(first[0], first[1])}, as {layout.product or 'the file'} says")
 
 
 def _by_policy(reading: Reading, band: Band) -> tuple[float, float] | None:
@@ -65,7 +64,8 @@ def _line(scale: float | None, offset: float) -> str:
 
 def tell_ground(place: Place, bands: Sequence[Band], where: str) -> None:
     """One line where the pixels are much larger or smaller than those of the sensor."""
-    size, usual = metres(place), min((band.gsd for band in bands), default=0.0)
+    seen = [band.gsd for band in bands if band.unit != "embedding"]  # of vectors the pixels are anybody's
+    size, usual = metres(place), min(seen, default=0.0)
     if size is None or usual <= 0:
         return
     ratio = size / usual

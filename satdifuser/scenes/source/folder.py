@@ -13,6 +13,7 @@ from satdifuser.scenes.source.layer import Layer, Layout
 from satdifuser.scenes.source.names import band_of
 from satdifuser.scenes.source.raster import DRIVERS
 
+PICTURES = (".png", ".jpg", ".jpeg")
 BANDS = re.compile(
     r"(?:sr_|st_|toa_)?(?:b(?:and)?_?\d{1,2}a?|red_?edge_?\d*|nir_?0?[89]?|swir_?(?:16|22|1|2)?|lwir_?1?[12]?|red|green"
     r"|blue|coastal|cirrus|pan|vv|vh|hh|hv|yellow)",
@@ -26,9 +27,8 @@ _SIZE = re.compile(r"(?:^|(?<=[^A-Za-z0-9]))\d{1,3}m(?=$|[^A-Za-z0-9])", re.IGNO
 def rasters_in(folder: Path) -> list[Path]:
     """The files of a folder that could be bands, by their names."""
     kinds = [suffix for suffix in DRIVERS if suffix != ".vrt"]
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith(".")
-    )
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in kinds and p.is_file() and p.name[0] != ".")
+    return [p for p in found if p.suffix.lower() not in PICTURES] or found  # those beside rasters are previews
 
 
 def rest_of(stem: str) -> str | None:

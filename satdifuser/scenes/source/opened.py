@@ -151,10 +151,10 @@ class FileScene(Scene):
         return sources
 
     def _check(self, picks: dict[str, Pick]) -> None:
-        own = {
-            name: self.layout.layers[pick.layer].own[pick.band] if self.layout.layers[pick.layer].own else None
-            for name, pick in picks.items()
-        }
+        own = {}
+        for name, pick in picks.items():
+            product = self.layout.layers[pick.layer].own
+            own[name] = (product[pick.band] if product else None) or self.raster(pick.layer).own(pick.band)
         check_scale(self.layout, own, self.reading, self.sensor, shown(self.words))
         tell_ground(self.place, [self.sensor.bands[self.sensor.names.index(n)] for n in picks], shown(self.words))
 

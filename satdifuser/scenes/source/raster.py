@@ -14,7 +14,7 @@ import numpy as np
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.geotiff import GeoTiff
 from satdifuser.data.files.names import shown
-from satdifuser.data.files.opened import Ask, Numbers, Place
+from satdifuser.data.files.opened import Ask, Numbers, Own, Place
 from satdifuser.errors import UserError
 
 DRIVERS: dict[str, str | None] = {
@@ -89,6 +89,10 @@ class Raster:
     def read(self, bands: Sequence[int], rows: slice, columns: slice) -> Numbers:
         raise NotImplementedError
 
+    def own(self, band: int) -> Own | None:
+        """The scale and the offset that it says of a band; None where it says none."""
+        return None
+
     def identity(self) -> dict[str, Any]:
         """By what it is known."""
         raise NotImplementedError
@@ -156,6 +160,11 @@ class GdalRaster(Raster):
                 return self.inner.read(bands, rows, columns)
             except RasterioError as error:
                 raise OSError(str(error.__cause__ or error)) from error
+
+    def own(self, band: int) -> Own | None:
+        place = self.inner.bands[band] - 1 if band < len(self.inner.bands) else 0
+        scale, offset = self.file.scales[place], self.file.offsets[place]
+        return None if (scale, offset) == (1, 0) else (scale if scale != 1 else None, offset)
 
     def identity(self) -> dict[str, Any]:
         return file_identity(self.path)

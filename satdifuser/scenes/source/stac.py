@@ -27,6 +27,7 @@ NOT_DATA = {
     "rendered_preview",
     "tilejson",
 }
+LARGEST_ITEM = 2**22  # bytes of a file that is looked into
 OFFSET_SINCE = 4.0  # processing baseline of Sentinel-2
 Item = dict[str, Any]
 
@@ -34,6 +35,19 @@ Item = dict[str, Any]
 def is_catalogue(words: str) -> bool:
     """Whether the words are a file that may have items, or an item in one (`items.json#id`)."""
     return suffix_of(words.partition("#")[0]) in (*JSON, *PARQUET)
+
+
+def is_item(path: Path) -> bool:
+    """Whether a JSON file is an item some of whose assets are on this disk."""
+    if path.stat().st_size > LARGEST_ITEM:
+        return False
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        assets = whole["assets"].values() if whole["type"] == "Feature" and "stac_version" in whole else ()
+        hrefs = [_href(str(asset["href"]), path) for asset in assets]
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return False
+    return any(not is_remote(href) and Path(href).is_file() for href in hrefs)
 
 
 def items_in(path: Path, seen: frozenset[Path] = frozenset()) -> Iterator[tuple[str, str]]:

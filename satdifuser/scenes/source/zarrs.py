@@ -12,7 +12,7 @@ import numpy as np
 
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
-from satdifuser.data.files.opened import Array, Numbers
+from satdifuser.data.files.opened import Array, Numbers, Own
 from satdifuser.errors import UserError
 from satdifuser.scenes.source.layer import Layer, Layout
 from satdifuser.scenes.source.raster import LARGEST, Raster, is_remote
@@ -183,8 +183,9 @@ class ZarrRaster(Raster):
         numbers = [_number(value, self.array.dtype) for value in given if value is not None]
         return [number for number in numbers if number is not None]
 
-    def _own(self, bands: Sequence[int]) -> tuple[tuple[float | None, float], ...] | None:
-        scale, offset = self.attributes.get("scale_factor"), self.attributes.get("add_offset")
+    def _own(self, bands: Sequence[int]) -> tuple[Own, ...] | None:
+        offset = self.attributes.get("add_offset")
+        scale = self.attributes.get("scale_factor", self.attributes.get("scales"))  # scales: of our own vectors
         if scale is None and offset is None:
             return None
         scales = np.broadcast_to(np.asarray(1.0 if scale is None else scale, float), (self.count,))
@@ -192,6 +193,10 @@ class ZarrRaster(Raster):
         if not (np.isfinite(scales).all() and (scales > 0).all() and np.isfinite(offsets).all()):
             raise BadImageError(f"has the scale_factor {scale} and the add_offset {offset}: give those of its unit")
         return tuple((float(scales[band]), float(offsets[band])) for band in bands)
+
+    def own(self, band: int) -> Own | None:
+        found = self._own([band])
+        return None if found is None else found[0]
 
     def identity(self) -> dict[str, Any]:
         about = {"shape": list(self.array.shape), "dtype": str(self.array.dtype), "inner": self.inner}

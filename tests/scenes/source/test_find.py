@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from satdifuser.config import compose
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.errors import UserError
 from satdifuser.scenes.find import find_scenes
 from satdifuser.scenes.source import reading_of
+from satdifuser.settings.part import DataPart
 from satdifuser.settings.scenes import ReadingSettings
 
 
@@ -31,6 +31,12 @@ def test_a_folder_is_one_scene_where_its_files_differ_by_their_band(raster, tmp_
             raster(tmp_path / f"two/{scene}/{scene}_{name}_10m.tif")
     assert [(s.name, s.words) for s in find_scenes(str(tmp_path / "one"))] == [("one", str(tmp_path / "one"))]
     assert [s.name for s in find_scenes(str(tmp_path / "two"))] == ["north", "south"]
+
+
+def test_pictures_beside_rasters_are_no_scenes(raster, tmp_path):
+    raster(tmp_path / "a.tif", 3)
+    raster(tmp_path / "a-preview.png", 3, dtype="uint8", high=200, driver="PNG")
+    assert [s.name for s in find_scenes(str(tmp_path))] == ["a"]
 
 
 def test_names_can_be_files_and_differ(raster, tmp_path):
@@ -61,12 +67,12 @@ def test_two_scenes_in_one_folder_are_said_when_it_is_read_as_one(raster, opened
 
 
 def test_a_scene_is_read_as_the_training_images_were_unless_the_command_says_otherwise():
-    words = ["data=rasters", "data.root=x", "data.images=*.tif", "data.sensor=SENTINEL2:B04/B08", "data.size=32"]
-    settings = compose(
-        "extract",
-        [*words, "data.scaling=dn", "data.nodata=5", "data.nan=nodata", "data.bands=[B08,B04]", "store.path=x"],
+    rasters = {"_target_": "satdifuser.data.readers.rasters.reader.Rasters", "root": "x", "images": "*.tif", "size": 32}
+    said = {"sensor": "SENTINEL2:B04/B08", "scaling": "dn", "nodata": 5, "nan": "nodata", "bands": ["B08", "B04"]}
+    data = DataPart(
+        {**rasters, **said, "splits": {"train": {"split": "train"}}}, "data", "satdifuser.data.base.MapStyle"
     )
-    reading = reading_of(settings.data, ReadingSettings(), ["nir"])
+    reading = reading_of(data, ReadingSettings(), ["nir"])
     assert (reading.sensor.names, reading.needed, reading.told) == (("B04", "B08"), ("B08",), False)
     assert (reading.scaling.numbers, reading.nodata, reading.nan, reading.unnamed) == (
         "dn",
@@ -75,11 +81,11 @@ def test_a_scene_is_read_as_the_training_images_were_unless_the_command_says_oth
         ("B08", "B04"),
     )
     given = ReadingSettings(sensor="SENTINEL2", scaling={"numbers": "dn", "unit": 5000}, nodata=[0, 1], nan="error")
-    reading = reading_of(settings.data, given, None)
+    reading = reading_of(data, given, None)
     assert reading.sensor is SENTINEL2
     assert (reading.needed, reading.told, reading.unnamed) == (SENTINEL2.names, True, ())
     assert (reading.scaling.unit, reading.nodata, reading.nan) == (5000, (0, 1), "error")
     with pytest.raises(UserError, match=r"set reading\.sensor"):
         reading_of(None, ReadingSettings(), None)
     with pytest.raises(UserError, match="has no band B99"):
-        reading_of(settings.data, ReadingSettings(), ["B99"])
+        reading_of(data, ReadingSettings(), ["B99"])

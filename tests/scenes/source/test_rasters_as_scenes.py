@@ -9,7 +9,12 @@ from rasterio.control import GroundControlPoint
 from rasterio.shutil import copy
 from rasterio.transform import Affine
 
+from satdifuser.data.bands import find_sensor
+from satdifuser.data.scaling import Scaling
 from satdifuser.errors import UserError
+from satdifuser.scenes.find import find_scenes
+from satdifuser.scenes.scene import Reading
+from satdifuser.scenes.source import open_scene
 
 THREE = ("B04", "B03", "B02")
 
@@ -168,6 +173,22 @@ def test_scale_and_offset_tags_make_the_unit_and_zero_is_no_data_then(raster, op
     raster(tmp_path / "a.tif", pixels=pixels, after=tags)
     found = whole(opened(tmp_path / "a.tif", sensor="SENTINEL2:B04/B03/B02"))
     assert np.allclose(found.image, np.where(pixels == 0, 0, pixels * 2.75e-05 - 0.2), atol=1e-7)
+
+
+def test_tags_that_the_runs_own_scale_would_lose_are_refused(raster, opened, whole, tmp_path):
+    def tags(file):
+        file.scales, file.offsets = [2.75e-05] * 3, [-0.2] * 3
+
+    pixels = raster(tmp_path / "a.tif", 3, after=tags)
+    sensor = find_sensor("SENTINEL2:B04/B03/B02")
+    (scene,) = find_scenes(str(tmp_path / "a.tif"))
+    with pytest.raises(
+        UserError, match=r"the file says that B04 is number \* 2.75e-05 - 0.2, but the run reads number"
+    ):
+        open_scene(scene, Reading(sensor, sensor.names, Scaling("dn")))
+    open_scene(scene, Reading(sensor, sensor.names, Scaling("dn", unit=1 / 2.75e-05, offset=-0.2 / 2.75e-05))).close()
+    found = whole(opened(tmp_path / "a.tif", sensor="SENTINEL2:B04/B03/B02", scaling="dn"))
+    assert np.allclose(found.image, pixels / 1e4, atol=1e-7)
 
 
 def test_pixels_of_another_size_than_the_sensors_are_said(raster, opened, tmp_path, said):

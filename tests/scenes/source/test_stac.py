@@ -144,6 +144,17 @@ def test_what_is_no_item_is_one_line(tmp_path, value, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_with_an_item_is_read_by_it_and_not_by_the_names_of_its_files(search, opened, whole, tmp_path):
+    assets, pixels = search
+    write(tmp_path / "item.json", item("mine", assets))
+    write(tmp_path / "other.json", {"type": "Feature"})
+    scene = opened(tmp_path, sensor="SENTINEL2:B04")
+    assert scene.name == "mine"
+    assert np.abs(whole(scene).image[0] - (pixels["red"] * 1e-4 - 0.1)).max() < 1e-6
+    with pytest.raises(UserError, match="download it"):
+        find_scenes("https://host/item.json")
+
+
 def test_assets_that_are_not_there_or_no_rasters_are_one_line(opened, tmp_path):
     path = write(tmp_path / "a.json", item("a", {"B4": asset("lost.tif", "B4", "red")}))
     with pytest.raises(UserError, match=r"lost\.tif is not there"):
