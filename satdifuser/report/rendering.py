@@ -9,7 +9,15 @@ from typing import Any
 
 from satdifuser.report import exports, numbers, views
 
-TEMPLATES = ("frame.html", "template.html", "parts.html", "repeat.html", "depth.html", "depth_page.html")
+TEMPLATES = (
+    "frame.html",
+    "template.html",
+    "parts.html",
+    "repeat.html",
+    "depth.html",
+    "depth_page.html",
+    "accuracy.html",
+)
 
 
 def rendered(template: str, **values: Any) -> str:
