@@ -40,9 +40,15 @@ def check_scale(layout: Layout, own: Mapping[str, Own | None], reading: Reading,
                 f"{where}: {layout.product or 'the file'} says that {name} is number {_line(*product)}, but the run"
                 f" reads {reading.scaling.words()}: set reading.scaling=auto for that, or give the scaling"
             )
-    first = next((one for one in own.values() if one is not None and one[0] is not None), None)
-    if first is not None and first[0] is not None:
-        tell(f"{where}: read as number {_line(first[0], first[1])}, as {layout.product or 'the file'} says")
+    used = {one for name, one in own.items() if one is not None and _auto(reading, sensor, name)}
+    if used:
+        line = f"number {_line(*next(iter(used)))}" if len(used) == 1 else "numbers by a scale for each band"
+        tell(f"{where}: read as {line}, as {layout.product or 'the file'} says")
+
+
+def _auto(reading: Reading, sensor: Sensor, name: str) -> bool:
+    band = sensor.bands[sensor.names.index(name)]
+    return reading.scaling.bands.get(name, reading.scaling.bands.get(band.common, reading.scaling)).numbers == "auto"
 
 
 def _by_policy(reading: Reading, band: Band) -> tuple[float, float] | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 import zarr
 from rasterio.crs import CRS
+from rasterio.shutil import copy
 
 from satdifuser.errors import UserError
 
@@ -126,6 +128,24 @@ def test_bands_may_come_last_and_an_array_may_stand_alone(opened, whole, tmp_pat
     zarr.create_array(tmp_path / "bare.zarr", data=pixels)
     found = whole(opened(tmp_path / "bare.zarr", sensor="SENTINEL2:B04/B03/B02")).image
     assert np.allclose(found, pixels / 1e4, atol=1e-7)
+
+
+def test_vectors_of_8_bits_have_a_scale_for_each_channel(opened, whole, tmp_path):
+    pixels = np.random.default_rng().integers(-127, 128, (5, 20, 30)).astype(np.int8)
+    scales = np.random.default_rng().random(5) + 0.1
+    made = labelled(pixels, [f"mid@21:{n}" for n in range(5)], scales=list(scales)).to_dataset(name="embedding")
+    made.to_zarr(tmp_path / "a.zarr", zarr_format=3, encoding={"embedding": {"_FillValue": -128}}, consolidated=False)
+    found = whole(opened(tmp_path / "a.zarr", sensor="EMBEDDING:5")).image
+    assert np.abs(found - pixels * scales[:, None, None]).max() < 1e-5
+
+
+def test_what_gdal_writes_is_read(raster, opened, whole, tmp_path):
+    pixels = raster(tmp_path / "a.tif", 3)
+    copy(tmp_path / "a.tif", tmp_path / "a.zarr", driver="Zarr")
+    scene = opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02")
+    with rasterio.open(tmp_path / "a.zarr") as file:
+        assert (scene.place.transform, scene.place.crs) == (tuple(file.transform)[:6], file.crs)
+    assert np.allclose(whole(scene).image, pixels / 1e4, atol=1e-7)
 
 
 def test_sparse_bands_of_a_cube_are_read_alone(opened, whole, tmp_path):
