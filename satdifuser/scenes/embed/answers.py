@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.errors import UserError
 from satdifuser.pooling import Pooling
-from satdifuser.scenes.answers import ModelAnswers
+from satdifuser.scenes.answers import ModelAnswers, window_size
 
 
 class BankAnswers:
@@ -36,7 +36,7 @@ class BankAnswers:
         self.encoder, self.spec, self.device, self.pooling = encoder, spec, device, pooling
         prepare: Any = getattr(encoder, "prepare", None)
         self.needed: tuple[str, ...] | None = None if prepare is None else prepare.bands
-        self.size = _window(spec, size, resizes=getattr(prepare, "size", None) is not None)
+        self.size = window_size(encoder, size)
         strides = {name: self._stride(name) for name in spec.names()}
         self.step = self.size if pooling is not None else stride or max(strides.values())
         if self.size % self.step:
@@ -98,20 +98,6 @@ def brought(maps: Tensor, cells: int) -> Tensor:
     if own > cells:
         return F.avg_pool2d(maps, own // cells)
     return maps.repeat_interleave(cells // own, -1).repeat_interleave(cells // own, -2)
-
-
-def _window(spec: BankSpec, size: int | None, *, resizes: bool) -> int:
-    height, width = spec.image_size
-    if height != width:
-        raise UserError(f"{spec.encoder} takes images of {height} x {width} px: windows are square")
-    if size is None or size == height:
-        return height
-    if not resizes:
-        raise UserError(
-            f"window.size is {size}, and {spec.encoder} was built for {height} px: set data.size={size} (of a ViT"
-            " encoder.backbone.image_size too), or resize windows with encoder.prepare.size"
-        )
-    return size
 
 
 class EmbeddedAnswers(ModelAnswers):

@@ -25,6 +25,8 @@ from satdifuser.scenes.source import open_scene, reading_of
 from satdifuser.scenes.windows import Windows, suited
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from satdifuser.scenes.scene import Found, Scene
     from satdifuser.settings.scenes import EmbedSettings
 
@@ -32,9 +34,18 @@ TILES = ".parquet"
 
 
 def embed(settings: EmbedSettings, found: Found, *, part: tuple[int, int] = (0, 1)) -> Done:
-    """Embed a scene, or one part of it; a file of a part that is there already is gone on with."""
-    from satdifuser.engine.progress import say
+    """Embed a scene, or one part of it; what an earlier command has left half done is gone on with.
 
+    Of processes that torchrun has started, each does its share.
+    """
+    from satdifuser.engine.progress import say
+    from satdifuser.store.processes import Processes
+
+    processes = Processes.launched()
+    if part[1] == 1:
+        part = (processes.rank, processes.world)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     source = embeds(settings)
     tiles = Path(settings.out).suffix.lower() == TILES
     answers = _answers(source, settings, tiles)
@@ -47,15 +58,23 @@ def embed(settings: EmbedSettings, found: Found, *, part: tuple[int, int] = (0, 
         )
     windows = windows_of(answers, settings, tiles)
     with closing(open_scene(found, reading)) as scene:
-        target = _target(scene, source, answers, windows, settings)
+        dtype = _dtype(settings)
+        wanted = dtype == "int8" and not settings.dry_run
+        scales = processes.told(sampled_scales(scene, answers)) if wanted else ()
+        target = _target(scene, source, answers, windows, Form("embedding", dtype, answers.names, scales=scales))
         if settings.dry_run:
-            say(announced(scene, windows, target, answers.channels, settings.out))
+            if part[0] == 0:
+                say(announced(scene, windows, target, answers.channels, settings.out))
             return Done((), 0, 0, 0.0, False)
         output: Output = open_output(settings.out, target)
         counted = Counted(output, target.form.scales) if target.form.scales else None
+        processes.wait()
         done = carry(scene, answers, windows, counted or output, target, settings, part)
+        processes.wait()
         if counted is not None and counted.count:
             say(counted.words)
+        if settings.preview and done.finished:
+            _draw(scene, done.paths, settings)
     return done
 
 
@@ -86,18 +105,16 @@ def windows_of(answers: BankAnswers, settings: EmbedSettings, tiles: bool) -> Wi
     return Windows(answers.size, step=answers.step, single=True)
 
 
-def _target(scene: Scene, source: Embeds, answers: BankAnswers, windows: Windows, settings: EmbedSettings) -> Target:
+def _target(scene: Scene, source: Embeds, answers: BankAnswers, windows: Windows, form: Form) -> Target:
     from satdifuser import __version__
 
-    place, dtype = windows.place(scene.place), _dtype(settings)
-    scales = sampled_scales(scene, answers) if dtype == "int8" and not settings.dry_run else ()
     spec = source.stored.to_dict()
     identity = {
         "scene": scene.identity,
         "features": spec,
-        "window": [windows.size, windows.margin, windows.overlap, windows.step],
+        "window": {"size": windows.size, "margin": windows.before, "overlap": windows.overlap, "step": windows.step},
         "pool": None if answers.pooling is None else answers.pooling.name,
-        "dtype": dtype,
+        "dtype": form.dtype,
     }
     tags = {
         "SATDIFUSER_VERSION": __version__,
@@ -110,8 +127,7 @@ def _target(scene: Scene, source: Embeds, answers: BankAnswers, windows: Windows
     if answers.exact:  # what was averaged or repeated is no bank that a head was trained on
         tags[TAG] = json.dumps(spec)
         attributes[ATTRIBUTE] = spec
-    form = Form("embedding", dtype, answers.names, scales=scales)
-    return Target(place, form, tags, identity, attributes)
+    return Target(windows.place(scene.place), form, tags, identity, attributes)
 
 
 def _dtype(settings: EmbedSettings) -> str:
@@ -147,3 +163,14 @@ def _padded(scene: Scene, row: int, column: int, size: int) -> tuple[Array, Arra
     found = scene.read(slice(row, row + height), slice(column, column + width))
     more = ((0, size - height), (0, size - width))
     return np.pad(found.image, ((0, 0), *more), "reflect"), np.pad(found.blank, more, "reflect")
+
+
+def _draw(scene: Scene, paths: Sequence[str], settings: EmbedSettings) -> None:
+    from satdifuser.engine.progress import say
+    from satdifuser.scenes.preview import write_preview
+
+    path = Path(settings.out)
+    if path.suffix.lower() == TILES:
+        say(f"preview=true draws rasters: {shown(settings.out)} is a table")
+        return
+    write_preview(scene, paths[0], str(path.with_suffix(".png")), title=scene.name)

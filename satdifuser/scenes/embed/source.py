@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from satdifuser.bank import BankSpec
 from satdifuser.errors import UserError
+from satdifuser.scenes.answers import window_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +26,7 @@ class Embeds:
     encoder: nn.Module
     spec: BankSpec
     data: DataPart
-    size: int | None
+    size: int
     weights: str = ""
 
     @property
@@ -38,38 +39,33 @@ class Embeds:
 
 def embeds(settings: EmbedSettings) -> Embeds:
     """The encoder, on its device and ready; refused where an image alone is not enough for it."""
+    encoder, spec, data, weights = _of_run(settings) if settings.run is not None else _of_group(settings)
+    if getattr(encoder, "metadata_source", "none") == "samples":
+        raise UserError("encoder.metadata is samples, and a scene has none: set it to none, or to a list of numbers")
+    size = window_size(encoder, settings.window.size, data.settings.get("size"))
+    return Embeds(encoder, spec, data, size, weights)
+
+
+def _of_run(settings: EmbedSettings) -> tuple[Any, BankSpec, DataPart, str]:
+    from satdifuser.engine.run import RunFolder
     from satdifuser.study.cka.sides import of_run
 
-    if settings.run is not None:
-        from satdifuser.engine.run import RunFolder
-
-        trained = RunFolder(settings.run).settings()
-        side = of_run(settings.run, trained.data, "taps")
-        assert side.encoder is not None
-        spec = side.spec if settings.select.all else settings.select.of(side.spec)
-        found = Embeds(side.encoder, spec, trained.data, _size(settings, trained.data, side.encoder), side.weights)
-    else:
-        import torch
-
-        from satdifuser.build import build_encoder
-        from satdifuser.data.policy import resolved
-
-        encoder: Any = build_encoder(resolved(settings.encoder, settings.data))
-        spec = settings.select.of(encoder.spec)
-        encoder = encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
-        adapter = getattr(encoder, "adapter", None)
-        if adapter is not None and adapter.name != "frozen":
-            raise UserError(f"adapter={adapter.name} would embed untrained: give the run that has trained it, as run=")
-        found = Embeds(encoder, spec, settings.data, _size(settings, settings.data, encoder))
-    check: Any = getattr(found.encoder, "check", None)
-    if getattr(check, "metadata", 0):
-        raise UserError("encoder.metadata is samples, and a scene has none: set it to none, or to a list of numbers")
-    return found
+    assert settings.run is not None
+    data = RunFolder(settings.run).settings().data
+    side = of_run(settings.run, data, "taps")
+    spec = side.spec if settings.select.all else settings.select.of(side.spec)
+    return side.encoder, spec, data, side.weights
 
 
-def _size(settings: EmbedSettings, data: DataPart, encoder: Any) -> int | None:
-    """The side of a window: as asked for, or where the encoder resizes its input, that of the images of the data."""
-    if settings.window.size is not None:
-        return settings.window.size
-    size = data.settings.get("size")
-    return size if getattr(encoder.prepare, "size", None) is not None and isinstance(size, int) else None
+def _of_group(settings: EmbedSettings) -> tuple[Any, BankSpec, DataPart, str]:
+    import torch
+
+    from satdifuser.build import build_encoder
+    from satdifuser.data.policy import resolved
+
+    encoder: Any = build_encoder(resolved(settings.encoder, settings.data))
+    adapter = getattr(encoder, "adapter", None)
+    if adapter is not None and any(p.requires_grad for p in encoder.parameters()):
+        raise UserError(f"adapter={adapter.name} would embed untrained: give the run that has trained it, as run=")
+    encoder = encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
+    return encoder, settings.select.of(encoder.spec), settings.data, ""

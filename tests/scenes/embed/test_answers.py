@@ -86,7 +86,7 @@ def test_an_encoder_that_resizes_its_input_has_its_strides_on_the_ground() -> No
 
 def test_what_does_not_fit_is_one_line() -> None:
     encoder = Toy({"deep": 8})
-    with pytest.raises(UserError, match=r"set data.size=32"):
+    with pytest.raises(UserError, match=r"data.size=32"):
         BankAnswers(encoder, encoder.spec, CPU, size=32)
     with pytest.raises(UserError, match="give a divisor"):
         BankAnswers(encoder, encoder.spec, CPU, stride=3)

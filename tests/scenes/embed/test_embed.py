@@ -74,7 +74,7 @@ def slowly(numbers: Any, settings: Any, *, size: int, margin: int, overlap: int,
     stride = size - 2 * margin - overlap
     for top in range(-margin - 4 * stride, height + size, stride):
         for left in range(-margin - 4 * stride, width + size, stride):
-            if (top + margin) % stride or (left + margin) % stride:
+            if top + size <= 0 or left + size <= 0:
                 continue
             window = np.stack(
                 [[image[:, back(top + r, height), back(left + c, width)] for c in range(size)] for r in range(size)]
@@ -185,3 +185,47 @@ def test_tiles_are_rows_with_their_footprints_and_pooled_vectors(scene: Any, tmp
     corners = {TURNED @ corner if hasattr(TURNED, "__matmul__") else TURNED * corner for corner in ((0, 16), (16, 32))}
     assert all(row.geometry.buffer(1e-6).contains(geopandas.points_from_xy([x], [y])[0]) for x, y in corners)
     assert json.dumps(settings.plain())
+
+
+@pytest.mark.slow
+def test_a_finetuned_encoder_embeds_as_it_was_trained(tmp_path: Path) -> None:
+    data = ["data.size=16", *(f"data.splits.{split}.length=8" for split in ("train", "val", "test"))]
+    words = [
+        "encoder=unet",
+        "fusion=mean",
+        "decoder=single",
+        "task=segmentation",
+        "trainer=quick",
+        "trainer.max_steps=3",
+    ]
+    rgb = ["data.sensor=SENTINEL2", f"run={tmp_path / 'run'}"]
+    assert main(["train", *words, *data, *rgb]) == 0
+    thirteen = tmp_path / "all.tif"
+    with rasterio.open(
+        thirteen,
+        "w",
+        driver="GTiff",
+        height=20,
+        width=20,
+        count=13,
+        dtype="float32",
+        transform=TURNED,
+        crs="EPSG:32632",
+    ) as file:
+        image = np.random.default_rng(1).random((13, 20, 20)).astype(np.float32) * 0.3
+        file.write(image)
+    out = tmp_path / "e.tif"
+    flat = ["window.margin=0", "window.overlap=0", "select.taps=null"]
+    assert main(["embed", f"run={tmp_path / 'run'}", f"scene={thirteen}", f"out={out}", *flat]) == 0
+    from satdifuser.scenes.embed.source import embeds
+
+    source = embeds(compose("embed", [f"run={tmp_path / 'run'}", f"scene={thirteen}", f"out={out}"]))
+    assert source.weights
+    bank = source.encoder(torch.from_numpy(image[None, :, :16, :16]))
+    with rasterio.open(out) as file:
+        found, tags = file.read(), file.tags()
+    assert tags["SATDIFUSER_WEIGHTS"].endswith(f"+{source.weights}")
+    side = max(tap.stride for tap in source.spec.taps)
+    parts = [torch.nn.functional.avg_pool2d(maps, side // tap.stride) for tap, maps in bank.items()]
+    expected = torch.cat(parts, 1)[0].detach().numpy()
+    np.testing.assert_allclose(found[:, : 16 // side, : 16 // side], expected, atol=1e-4, rtol=1e-4)
