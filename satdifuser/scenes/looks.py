@@ -199,7 +199,7 @@ def scene_picture(scene: Scene, side: int) -> tuple[Array, str]:
         chosen = filled[:3] if len(filled) >= 3 else (filled[:1] or [0]) * 3
         shown = [scene.sensor.bands[place].name for place in dict.fromkeys(chosen)]
         said = f"{'bands' if len(shown) > 1 else 'band'} {', '.join(shown)}"
-    return stretched(small[chosen], there), said
+    return stretched(small[chosen], there), said if filled else "no data"
 
 
 def _small(scene: Scene, side: int) -> tuple[Array, Array]:

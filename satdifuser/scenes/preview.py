@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SIDE = 700  # px of a picture at most
 DPI = 100
 LEGEND, LINE, GAP, HEAD, FOOT = 260, 24, 20, 64, 56  # px
+THIN = 8  # times as long as wide: such a scene is drawn wider than it is
 MOST, LONG = 24, 26  # classes that are listed, letters of a name
 
 
@@ -37,18 +38,19 @@ def write_preview(scene: Scene, path: str, out: str, title: str = "") -> str:
     if looked.kind == "probabilities":
         map_said = "most likely class (paler: less likely)"
     whole = (0.0, float(place.width), float(place.height), 0.0)
+    thin = max(place.height, place.width) > THIN * min(place.height, place.width)
     drawn = (picture, f"scene ({said})", whole), (painted(looked), map_said, _extent(looked, place) or whole)
     for one, (image, words, extent) in zip(axes, drawn, strict=True):
-        one.imshow(image, interpolation="nearest", extent=extent, aspect="equal")
+        one.imshow(image, interpolation="nearest", extent=extent, aspect="auto" if thin else "equal")
         one.set_xlim(0, place.width)
         one.set_ylim(place.height, 0)
-        one.set_title(words, fontsize=10, loc="left", color="#333333")
+        one.set_title(f"{words}, not to scale" if thin else words, fontsize=10, loc="left", color="#333333")
         one.set_xticks([])
         one.set_yticks([])
     figure.text(GAP / figure.get_figwidth() / DPI, 1 - 18 / figure.get_figheight() / DPI, _short(title, 110),
                 fontsize=12, va="center", weight="bold")  # fmt: skip
     _legend(figure, entries, wide, inner)
-    if looked.kind == "values":
+    if looked.kind == "values" and looked.there.any():
         _scale(figure, looked, wide, high, inner)
     _ground(axes[0], place)
     content = io.BytesIO()

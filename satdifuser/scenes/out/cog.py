@@ -69,7 +69,7 @@ class Cog(Partial):
                     RESAMPLING="MODE" if classes else "AVERAGE",
                     BIGTIFF="IF_SAFER",
                 )
-            check(result)
+                check(result)
         except RasterioError as error:
             reason = " ".join(str(error.__cause__ or error).split())
             raise OSError(reason) from error
