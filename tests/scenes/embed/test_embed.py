@@ -229,3 +229,31 @@ def test_a_finetuned_encoder_embeds_as_it_was_trained(tmp_path: Path) -> None:
     parts = [torch.nn.functional.avg_pool2d(maps, side // tap.stride) for tap, maps in bank.items()]
     expected = torch.cat(parts, 1)[0].detach().numpy()
     np.testing.assert_allclose(found[:, : 16 // side, : 16 // side], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["e.tif", "e.zarr", "t.parquet"])
+def test_parts_of_a_scene_come_to_the_bytes_of_one_process(
+    scene: Any, tmp_path: Path, form: str, monkeypatch: Any
+) -> None:
+    import satdifuser.scenes.stream as stream
+    from satdifuser.scenes.units import units_of
+
+    rows = 1 if form == "t.parquet" else 3
+    monkeypatch.setattr(stream, "plan", lambda place, *_: units_of(place.height, place.width, rows=rows, columns=4))
+    path, _ = scene
+    kind = [] if form == "t.parquet" else ["dtype=int8"]
+    for folder, parts in (("one", 1), ("three", 3)):
+        (tmp_path / folder).mkdir()
+        settings = settings_of(path, tmp_path / folder / form, *kind)
+        done = [embed(settings, Found("scene", path), part=(part, parts)) for part in reversed(range(parts))]
+        assert [one.finished for one in done] == [False] * (parts - 1) + [True]
+        assert not list((tmp_path / folder).glob("*.partial"))
+
+    def content(folder: str) -> dict[str, bytes]:
+        top = tmp_path / folder
+        return {str(file.relative_to(top)): file.read_bytes() for file in top.rglob("*") if file.is_file()}
+
+    assert content("one") == content("three")
+    again = embed(settings_of(path, tmp_path / "one" / form, *kind), Found("scene", path))
+    assert again.finished
+    assert again.computed == 0
