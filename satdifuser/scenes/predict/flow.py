@@ -61,6 +61,7 @@ def predict(settings: PredictSettings, found: Found, *, part: tuple[int, int] = 
 def _of_images(trained: Trained, settings: PredictSettings) -> tuple[Answers, Windows, Reading]:
     import torch
 
+    from satdifuser.data.bands import find_sensor
     from satdifuser.scenes.source import reading_of
 
     data, model, given = trained.settings.data, trained.model, settings.window
@@ -72,12 +73,13 @@ def _of_images(trained: Trained, settings: PredictSettings) -> tuple[Answers, Wi
         stride=_stride(model.task, settings),
         precision=trained.settings.trainer.mixed_precision,
     )
-    reading = reading_of(data, settings.reading, answers.needed)
-    if prepare is not None and tuple(prepare.sensor.names) != tuple(reading.sensor.names):
+    asked = settings.reading.sensor
+    if prepare is not None and asked is not None and find_sensor(asked).names != prepare.sensor.names:
         raise UserError(
-            f"reading.sensor is {reading.sensor.name}, and {settings.run} was trained on {prepare.sensor.name}: leave"
-            " it out, and name the file's bands with reading.bands if they have no names"
+            f"reading.sensor is {asked}, and {settings.run} was trained on {prepare.sensor.name}: leave it out, and"
+            " name the file's bands with reading.bands if they have no names"
         )
+    reading = reading_of(data, settings.reading, answers.needed)
     return answers, answers.windows(given.margin, given.overlap), reading
 
 
