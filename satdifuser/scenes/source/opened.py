@@ -120,7 +120,7 @@ class FileScene(Scene):
         placed = [number for number in used if rasters[number].place is not None]
         finest = min(placed or used, key=lambda number: _pixel(rasters[number]))
         first = rasters[finest]
-        for number in placed:
+        for number in [number for number in placed if number != finest]:
             place, other = first.place, rasters[number].place
             fault = None if place is None or other is None else other.apart(place)
             if fault is not None:
@@ -243,7 +243,8 @@ def naming(path: str) -> Iterator[None]:
     try:
         yield
     except BadImageError as fault:
-        raise UserError(f"{shown(path)} {fault}") from fault
+        said = str(fault).replace("data.scaling", "reading.scaling")
+        raise UserError(f"{shown(path)} {said}") from fault
     except (UserError, ModuleNotFoundError, MemoryError):
         raise
     except Exception as error:  # damaged files make their libraries raise all kinds

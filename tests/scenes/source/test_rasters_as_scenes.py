@@ -201,6 +201,16 @@ def test_pixels_of_another_size_than_the_sensors_are_said(raster, opened, tmp_pa
     assert not any("pixels of" in line for line in said)
 
 
+def test_whole_numbers_of_kelvin_and_pixels_without_a_size_are_one_line(raster, opened, tmp_path):
+    raster(tmp_path / "a.tif")
+    scene = opened(tmp_path / "a.tif", sensor="LANDSAT8:B10")
+    with pytest.raises(UserError, match=r"a\.tif holds whole numbers.*kelvin: say .* reading\.scaling="):
+        scene.read(slice(0, 5), slice(0, 5))
+    raster(tmp_path / "b.tif", transform=Affine(0, 0, 3e5, 0, 0, 5e6))
+    with pytest.raises(UserError, match=r"b\.tif has a transform that gives pixels no size"):
+        opened(tmp_path / "b.tif", sensor="SENTINEL2:B04")
+
+
 @pytest.mark.parametrize("kind", ["cut", "text", "palette", "complex", "vrt in disguise", "signed"])
 def test_what_cannot_be_read_is_one_line_that_names_the_file(raster, opened, tmp_path, kind):
     path = tmp_path / "a.tif"
