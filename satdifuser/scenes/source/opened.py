@@ -19,7 +19,7 @@ from satdifuser.scenes.source.checks import check_scale, tell, tell_ground
 from satdifuser.scenes.source.grids import Onto, onto
 from satdifuser.scenes.source.layer import Layer, Layout
 from satdifuser.scenes.source.names import Called, Pick, given, matched
-from satdifuser.scenes.source.raster import GdalRaster, Raster
+from satdifuser.scenes.source.raster import CACHE, GdalRaster, Raster, is_remote
 from satdifuser.scenes.source.scaled import ScaledRaster, scales_beside
 from satdifuser.scenes.source.zarrs import ZarrRaster
 
@@ -148,6 +148,9 @@ class FileScene(Scene):
             sources.append(Source(layer, raster, tuple(p for p, _ in ours), tuple(b for _, b in ours), how))
         for number in [number for number in self._open if number not in {p.layer for p in picks.values()}]:
             self._open.pop(number).close()
+        kept = sum(source.raster.row_bytes(len(source.bands)) for source in sources) * 5 // 4
+        for source in sources:
+            source.raster.cache = min(max(kept, CACHE[0]), CACHE[1])
         return sources
 
     def _check(self, picks: dict[str, Pick]) -> None:
@@ -249,7 +252,8 @@ def naming(path: str) -> Iterator[None]:
         raise
     except Exception as error:  # damaged files make their libraries raise all kinds
         reason = shown(" ".join(str(error).replace(path, "the file").split()))
-        raise UserError(f"{shown(path)} cannot be read ({reason}): replace it") from error
+        mend = "check the address, the network and the keys" if is_remote(path) else "replace it"
+        raise UserError(f"{shown(path)} cannot be read ({reason}): {mend}") from error
 
 
 def _pixel(raster: Raster) -> float:

@@ -31,7 +31,9 @@ DRIVERS: dict[str, str | None] = {
     ".jpeg": "JPEG",
 }
 """What opens a file whose name ends like this."""
-CACHE = 128 * 2**20  # bytes of decoded blocks that GDAL may keep; its own default is 5 % of the machine
+CACHE = 2**27, 3 * 2**27
+"""Bytes of decoded blocks that GDAL may keep, at least and at most; its own default is 5 % of the machine."""
+ROWS = 256  # of windows that are read beside each other
 LARGEST = 2**29  # bytes of one block
 DOORS = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "http": "/vsicurl/http://", "https": "/vsicurl/https://"}
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+)://(.*)$", re.IGNORECASE)
@@ -89,6 +91,13 @@ class Raster:
     def read(self, bands: Sequence[int], rows: slice, columns: slice) -> Numbers:
         raise NotImplementedError
 
+    cache: int = CACHE[0]
+    """How much the whole scene may keep of what was decoded."""
+
+    def row_bytes(self, bands: int) -> int:
+        """What is decoded for a row of windows across it, which the next row of them needs again."""
+        return 0
+
     def own(self, band: int) -> Own | None:
         """The scale and the offset that it says of a band; None where it says none."""
         return None
@@ -118,7 +127,7 @@ class GdalRaster(Raster):
         where = gdal_path(path)
         if not where.startswith("/vsi") and not Path(where).exists():
             raise UserError(f"{shown(path)} is not there: give the path of a scene")
-        with warnings.catch_warnings(), rasterio.Env(**_options(where)):
+        with warnings.catch_warnings(), rasterio.Env(**_options(where, self.cache)):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             try:
                 self.file = rasterio.open(where, sharing=False, **({} if driver is None else {"driver": driver}))
@@ -141,10 +150,7 @@ class GdalRaster(Raster):
 
     def _check_blocks(self) -> None:
         height, width = self.file.block_shapes[0]
-        together = (
-            self.file.count if self.file.interleaving is not None and self.file.interleaving.name == "pixel" else 1
-        )
-        size = height * width * together * np.dtype(_numpy(self.file.dtypes[0])).itemsize
+        size = height * width * self._together() * np.dtype(_numpy(self.file.dtypes[0])).itemsize
         if size > LARGEST and self.file.driver != "VRT":
             raise BadImageError(
                 f"is saved in blocks of {height} x {width} px, {size / 1e9:.1f} GB to decode at once: save it in tiles"
@@ -155,11 +161,21 @@ class GdalRaster(Raster):
         import rasterio
         from rasterio.errors import RasterioError
 
-        with rasterio.Env(**_options(gdal_path(self.path))):
+        with rasterio.Env(**_options(gdal_path(self.path), self.cache)):
             try:
                 return self.inner.read(bands, rows, columns)
             except RasterioError as error:
                 raise OSError(str(error.__cause__ or error)) from error
+
+    def row_bytes(self, bands: int) -> int:
+        height = max(ROWS, self.file.block_shapes[0][0])
+        read = self.file.count if self._together() > 1 else bands
+        return int(height * self.width * read * np.dtype(_numpy(self.file.dtypes[0])).itemsize)
+
+    def _together(self) -> int:
+        """How many bands are decoded at once."""
+        kind = self.file.interleaving
+        return int(self.file.count) if kind is not None and kind.name == "pixel" else 1
 
     def own(self, band: int) -> Own | None:
         place = self.inner.bands[band] - 1 if band < len(self.inner.bands) else 0
@@ -181,8 +197,8 @@ def file_identity(path: str) -> dict[str, Any]:
     return {"name": Path(path).name, "bytes": found.st_size, "time": found.st_mtime_ns}
 
 
-def _options(where: str) -> dict[str, Any]:
-    options: dict[str, Any] = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE}
+def _options(where: str, cache: int) -> dict[str, Any]:
+    options: dict[str, Any] = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": cache}
     if where.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")):  # a listing of the bucket helps nobody
         options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 1}
     return options
