@@ -30,6 +30,7 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
     from satdifuser.compare.grid import expand
     from satdifuser.compare.launch import do
     from satdifuser.compare.plan import in_turn, plan, with_features
+    from satdifuser.compare.scenes import maps_of, with_maps
     from satdifuser.compare.shared import Shared
     from satdifuser.compare.worker import tidy
     from satdifuser.engine.progress import say
@@ -67,6 +68,7 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
         say("what is done stays: the same command goes on from there")
         raise
     depths = depths_of(content, planned, shared, looked)
+    content = with_maps(content, maps_of(config, planned, output))
     content = replace(content, depths=depths, failures=[*content.failures, *looked.failures])
     paths = write_report(content, output)
     for path in paths:
@@ -85,11 +87,13 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
 
 def _check(config: CompareSettings) -> None:
     """What would else be found wrong after hours."""
+    from satdifuser.compare.scenes import check
     from satdifuser.compare.study import cka_config, probe_config
     from satdifuser.store import Form
 
     probe_config(config)
     cka_config(config)
+    check(config)
     Form(config.store.dtype, config.store.keep)  # refuses what cannot be kept
     try:
         Path(config.output).mkdir(parents=True, exist_ok=True)

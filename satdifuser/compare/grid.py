@@ -240,14 +240,15 @@ def _named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[s
 def _of_task(task: str, values: Any) -> tuple[Any, dict[str, list[str]], tuple[str, ...]]:
     """A task's overrides for all models, those of some, and the models that it is for.
 
-    That is a list, or a mapping of `all`, `models` (patterns of names) and names of models.
+    That is a list, or a mapping of `all`, `models` (patterns of names) and names of models; its `scene` is for the
+    report alone.
     """
     if not isinstance(values, Mapping):
         return values, {}, ()
     own = {
         str(model): _strings(f"tasks.{task}.{model}", given)
         for model, given in values.items()
-        if model not in ("all", "models")
+        if model not in ("all", "models", "scene")
     }
     return values.get("all", []), own, tuple(_strings(f"tasks.{task}.models", values.get("models")))
 

@@ -97,6 +97,22 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class SceneMaps:
+    """A scene (uint8 [H, W, 3]) and what each model makes of it; or why it makes nothing.
+
+    `legend` are colours and names of classes; `span` the ends of the scale of colours of values.
+    """
+
+    name: str
+    picture: NDArray[Any]
+    told: str
+    maps: Mapping[str, NDArray[Any]]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    legend: Sequence[tuple[str, str]] = ()
+    span: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Section:
     """A task of the comparison: `task` knows classes and colours and draws a prediction."""
 
@@ -108,6 +124,7 @@ class Section:
     insights: Sequence[Insight] = ()
     tiles: int = 0
     """Of how many larger images the test samples are tiles; 0 where they are not."""
+    scene: SceneMaps | None = None
 
 
 @dataclass(frozen=True)

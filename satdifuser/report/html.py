@@ -17,6 +17,7 @@ from satdifuser.report.depth.sections import parts as depth_parts
 from satdifuser.report.pictures import Pictures
 from satdifuser.report.ranking import LEVEL, Place
 from satdifuser.report.rendering import rendered, shown
+from satdifuser.report.scenes import scene_pictures
 
 PICTURE_BYTES = 6_000_000  # of all pictures together; charts and tables come on top
 
@@ -77,6 +78,7 @@ def context(content: Content, parts: Sequence[Part] = ()) -> dict[str, Any]:
         "weights": [(section, made) for section, made in insights if made],
         "confusion": [(section, made) for section, made in confused if made],
         "predictions": [(section, grid, note) for section, grid, note in panels if grid],
+        "scenes": [(s, s.scene, scene_pictures(s, found, pictures[s.name])) for s in tasks if s.scene],
     }
     return {
         **sections,
@@ -220,6 +222,7 @@ def _nav(sections: Mapping[str, Sequence[Any]], several: bool, parts: Sequence[P
         "weights": "Learned weights",
         "confusion": "Confusion matrices",
         "predictions": "Predictions",
+        "scenes": "Maps of a scene",
     }
     there = [(key, name) for key, name in names.items() if sections[key]]
     return [*there, *((part.id, part.name) for part in parts), ("repeat", "To repeat it")]

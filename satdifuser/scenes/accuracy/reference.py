@@ -45,7 +45,7 @@ class Naming:
 
     >>> naming = Naming({0: "bare_soil", 1: "Water"}, {"lake": "water", "cloud": None})
     >>> [naming("Bare soil"), naming("lake"), naming("cloud"), naming("1")]
-    [0, 0, None, 1]
+    [0, 1, None, 1]
     """
 
     def __init__(self, names: Mapping[int, str], given: Mapping[str, Any] | None = None) -> None:
