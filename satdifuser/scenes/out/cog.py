@@ -49,6 +49,7 @@ class Cog(Partial):
 
     def assemble(self, pieces: Sequence[Piece], result: Path) -> list[tuple[Path, Path]]:
         import rasterio
+        from rasterio._err import CPLE_BaseError
         from rasterio.errors import RasterioError
         from rasterio.shutil import copy
 
@@ -70,9 +71,10 @@ class Cog(Partial):
                     BIGTIFF="IF_SAFER",
                 )
                 check(result)
-        except RasterioError as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise OSError(reason) from error
+        except SystemError as error:  # where GDAL fails and does not say of what
+            raise OSError("GDAL cannot write all of it; is the disk full?") from error
+        except (RasterioError, CPLE_BaseError) as error:
+            raise OSError(" ".join(str(error.__cause__ or error).split())) from error
         synced(result)
         beside = self.path.with_name(f"{self.path.name}.aux.xml")
         if not classes:  # of a map that is replaced

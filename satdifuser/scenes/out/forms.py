@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from satdifuser.errors import UserError
 from satdifuser.scenes.out.base import Array, Form, Kind
-from satdifuser.tasks.base import Task
+
+if TYPE_CHECKING:
+    from satdifuser.tasks.base import Task
 
 OUTPUTS: dict[str, tuple[Kind, ...]] = {
     "segmentation": ("classes", "probabilities", "logits"),
@@ -19,7 +21,7 @@ OUTPUTS: dict[str, tuple[Kind, ...]] = {
     "pixel_regression": ("values",),
 }
 """What each task can be asked for; the first is what it gives unless asked."""
-DTYPES: dict[str, tuple[str, ...]] = {
+DTYPES: dict[Kind, tuple[str, ...]] = {
     "classes": ("uint8", "uint16"),
     "probabilities": ("uint8", "uint16", "float32"),
     "logits": ("float32",),
@@ -29,7 +31,6 @@ DTYPES: dict[str, tuple[str, ...]] = {
 MOST = {"uint8": 254, "uint16": 65534}
 """The largest number that is data; the next is no data."""
 LEVELS = 127
-assert set(DTYPES) == set(get_args(Kind))
 
 
 def form_of(task: Task, output: str | None = None, dtype: str | None = None) -> Form:

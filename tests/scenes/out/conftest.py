@@ -43,11 +43,11 @@ def numbers():
 def write(numbers):
     """Write a whole output, its units in the order that `shuffle` makes of them."""
 
-    def run(path, target, shuffle=None, overwrite=False, **how):
+    def run(path, target, shuffle=None, overwrite=False, rows=32, columns=64, **how):
         values, valid = numbers(target, **how)
         output = open_output(str(path), target)
         output.begin(overwrite)
-        units = output.todo(units_of(target.place.height, target.place.width, rows=32, columns=64))
+        units = output.todo(units_of(target.place.height, target.place.width, rows=rows, columns=columns))
         for unit in units if shuffle is None else [units[n] for n in shuffle.permutation(len(units))]:
             part = unit.rows, unit.columns
             output.write(unit, values[(slice(None), *part)], valid[part])

@@ -99,7 +99,7 @@ def directories(content):
 
 
 def test_the_file_is_laid_out_as_a_cog(tmp_path, target, write):
-    write(tmp_path / "map.tif", target(height=1100, width=1300), share=0.9)
+    write(tmp_path / "map.tif", target(height=1100, width=1300), share=0.9, rows=512, columns=1024)
     content = (tmp_path / "map.tif").read_bytes()
     levels = directories(content)
     sizes = [(tags[256][0], tags[257][0]) for _, tags in levels]
