@@ -2,9 +2,9 @@
 
     python tools/draw_landsat.py landsat8_7bands.tif labels.gpkg
 
-They were drawn by eye on near infrared, red and green (water also by its numbers of near infrared), in pixels (column, row) of that scene of 627 x 603 px: nobody
-went there, and no map stands behind them. Near infrared shows forest dark red, grass bright red, bare soil green, and
-water black.
+They were drawn by eye on near infrared, red and green (water also by its numbers of near infrared), in pixels (column,
+row) of that scene of 627 x 603 px: nobody went there, and no map stands behind them. Near infrared shows forest dark
+red, grass bright red, bare soil green, and water black.
 """
 
 from __future__ import annotations
