@@ -17,9 +17,11 @@ def run(settings: PredictSettings, launch: Launch) -> list[str]:
     from satdifuser.engine.memory import keep_memory
     from satdifuser.engine.progress import say
     from satdifuser.scenes.find import find_scenes
+    from satdifuser.scenes.flow import bound_cache
     from satdifuser.scenes.predict.flow import predict
 
     keep_memory()
+    bound_cache()
     found = find_scenes(settings.scene, settings.reading.bands)
     if len(found) > 1 or settings.parts > 1 or Path(settings.out).suffix.lower() not in FILES:
         from satdifuser.scenes.many.flow import many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from satdifuser.settings.scenes import SceneSettings
+
+CACHE = "128"  # MB
 
 
 def carry(
@@ -58,6 +61,11 @@ def carry(
     pixels = sum((u.rows.stop - u.rows.start) * (u.columns.stop - u.columns.start) * step for u in todo)
     seconds = time.monotonic() - began
     return Done(tuple(paths), windows_of(windows, mine), computed, seconds, bool(paths), pixels)
+
+
+def bound_cache() -> None:
+    """GDAL keeps blocks of files up to a twentieth of the machine's memory, unless it is told before it reads one."""
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE)
 
 
 def windows_of(windows: Windows, units: Sequence[Unit]) -> int:

@@ -22,8 +22,8 @@ from satdifuser.scenes.windows import Windows
 
 Array = np.ndarray[Any, Any]
 Given = TypeVar("Given")
-SUMS_BYTES = 96 * 2**20
-READ_BYTES = 128 * 2**20
+SUMS_BYTES = 64 * 2**20
+READ_BYTES = 48 * 2**20
 Computed = tuple[Unit, Array, Array]
 
 

@@ -14,7 +14,7 @@ from satdifuser.scenes.windows import Windows, folded
 
 Array = np.ndarray[Any, Any]
 BLOCK = 256  # rows that are read at once: files keep squares of 256 or 512, or lines
-BATCH_BYTES = 128 * 2**20
+BATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
