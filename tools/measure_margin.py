@@ -2,8 +2,8 @@
 
 For each run: windows at every multiple of the coarsest stride over larger images of the run's own kind, so that each
 pixel is answered at many distances from an edge. The truth is the answer of the window in which it lies deepest. For
-each distance it prints the mean change of probabilities (half the sum over classes), and the share of pixels whose class
-is another. The margin of `satdifuser predict` (window.margin) is what of a window is not used.
+each distance it prints the mean change of probabilities (half the sum over classes), and the share of pixels that get
+another class. The margin of `satdifuser predict` (window.margin) is what of a window is not used.
 
     python tools/measure_margin.py runs/moe runs/vit runs/unet
     python tools/measure_margin.py --train      # trains small + moe, small_vit and unet first
