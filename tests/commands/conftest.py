@@ -37,9 +37,10 @@ def tiny_data() -> list[str]:
 
 # The words of a command, in a process that has imported everything: what torchrun tells each is in `environment`.
 RANK = """
-import os, sys, traceback
+import gc, os, sys, traceback
 
 code = 1
+gc.freeze()
 for number in (1, 2):
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
 try:
