@@ -16,8 +16,9 @@ def run(settings: EvaluateMapSettings) -> Evaluated:
     from satdifuser.data.files.names import shown
     from satdifuser.engine.progress import say
     from satdifuser.errors import UserError
+    from satdifuser.scenes.accuracy.files import FILES, write
     from satdifuser.scenes.accuracy.flow import evaluate
-    from satdifuser.scenes.accuracy.tables import FILES, show, write
+    from satdifuser.scenes.accuracy.tables import show
 
     folder = None if settings.output is None else Path(settings.output).expanduser()
     if folder is not None and not settings.overwrite:

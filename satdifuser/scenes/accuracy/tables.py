@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from satdifuser.engine.files import write_text
 from satdifuser.scenes.accuracy.estimators import Estimate
 from satdifuser.scenes.accuracy.flow import Evaluated
 
 MEASURES = {"users": "user's accuracy", "producers": "producer's accuracy", "f1": "F1", "iou": "IoU"}
-FILES = ("accuracy.json", "classes.csv", "matrix.csv", "accuracy.html")
 
 
 def plain(done: Evaluated) -> dict[str, Any]:
@@ -65,21 +61,7 @@ def _estimate(found: Estimate) -> dict[str, float | None]:
     }
 
 
-def write(done: Evaluated, folder: Path, command: str = "") -> list[Path]:
-    """The report's files."""
-    from satdifuser.scenes.accuracy.page import html
-
-    values = plain(done)
-    texts = (
-        json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        _csv(_class_rows(values)),
-        _csv(_matrix_rows(done)),
-        html(done, command),
-    )
-    return [write_text(folder / name, text) for name, text in zip(FILES, texts, strict=True)]
-
-
-def _class_rows(values: dict[str, Any]) -> list[list[Any]]:
+def class_rows(values: dict[str, Any]) -> list[list[Any]]:
     """One number a row, as tables of statistics like it; the first is of the whole map."""
     unit, parts = values["area_unit"], ("value", "standard_error", "low", "high")
     rows = [["class", "measure", "unit", *parts], ["", "overall accuracy", "", *values["overall"].values()]]
@@ -91,7 +73,8 @@ def _class_rows(values: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def _matrix_rows(done: Evaluated) -> list[list[Any]]:
+def matrix_rows(done: Evaluated) -> list[list[Any]]:
+    """A row for each class of the map: shares of the area, then units, by true class."""
     names = list(done.classes)
     rows: list[list[Any]] = [
         ["map", *(f"{name} (share of the area)" for name in names), *(f"{n} (units)" for n in names)]
@@ -101,7 +84,8 @@ def _matrix_rows(done: Evaluated) -> list[list[Any]]:
     return rows
 
 
-def _csv(rows: list[list[Any]]) -> str:
+def as_csv(rows: list[list[Any]]) -> str:
+    """Rows as the text of a file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
