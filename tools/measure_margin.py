@@ -25,6 +25,7 @@ from satdifuser.config import compose
 from satdifuser.diffusion.noise import Placed
 from satdifuser.scenes.answers import ModelAnswers, window_size
 from satdifuser.scenes.predict.trained import load_run
+from satdifuser.scenes.windows import EIGHTH
 
 MODELS = {
     "small + moe": ["encoder=small", "fusion=moe"],
@@ -65,19 +66,25 @@ def measure(results: Results, name: str, path: Path, count: int) -> None:
     answers = ModelAnswers(trained.model, device, size=size)
     images = data.but(size=3 * size).split("test")
     columns = {"px from the edge": "", "change of probability": ".4f", "other class": ".2%", "pixels": "d"}
-    add = results.table(f"{name}: windows of {size} px, moved by {answers.grain} px", columns)
+    add = results.table(f"{name}: windows of {size} px, moved by {moved(answers)} px", columns)
     sums = np.zeros((size // 2, 3))
     for number in range(min(count, len(images))):
         sums += by_distance(answers, images[number]["image"], number)
     bounds = sorted({0, 1, 2, 4, 6, 8, 12, 16, 20, 24, 28, *range(32, size // 2, 8), size // 2})
     for low, high in zip(bounds, [b for b in bounds if b <= size // 2][1:], strict=False):
         change, other, pixels = sums[low:high].sum(0)
-        add(f"{low} to {high - 1}", change / pixels, other / pixels, int(pixels))
+        if pixels:
+            add(f"{low} to {high - 1}", change / pixels, other / pixels, int(pixels))
+
+
+def moved(answers: ModelAnswers) -> int:
+    """By how many px from a window to the next: the coarsest stride, unless that is nearly the whole window."""
+    return min(answers.grain, answers.size // EIGHTH)
 
 
 def by_distance(answers: ModelAnswers, image: torch.Tensor, number: int) -> np.ndarray[Any, Any]:
     """Of one image the sums of changes, of changed classes, and of comparisons, for each distance from the edge."""
-    size, side, grain = answers.size, image.shape[-1], answers.grain
+    size, side, grain = answers.size, image.shape[-1], moved(answers)
     starts = [(y, x) for y in range(0, side - size + 1, grain) for x in range(0, side - size + 1, grain)]
     found = []
     for first in range(0, len(starts), 32):
