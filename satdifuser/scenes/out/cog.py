@@ -41,9 +41,13 @@ class Cog(Partial):
 
         bands, height, width = array.shape
         size: dict[str, Any] = {"count": bands, "height": height, "width": width, "dtype": str(array.dtype)}
-        how: dict[str, Any] = {"tiled": True, "blockxsize": 512, "blockysize": 512, "interleave": "band"}
+        side = block_of(bands, str(array.dtype))  # as in the file that is made of it, so that it is decoded once
+        how: dict[str, Any] = {"tiled": True, "interleave": "band", "bigtiff": "if_safer"}
+        how |= {"blockxsize": min(side, _sixteens(width)), "blockysize": min(side, _sixteens(height))}
+        if array.dtype.kind != "f":  # what floats lose is not worth the time
+            how |= {"compress": "deflate", "zlevel": 1}
         with quiet(), MemoryFile() as memory:
-            with memory.open(driver="GTiff", compress="deflate", zlevel=1, bigtiff="if_safer", **size, **how) as file:
+            with memory.open(driver="GTiff", **size, **how) as file:
                 file.write(array)
             return bytes(memory.read())
 
@@ -77,12 +81,20 @@ class Cog(Partial):
             raise OSError(" ".join(str(error.__cause__ or error).split())) from error
         synced(result)
         beside = self.path.with_name(f"{self.path.name}.aux.xml")
-        if not classes:  # of a map that is replaced
-            beside.unlink(missing_ok=True)
+        crs = self.target.place.crs if self._lost(result) else None
+        if not classes and crs is None:
+            beside.unlink(missing_ok=True)  # of a map that is replaced
             return [(result, self.path)]
-        names = result.with_name(f"{result.name}.aux.xml")
-        names.write_text(categories(form.names), encoding="utf-8")
-        return [(names, beside), (result, self.path)]
+        words = result.with_name(f"{result.name}.aux.xml")
+        words.write_text(categories(form.names if classes else (), crs), encoding="utf-8")
+        return [(words, beside), (result, self.path)]
+
+    def _lost(self, result: Path) -> bool:
+        """Whether the file cannot hold the reference system (a turned pole, say): GeoTIFF has no word for some."""
+        import rasterio
+
+        with quiet(), rasterio.open(result, driver="GTiff") as file:
+            return bool(file.crs != self.target.place.crs)
 
     def digest_there(self) -> str | None:
         import rasterio
@@ -110,6 +122,10 @@ def block_of(bands: int, dtype: str) -> int:
     """
     each = bands * {"uint8": 1, "int8": 1, "uint16": 2}.get(dtype, 4)
     return next((side for side in (512, 256) if side * side * each <= BLOCK_BYTES), 128)
+
+
+def _sixteens(length: int) -> int:
+    return -(-length // 16) * 16
 
 
 def mosaic(target: Target, pieces: Sequence[Piece], folder: Path, digest: str) -> str:
@@ -161,18 +177,19 @@ def _source(piece: Piece, band: int, folder: Path, dtype: str) -> str:
         f'<SimpleSource><SourceFilename relativeToVRT="1" shared="0">{name}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand>"
         f'<SourceProperties RasterXSize="{piece.width}" RasterYSize="{piece.height}" DataType="{GDAL_TYPES[dtype]}"'
-        f' BlockXSize="512" BlockYSize="512"/><SrcRect xOff="0" yOff="0" {size}/>'
+        f'/><SrcRect xOff="0" yOff="0" {size}/>'
         f'<DstRect xOff="{piece.columns.start}" yOff="{piece.rows.start}" {size}/></SimpleSource>'
     )
 
 
-def categories(names: Sequence[str]) -> str:
-    """GDAL's file of what stands beside a raster: the names of its classes, which QGIS and gdalinfo show."""
-    inner = "".join(f"    <Category>{escape(_clean(name))}</Category>\n" for name in names)
-    return (
-        '<PAMDataset>\n <PAMRasterBand band="1">\n  <CategoryNames>\n'
-        f"{inner}  </CategoryNames>\n </PAMRasterBand>\n</PAMDataset>\n"
-    )
+def categories(names: Sequence[str], crs: Any = None) -> str:
+    """GDAL's file of what stands beside a raster: the names of classes, which QGIS and gdalinfo show."""
+    lines = ["<PAMDataset>", *([f" <SRS>{escape(crs.to_wkt())}</SRS>"] if crs is not None else [])]
+    if names:
+        lines += [' <PAMRasterBand band="1">', "  <CategoryNames>"]
+        lines += [f"    <Category>{escape(_clean(name))}</Category>" for name in names]
+        lines += ["  </CategoryNames>", " </PAMRasterBand>"]
+    return "\n".join([*lines, "</PAMDataset>", ""])
 
 
 def _clean(text: str) -> str:

@@ -15,6 +15,7 @@ from satdifuser.errors import UserError
 from satdifuser.scenes.out import open_output
 from satdifuser.scenes.out.base import Form
 from satdifuser.scenes.out.forms import encode
+from tests.scenes.out.conftest import CLASSES, TURNED
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PLACES = ["north up", "turned", "south up", "degrees", "flipped", "none"]
@@ -42,6 +43,15 @@ def test_georeferences_survive_to_the_last_digit(tmp_path, target, write, kind):
         with rasterio.open(path) as file:
             assert tuple(file.transform)[:6] == transform
             assert file.crs == crs
+
+
+@pytest.mark.parametrize("form", [CLASSES, Form("values", "float32", ("value",))], ids=lambda form: form.kind)
+def test_a_reference_system_that_no_geotiff_can_hold_stands_beside_it(tmp_path, target, write, form):
+    pole = CRS.from_string("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +R=6371229 +no_defs")
+    write(tmp_path / "map.tif", target(form, crs=pole))
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.crs == pole
+        assert tuple(file.transform)[:6] == TURNED
 
 
 @pytest.mark.parametrize(
