@@ -60,17 +60,17 @@ class Cog(Partial):
         vrt = self.folder / "result.vrt"
         vrt.write_text(mosaic(self.target, pieces, self.folder, self.digest), encoding="utf-8")
         form = self.target.form
-        classes = form.kind == "classes"
+        classes, side = form.kind == "classes", block_of(len(bands_of(form)), form.dtype)
         try:
             with quiet(), rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_NUM_THREADS="1", GDAL_PAM_ENABLED="NO"):
                 copy(
                     str(vrt),
                     str(result),
                     driver="COG",
-                    BLOCKSIZE=str(block_of(len(bands_of(form)), form.dtype)),
+                    BLOCKSIZE=str(side),
                     COMPRESS="DEFLATE",
                     PREDICTOR="NO" if classes else "YES",
-                    OVERVIEWS="IGNORE_EXISTING",
+                    OVERVIEWS="IGNORE_EXISTING" if side == 512 else "NONE",  # of hundreds of bands they take minutes
                     RESAMPLING="MODE" if classes else "AVERAGE",
                     BIGTIFF="IF_SAFER",
                 )
@@ -174,7 +174,7 @@ def _source(piece: Piece, band: int, folder: Path, dtype: str) -> str:
     name = escape(piece.path.relative_to(folder).as_posix())
     size = f'xSize="{piece.width}" ySize="{piece.height}"'
     return (
-        f'<SimpleSource><SourceFilename relativeToVRT="1" shared="0">{name}</SourceFilename>'
+        f'<SimpleSource><SourceFilename relativeToVRT="1" shared="1">{name}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand>"
         f'<SourceProperties RasterXSize="{piece.width}" RasterYSize="{piece.height}" DataType="{GDAL_TYPES[dtype]}"'
         f'/><SrcRect xOff="0" yOff="0" {size}/>'

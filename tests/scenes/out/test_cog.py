@@ -140,6 +140,16 @@ def test_overviews_of_classes_are_what_most_pixels_are(tmp_path, target, numbers
         assert np.unique(file.read(1)).tolist() == [0]
 
 
+def test_vectors_of_very_many_channels_have_small_blocks_and_no_overviews(tmp_path, target, write):
+    form = Form("embedding", "float32", tuple(f"tap:{n}" for n in range(600)))
+    values, valid = write(tmp_path / "a.tif", target(form, height=40, width=140), rows=128)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert file.block_shapes[0] == (128, 128)
+        assert file.overviews(1) == []
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        np.testing.assert_array_equal(file.read(), np.where(valid, values, np.float32(np.nan)))
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (700, 1)])
 def test_maps_of_one_pixel_and_without_any_data_are_maps(tmp_path, target, write, height, width):
     values, valid = write(tmp_path / "map.tif", target(height=height, width=width))
