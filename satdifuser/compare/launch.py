@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.worker import FAILED, failure, job, result
-from satdifuser.config import config_root, explained, quoted, search_path
 from satdifuser.engine.progress import Shown, bar, say
 from satdifuser.errors import UserError, one_line
+from satdifuser.launching import launch
 from satdifuser.settings.trust import trusted
 
 LOOK_SECONDS = 0.5
@@ -42,33 +41,12 @@ def do(
     with Watch({folder: str(cell) for folder, cell in runs.items()}):
         try:
             known = [f"threads={'null' if threads is None else threads}", f"trust=[{','.join(trusted())}]"]
-            launch(files, [*launcher, *known], config_dirs, jobs)
+            launch(files, [*launcher, *known], config_dirs, jobs, job)
         except UserError:
             raise
         except Exception as error:
             return one_line(error)
     return None
-
-
-def launch(files: Sequence[Path], overrides: Sequence[str], config_dirs: Sequence[str], logs: Path) -> None:
-    """Do the runs of these configuration files with the launcher that the overrides (`hydra/launcher=...`) choose."""
-    from hydra import initialize_config_dir
-    from hydra._internal.callbacks import Callbacks  # a launcher asks for them, and Hydra has no public way
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
-
-    with explained("launch", overrides), initialize_config_dir(version_base="1.3", config_dir=str(config_root())):
-        loader = GlobalHydra.instance().config_loader()
-        common = [*search_path(config_dirs), f"hydra.sweep.dir={quoted(logs)}", *overrides]
-        config = loader.load_configuration("launch", common, RunMode.MULTIRUN)
-        context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
-        with warnings.catch_warnings():  # joblib replaces a process that has grown, and says so
-            warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-            ended = launcher.launch([[f"job={quoted(file)}"] for file in files], initial_job_idx=0)
-        for one in ended:
-            _ = one.return_value  # raises what a job could not note itself
 
 
 class Watch(Shown):

@@ -16,9 +16,10 @@ from satdifuser import __version__
 from satdifuser.bank import BankError, BankSpec
 from satdifuser.build import build_augmentation, build_data, build_encoder
 from satdifuser.compare.grid import SPLITS, Cell, digest
-from satdifuser.compare.worker import claimed, hush
+from satdifuser.compare.worker import hush
 from satdifuser.data.policy import is_open, resolved
 from satdifuser.errors import UserError, one_line
+from satdifuser.launching import claimed
 from satdifuser.settings.commands import ExtractSettings, StoreSettings
 
 

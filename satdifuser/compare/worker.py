@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import shutil
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from satdifuser.compare.grid import SPLITS
 from satdifuser.engine.files import DamagedError, remove_strays, write_text, writing
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, one_line
+from satdifuser.launching import claimed
 from satdifuser.settings.commands import TrainSettings
 from satdifuser.settings.trust import trusting
 from satdifuser.yaml_file import load_yaml
@@ -116,29 +114,6 @@ def _forget_another(folder: Path, settings: TrainSettings) -> None:
         same = False
     if not same:
         shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Whether this process has something to itself, now or once who has it ends; a claim ends with its process."""
-    from satdifuser.store.disk import locked
-
-    while True:
-        with writing(path):
-            file = path.open("w")
-        with file:
-            if not locked(file, wait):
-                yield False
-                return
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                try:
-                    yield True
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-        if not wait:  # who had it has just ended, and removed the file that was locked here
-            yield False
-            return
 
 
 def tidy(output: Path) -> None:

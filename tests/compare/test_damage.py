@@ -20,9 +20,10 @@ from satdifuser.compare.launch import do
 from satdifuser.compare.plan import Planned, plan, with_features
 from satdifuser.compare.results import Done, Results, environments
 from satdifuser.compare.shared import Shared
-from satdifuser.compare.worker import claimed, failure, perform, result, tidy
+from satdifuser.compare.worker import failure, perform, result, tidy
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
+from satdifuser.launching import claimed
 
 Cells = Callable[..., list[Cell]]
 Make = Callable[..., Shared]

@@ -18,12 +18,13 @@ from satdifuser.compare.grid import Cell
 from satdifuser.compare.launch import do
 from satdifuser.compare.plan import Planned, in_turn, plan, with_features
 from satdifuser.compare.shared import Shared
-from satdifuser.compare.worker import claimed, failure, perform, result
+from satdifuser.compare.worker import failure, perform, result
 from satdifuser.data.bands import SENTINEL2_RGB
 from satdifuser.data.readers.folder import ImageFolder
 from satdifuser.engine.checkpoint import load_checkpoint
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
+from satdifuser.launching import claimed
 
 Cells = Callable[..., list[Cell]]
 Make = Callable[..., Shared]

@@ -19,10 +19,11 @@ from satdifuser.commands import train
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned, plan
 from satdifuser.compare.shared import Shared
-from satdifuser.compare.worker import claimed, failure, perform, result
+from satdifuser.compare.worker import failure, perform, result
 from satdifuser.engine.predictions import Predictions
 from satdifuser.engine.trainer import Trainer
 from satdifuser.errors import UserError
+from satdifuser.launching import claimed
 
 Cells = Callable[..., list[Cell]]
 Make = Callable[..., Shared]
