@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from satdifuser.data.files.names import shown
+from satdifuser.diffusion.noise import Placed
 from satdifuser.errors import UserError
 from satdifuser.pooling import Pooling
 from satdifuser.scenes.done import Done
@@ -20,15 +21,16 @@ from satdifuser.scenes.embed.source import Embeds, embeds
 from satdifuser.scenes.embed.stored import ATTRIBUTE, TAG
 from satdifuser.scenes.flow import announced, carry
 from satdifuser.scenes.out import open_output
-from satdifuser.scenes.out.base import Array, Form, Output, Target
+from satdifuser.scenes.out.base import Form, Output, Target
 from satdifuser.scenes.source import open_scene, reading_of
-from satdifuser.scenes.windows import Windows, suited
+from satdifuser.scenes.windows import Windows, folded, suited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from satdifuser.scenes.scene import Found, Scene
     from satdifuser.settings.scenes import EmbedSettings
+    from satdifuser.store.processes import Processes
 
 TILES = ".parquet"
 
@@ -60,7 +62,7 @@ def embed(settings: EmbedSettings, found: Found, *, part: tuple[int, int] = (0, 
     with closing(open_scene(found, reading)) as scene:
         dtype = _dtype(settings)
         wanted = dtype == "int8" and not settings.dry_run
-        scales = processes.told(sampled_scales(scene, answers)) if wanted else ()
+        scales = processes.told(sampled_scales(scene, answers, windows)) if wanted else ()
         target = _target(scene, source, answers, windows, Form("embedding", dtype, answers.names, scales=scales))
         if settings.dry_run:
             if part[0] == 0:
@@ -71,11 +73,20 @@ def embed(settings: EmbedSettings, found: Found, *, part: tuple[int, int] = (0, 
         processes.wait()
         done = carry(scene, answers, windows, counted or output, target, settings, part)
         processes.wait()
-        if counted is not None and counted.count:
-            say(counted.words)
+        if counted is not None:
+            _tell(counted, processes)
         if settings.preview and done.finished:
             _draw(scene, done.paths, settings)
     return done
+
+
+def _tell(counted: Counted, processes: Processes) -> None:
+    """Which share is clipped, of all processes."""
+    from satdifuser.engine.progress import say
+
+    clipped, count = (sum(processes.gathered([n])) for n in (counted.clipped, counted.count))
+    if count and processes.main:
+        say(f"{clipped / count:.2g} of the int8 numbers lie beyond what their scale reaches, and are clipped")
 
 
 def _answers(source: Embeds, settings: EmbedSettings, tiles: bool) -> BankAnswers:
@@ -142,27 +153,22 @@ def _dtype(settings: EmbedSettings) -> str:
     return settings.dtype
 
 
-def sampled_scales(scene: Scene, answers: BankAnswers) -> tuple[float, ...]:
-    """int8 scales from windows that are spread evenly over the scene, side by side and none across its edge."""
-    size, place = answers.size, scene.place
-    rows, columns = max(1, place.height // size), max(1, place.width // size)
+def sampled_scales(scene: Scene, answers: BankAnswers, windows: Windows) -> tuple[float, ...]:
+    """int8 scales from windows that are spread evenly over the scene: all of them, where there are few."""
+    size, grid = answers.size, windows.place(scene.place)
+    rows, columns = windows.over(0, grid.height), windows.over(0, grid.width)
     most = np.zeros((answers.channels, 1))
-    for row, column in evenly_over(rows, columns):
-        image, blank = _padded(scene, row * size, column * size, size)
-        if blank.all():
+    for row, column in evenly_over(len(rows), len(columns)):
+        top, left = windows.start(rows[row]), windows.start(columns[column])
+        lines = folded(top, top + size, scene.place.height)
+        across = folded(left, left + size, scene.place.width)
+        found = scene.read(slice(lines.min(), lines.max() + 1), slice(across.min(), across.max() + 1))
+        if found.blank.all():
             continue
-        name = f"{scene.name}:{row * size},{column * size}"
-        values = answers(torch.from_numpy(image)[None], [name])[0].float().cpu().numpy()
+        image = found.image[:, lines - lines.min()][:, :, across - across.min()]
+        values = answers(torch.from_numpy(image)[None], [Placed(scene.name, top, left, size)])[0].cpu().numpy()
         most = np.maximum(most, np.abs(values).reshape(answers.channels, -1).max(1, keepdims=True))
     return scales_of(most)
-
-
-def _padded(scene: Scene, row: int, column: int, size: int) -> tuple[Array, Array]:
-    """A window of a scene; one that is smaller than it is mirrored at its edges."""
-    height, width = min(size, scene.place.height - row), min(size, scene.place.width - column)
-    found = scene.read(slice(row, row + height), slice(column, column + width))
-    more = ((0, size - height), (0, size - width))
-    return np.pad(found.image, ((0, 0), *more), "reflect"), np.pad(found.blank, more, "reflect")
 
 
 def _draw(scene: Scene, paths: Sequence[str], settings: EmbedSettings) -> None:

@@ -19,10 +19,11 @@ def scales_of(values: Array) -> tuple[float, ...]:
     """Of numbers `[K, n]`: what one step of each channel is worth, in seven digits.
 
     >>> scales_of(np.array([[0.0, -2.54, 1.0], [0.0, 0.0, 0.0]]))
-    (0.021, 1.0)
+    (0.021, 0.007874016)
     """
     most = np.abs(values.astype(np.float64)).max(1, initial=0.0) * ROOM / LEVELS
-    return tuple(float(f"{one:.7g}") if one > 0 else 1.0 for one in most)
+    found = (float(f"{one if one > 0 else 1 / LEVELS:.7g}") for one in most)
+    return tuple(1.000001 if one == 1.0 else one for one in found)  # 1 would be a band without a scale, beside others
 
 
 def evenly_over(rows: int, columns: int, wanted: int = SAMPLE) -> list[tuple[int, int]]:
@@ -65,8 +66,3 @@ class Counted(Output):
 
     def finish(self) -> list[str]:
         return self.inner.finish()
-
-    @property
-    def words(self) -> str:
-        share = self.clipped / max(self.count, 1)
-        return f"{share:.2g} of the int8 numbers lie beyond what their scale reaches, and are clipped"

@@ -109,7 +109,8 @@ def test_int8_scales_reach_a_little_beyond_the_sample_and_what_lies_farther_is_c
     drawn = np.random.default_rng(3)
     sample = drawn.normal(size=(5, 400)) * np.array([[1e-3], [1.0], [50.0], [0.0], [1.0]])
     scales = scales_of(sample)
-    assert scales[3] == 1.0
+    assert scales[3] == pytest.approx(1 / LEVELS)
+    assert 1.0 not in scales_of(np.array([[127.0 / 1.05], [3.0]]))  # GDAL takes 1 for no scale
     assert (np.abs(sample) / np.array(scales)[:, None]).max() <= LEVELS
     values = drawn.normal(size=(5, 20, 30)).astype(np.float32) * 2
     valid = drawn.random((20, 30)) < 0.7

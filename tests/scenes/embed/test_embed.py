@@ -59,6 +59,8 @@ def slowly(numbers: Any, settings: Any, *, size: int, margin: int, overlap: int,
     height, width = image.shape[1:]
 
     def back(index: int, length: int) -> int:
+        if length == 1:
+            return 0
         while not 0 <= index < length:
             index = -index if index < 0 else 2 * (length - 1) - index
         return index
@@ -257,3 +259,28 @@ def test_parts_of_a_scene_come_to_the_bytes_of_one_process(
     again = embed(settings_of(path, tmp_path / "one" / form, *kind), Found("scene", path))
     assert again.finished
     assert again.computed == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 1), (1, 1), (5, 40)])
+@pytest.mark.parametrize("blank", [False, True])
+def test_scenes_of_any_size_with_or_without_data_are_embedded(
+    tmp_path: Path, height: int, width: int, blank: bool
+) -> None:
+    numbers = np.random.default_rng().integers(1, 3000, (3, height, width)).astype(np.uint16) * (not blank)
+    size: Any = {"height": height, "width": width, "count": 3, "dtype": "uint16", "nodata": 0}
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", crs="EPSG:32632", transform=TURNED, **size) as file:
+        file.write(numbers)
+    path = str(tmp_path / "s.tif")
+    windows = ["window.margin=4", "window.overlap=4"]
+    embed(settings_of(path, tmp_path / "small.tif", "dtype=int8", *windows), Found("s", path))
+    settings = settings_of(path, tmp_path / "e.tif", "dtype=float32", *windows)
+    embed(settings, Found("s", path))
+    found, _ = read_back(tmp_path / "e.tif")
+    small, _ = read_back(tmp_path / "small.tif")
+    assert found.blank.shape == (-(-height // 4), -(-width // 4))
+    assert found.blank.all() == small.blank.all() == blank
+    if not blank:
+        expected = slowly(numbers, settings, size=16, margin=4, overlap=4, step=4)
+        np.testing.assert_allclose(found.image, expected, atol=1e-5)
+        steps = np.abs(small.image).reshape(6, -1).max(1) / 100  # of 127: nothing is clipped in a scene of few windows
+        assert (np.abs(small.image - expected).reshape(6, -1).max(1) <= steps).all()

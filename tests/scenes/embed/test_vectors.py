@@ -114,5 +114,5 @@ def test_another_number_of_channels_is_refused_and_int8_without_a_scale(tmp_path
         open_scene(Found("it", str(tmp_path / "grid_0.15_52.05.npy")), reading(64))
     path = raster(tmp_path / "plain.tif", np.full((2, 7, 6), 3, np.int8))
     scene = open_scene(Found("it", path), reading(2))
-    with pytest.raises(UserError, match=r"data.scaling=alphaearth"):
+    with pytest.raises(UserError, match=r"scaling=alphaearth"):
         scene.read(slice(0, 7), slice(0, 6))
