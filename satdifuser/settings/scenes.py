@@ -50,6 +50,8 @@ class SceneSettings(Settings):
     out: Place
     window: WindowSettings = WindowSettings()
     reading: ReadingSettings = ReadingSettings()
+    format: Literal["tif", "zarr", "parquet"] | None = None
+    jobs: Count | None = None
     parts: Count = 1
     threads: Count | None = None
     preview: bool = False

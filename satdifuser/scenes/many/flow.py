@@ -1,0 +1,153 @@
+"""Many scenes, or many parts of one: plan, hand out, note, and one manifest of what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from satdifuser.engine.files import json_text, read_json, write_text, writing
+from satdifuser.engine.progress import say
+from satdifuser.errors import UserError, one_line
+from satdifuser.launching import launch as hand_out
+from satdifuser.scenes.many.manifest import MANIFEST, Row, rows_of, write_manifest
+from satdifuser.scenes.many.watch import Watch
+from satdifuser.scenes.many.work import NOTES, Item, items_of
+from satdifuser.scenes.many.worker import One, job, work
+from satdifuser.settings.trust import trusted
+
+if TYPE_CHECKING:
+    from satdifuser.commands.table import Launch
+    from satdifuser.scenes.scene import Found
+    from satdifuser.settings.scenes import SceneSettings
+
+SUFFIXES = {"tif": ".tif", "zarr": ".zarr", "parquet": ".parquet"}
+USUAL = {"predict": ".tif", "embed": ".zarr"}
+FILES = (".tif", ".tiff", ".zarr", ".parquet")
+MOST_JOBS = 64
+PASSING = ("scene", "out", "window.batch_size", "threads", "jobs", "parts", "preview", "overwrite", "dry_run")
+"""Settings that change no number of an output."""
+
+
+def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: Launch, one: One) -> list[str]:
+    """Do what is missing; gives the outputs that are there. What failed is an error at the end, and in the manifest."""
+    out = Path(settings.out)
+    single = out.suffix.lower() in FILES
+    if single and len(found) > 1:
+        raise UserError(f"out={settings.out} is one file, and there are {len(found)} scenes: give a folder")
+    if settings.overwrite and settings.parts > 1:
+        raise UserError("overwrite=true with parts: a part could replace what another has written; remove it first")
+    suffix = out.suffix if single else SUFFIXES.get(settings.format or "", USUAL[command])
+    folder = out.with_name(out.name + ".jobs") if single else out
+    items = items_of(found, settings.parts, out, suffix, folder / NOTES)
+    if settings.dry_run:
+        return _dry(settings, items, one)
+    _begin(command, settings, folder, items)
+    about = {"command": command, "settings": settings.plain()}
+    stopped: str | None = None
+    todo = sum(item.open for item in items)
+    say(f"{len(found)} scenes{f' in {settings.parts} parts each' * (settings.parts > 1)}, {todo} to do, in {folder}")
+    if todo:
+        write_manifest(folder, rows_of(items), about)
+        with Watch(items):
+            stopped = _hand_out(command, settings, items, launch, one, folder, suffix)
+    rows = rows_of(items)
+    paths = write_manifest(folder, rows, about)
+    _tell(rows, paths[0], stopped)
+    if single:
+        shutil.rmtree(folder)  # there is one output, and it is whole
+    return [row.out for row in rows]
+
+
+def _begin(command: str, settings: SceneSettings, folder: Path, items: Sequence[Item]) -> None:
+    """The folder, of this command's settings alone; what failed before is tried again."""
+    own = _dotted({"command": command, **settings.plain()})
+    digest = hashlib.blake2b(
+        json.dumps({k: v for k, v in own.items() if k not in PASSING}, default=str, sort_keys=True).encode(),
+        digest_size=8,
+    ).hexdigest()
+    mark = folder / NOTES / "settings.json"
+    if mark.is_file() and not settings.overwrite:
+        begun = read_json(mark, dict, "remove it, and start again")
+        if begun.get("digest") != digest:
+            theirs = begun.get("settings", {})
+            changed = [k for k, v in own.items() if k not in PASSING and theirs.get(k) != json.loads(json_text(v))]
+            raise UserError(
+                f"{folder} was begun with another {', '.join(changed[:4]) or 'command'}: give the same, or another out="
+            )
+    with writing(folder):
+        (folder / NOTES).mkdir(parents=True, exist_ok=True)
+    write_text(mark, json_text({"digest": digest, "settings": own}) + "\n")
+    for item in items:
+        state = item.state
+        if settings.overwrite or (state is not None and "error" in state):
+            item.note.unlink(missing_ok=True)
+
+
+def _hand_out(
+    command: str,
+    settings: SceneSettings,
+    items: Sequence[Item],
+    launch: Launch,
+    one: One,
+    folder: Path,
+    suffix: str,
+) -> str | None:
+    """Here, or by a launcher's workers; gives the error that the launcher itself ended in."""
+    if not launch.overrides:
+        work(settings, items, one)
+        return None
+    jobs = settings.jobs or min(len(items), MOST_JOBS)
+    scenes = [[item.found.name, item.found.words] for item in items if item.part == 0]
+    plain = {**settings.plain(), "out": str(Path(settings.out).absolute())}
+    told: dict[str, Any] = {"command": command, "settings": plain, "scenes": scenes, "suffix": suffix}
+    told |= {"notes": str((folder / NOTES).absolute()), "jobs": jobs}
+    file = write_text(folder / NOTES / "work.yaml", yaml.safe_dump(json.loads(json_text(told)), sort_keys=False))
+    known = ["threads=null", f"trust=[{','.join(trusted())}]"]
+    try:
+        hand_out([file] * jobs, [*launch.overrides, *known], launch.config_dirs, folder / NOTES, job)
+    except UserError:
+        raise
+    except Exception as error:
+        return one_line(error)
+    return None
+
+
+def _dry(settings: SceneSettings, items: Sequence[Item], one: One) -> list[str]:
+    """How much is left, and what the first scene takes."""
+    left = [item for item in items if item.open or "error" in (item.state or {})]
+    names = {item.found.name for item in items}
+    undone = {item.found.name for item in left}
+    say(f"{len(names)} scenes: {len(names - undone)} done, {len(undone)} to do")
+    if left:
+        one(settings.but(scene=left[0].found.words, out=str(left[0].out), parts=1), left[0].found)
+    return []
+
+
+def _tell(rows: Sequence[Row], manifest: Path, stopped: str | None) -> None:
+    """What became of it; an error unless all is done."""
+    say(f"wrote {manifest}: {sum(row.state == 'done' for row in rows)} of {len(rows)} scenes done")
+    failed = [row for row in rows if row.state == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(rows)} scenes failed ({manifest} lists them), the first {failed[0].name}:"
+            f" {failed[0].error}"
+        )
+    left = sum(row.state == "open" for row in rows)
+    if left:
+        reason = f"the launcher ended with {stopped}" if stopped else "other processes have them, or were stopped"
+        raise UserError(f"{left} of {len(rows)} scenes are not done ({reason}): the same command goes on")
+
+
+def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {prefix.removesuffix("."): values}
+    return {key: v for name, value in values.items() for key, v in _dotted(value, f"{prefix}{name}.").items()}
+
+
+__all__ = ["MANIFEST", "many"]
