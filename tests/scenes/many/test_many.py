@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from satdifuser.scenes.done import Done
 from satdifuser.scenes.many.flow import many
 from satdifuser.scenes.many.manifest import footprint
 from satdifuser.scenes.scene import Found
-
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -135,26 +134,40 @@ def test_a_dry_run_writes_nothing_and_asks_of_the_first_scene_that_is_left(tmp_p
     assert "3 scenes: 0 done, 3 to do" in capfd.readouterr().err
 
 
-def test_two_workers_at_once_do_each_scene_once(tmp_path: Path) -> None:
-    one, errors, told = Pretended(seconds=0.02), list[str](), settings(tmp_path / "maps")
+class Recorded(Pretended):
+    """It notes its calls in a file that processes share."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(seconds=0.02)
+        self.path = path
+
+    def __call__(self, settings: Any, found: Found, *, part: tuple[int, int] = (0, 1)) -> Done:
+        with self.path.open("a") as file:
+            file.write(f"{found.name}\n")
+        return super().__call__(settings, found, part=part)
+
+
+def test_two_processes_at_once_do_each_scene_once(tmp_path: Path) -> None:
+    one, told = Recorded(tmp_path / "calls"), settings(tmp_path / "maps")
+    fork = multiprocessing.get_context("fork")
 
     def run() -> None:
         try:
             many("predict", told, scenes(12), Launch(), one)
-        except UserError as error:  # the other still has one as this one ends
-            errors.append(str(error))
+        except UserError as error:
+            os._exit(3 if "the same command goes on" in str(error) else 1)  # the other still has one
 
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(one.calls) == sorted(f"s{n}(0, 1)" for n in range(12))
-    assert len(errors) < 2
-    assert all("the same command goes on" in error for error in errors)
-    many("predict", settings(tmp_path / "maps"), scenes(12), Launch(), one)
-    assert len(one.calls) == 12
+    children = [fork.Process(target=run) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert {child.exitcode for child in children} <= {0, 3}
+    assert 0 in {child.exitcode for child in children}
+    assert sorted((tmp_path / "calls").read_text().split()) == sorted(f"s{n}" for n in range(12))
+    many("predict", told, scenes(12), Launch(), one)
     assert manifest(tmp_path / "maps")["done"] == 12
+    assert len((tmp_path / "calls").read_text().split()) == 12
 
 
 def test_thousands_of_scenes_are_planned_without_opening_one(tmp_path: Path) -> None:
