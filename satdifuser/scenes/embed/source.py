@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.bank import BankSpec
+from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.scenes.answers import window_size
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
     from satdifuser.settings.part import DataPart
     from satdifuser.settings.scenes import EmbedSettings
+
+DECIDES = ("encoder", "data", "run", "select", "seed")
+_kept: dict[str, Embeds] = {}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,25 @@ class Embeds:
 
 
 def embeds(settings: EmbedSettings) -> Embeds:
-    """The encoder, on its device and ready; refused where an image alone is not enough for it."""
+    """The encoder, on its device and ready; refused where an image alone is not enough for it.
+
+    The last one is kept: a process that goes over many scenes builds it once.
+    """
+    plain = {name: settings.plain()[name] for name in DECIDES}
+    key = json.dumps([plain, settings.window.size, _written(settings.run)], default=str)
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = _made(settings)
+    return _kept[key]
+
+
+def _written(run: str | None) -> tuple[int, int] | None:
+    """When a run's weights were written, and how large they are."""
+    best = None if run is None else RunFolder(run).best
+    return None if best is None or not best.is_file() else (best.stat().st_mtime_ns, best.stat().st_size)
+
+
+def _made(settings: EmbedSettings) -> Embeds:
     encoder, spec, data, weights = _of_run(settings) if settings.run is not None else _of_group(settings)
     if getattr(encoder, "metadata_source", "none") == "samples":
         raise UserError("encoder.metadata is samples, and a scene has none: set it to none, or to a list of numbers")
@@ -47,7 +70,6 @@ def embeds(settings: EmbedSettings) -> Embeds:
 
 
 def _of_run(settings: EmbedSettings) -> tuple[Any, BankSpec, DataPart, str]:
-    from satdifuser.engine.run import RunFolder
     from satdifuser.study.cka.sides import of_run
 
     assert settings.run is not None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.data.base import Labels
+from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from satdifuser.bank import BankSpec
-    from satdifuser.engine.run import RunFolder
     from satdifuser.model import FeatureModel
     from satdifuser.settings.commands import TrainSettings
 
@@ -35,11 +36,21 @@ class _Named:
 
 
 def load_run(path: str, stored: BankSpec | None = None) -> Trained:
-    """The model of a run; with `stored`, of features that lie there, whose encoder is not built."""
+    """The model of a run; with `stored`, of features that lie there, whose encoder is not built.
+
+    The last one is kept: a process that goes over many scenes builds its model once.
+    """
+    best = RunFolder(path).best
+    there = (best.stat().st_mtime_ns, best.stat().st_size) if best.is_file() else None
+    return _loaded(path, stored, there)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: str, stored: BankSpec | None, there: tuple[int, int] | None) -> Trained:
     from satdifuser.build import assemble, build_encoder, build_task
     from satdifuser.data.policy import resolved
     from satdifuser.engine.checkpoint import load_checkpoint
-    from satdifuser.engine.run import RunFolder, same_features
+    from satdifuser.engine.run import same_features
 
     folder = RunFolder(path)
     settings = folder.settings()
