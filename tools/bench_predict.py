@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="small", help="of the run that is trained here")
     parser.add_argument("--fusion", default="moe", help="of the run that is trained here")
     parser.add_argument("--side", type=int, default=768, help="of the scene, in px")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=8, help="windows at once, of both")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--plain-windows", action="store_true")

@@ -54,13 +54,20 @@ def carry(
             computed += done
             shown.advance(task, passed)
 
-        for unit, values, valid in stream(scene, answers, windows, todo, settings.window.batch_size, tick):
+        for unit, values, valid in stream(scene, answers, windows, todo, batch_of(settings), tick):
             writer.do(partial(output.write, unit, values, valid))
     paths = output.finish()
     step = windows.step**2
     pixels = sum((u.rows.stop - u.rows.start) * (u.columns.stop - u.columns.start) * step for u in todo)
     seconds = time.monotonic() - began
     return Done(tuple(paths), windows_of(windows, mine), computed, seconds, bool(paths), pixels)
+
+
+def batch_of(settings: SceneSettings) -> int:
+    """How many windows go through the model at once."""
+    import torch
+
+    return settings.window.batch_size or (64 if torch.cuda.is_available() else 8)
 
 
 def bound_cache() -> None:

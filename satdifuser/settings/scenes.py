@@ -27,7 +27,7 @@ class WindowSettings(Settings):
     size: Side | None = None
     margin: Whole | None = None
     overlap: Whole | None = None
-    batch_size: Count = 32
+    batch_size: Count | None = None
 
 
 class ReadingSettings(Settings):
