@@ -8,6 +8,8 @@ overlap), so the ratio is given for the whole and for one window. Sides alternat
     python tools/bench_predict.py --fusion mean    # a light head: what is left is the encoder's
     python tools/bench_predict.py --run runs/moe --side 1024
 
+    python tools/bench_predict.py --embed encoder=small_vit 'select.depths=[-1]'   # satdifuser embed, which has no head
+
 `--plain-windows` lays our windows side by side, without margin or overlap: then both compute the same windows.
 """
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--plain-windows", action="store_true")
+    parser.add_argument("--embed", nargs="*", metavar="WORD", help="time satdifuser embed, with these words, instead")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.threads:
@@ -57,6 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = arguments.run or folder / "run"
+        if arguments.embed is not None:
+            embedded(Results(arguments.json, side=arguments.side), folder, arguments)
+            return
         if arguments.run is None:
             words = [
                 f"encoder={arguments.encoder}",
@@ -86,7 +92,7 @@ def compare(results: Results, run: Path, scene: Path, folder: Path, arguments: A
                 "ours": lambda: flow.predict(settings, Found("scene", str(scene))).computed,
                 "plain loop": lambda: plain(model, scene, folder / "plain.tif", size, arguments.batch, device),
             }.items():
-                found = watched(model, device, work)
+                found = watched(model.encoder, model, device, work)
                 best[side] = min(best.get(side, found), found)
     columns = {"": "", "seconds": ".2f", "windows": "d", "windows a second": ".1f", "encoder": ".1%", "model": ".1%"}
     columns |= {"ratio": ".2f", "ratio a window": ".2f"}
@@ -96,6 +102,25 @@ def compare(results: Results, run: Path, scene: Path, folder: Path, arguments: A
         rate = theirs[1] / theirs[0] / (windows / seconds)
         add(side, seconds, windows, windows / seconds, encoder / seconds, whole / seconds, seconds / theirs[0], rate)
     add("ours / plain loop", ours[0] / theirs[0], None, None, None, None, None, None)
+
+
+def embedded(results: Results, folder: Path, arguments: Any) -> None:
+    """No head and no plain loop: what of the time is the encoder's."""
+    from satdifuser.scenes.embed.flow import embed
+    from satdifuser.scenes.embed.source import embeds
+
+    scene = made(folder / "scene.tif", arguments.side)
+    words = [f"scene={scene}", f"window.batch_size={arguments.batch}", "overwrite=true", *arguments.embed]
+    settings = compose("embed", [*words, f"out={folder / 'ours.zarr'}"])
+    encoder, device = embeds(settings).encoder, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = [
+        watched(encoder, encoder, device, lambda: embed(settings, Found("scene", str(scene))).computed)
+        for _ in range(arguments.repeats)
+    ]
+    seconds, windows, spent, _ = min(found)
+    columns = {"": "", "seconds": ".2f", "windows": "d", "windows a second": ".1f", "encoder": ".1%"}
+    add = results.table(f"{arguments.side} x {arguments.side} px, {machine()}", columns)
+    add(" ".join(arguments.embed) or "encoder=small", seconds, windows, windows / seconds, spent / seconds)
 
 
 @contextmanager
@@ -109,10 +134,10 @@ def loaded(trained: Any) -> Iterator[None]:
         flow.load_run = before
 
 
-def watched(model: Any, device: torch.device, work: Callable[[], int]) -> tuple[float, int, float, float]:
+def watched(encoder: Any, model: Any, device: torch.device, work: Callable[[], int]) -> tuple[float, int, float, float]:
     """Seconds, windows, and how many of the seconds are the encoder's and the whole model's."""
     spent, hooks = dict.fromkeys(("encoder", "model"), 0.0), []
-    for name, module in (("encoder", model.encoder), ("model", model)):
+    for name, module in (("encoder", encoder), ("model", model)):
         starts: list[float] = []
         hooks.append(module.register_forward_pre_hook(lambda *_, s=starts: s.append(clock(device))))
 
