@@ -8,7 +8,7 @@ many bytes a pixel of the output takes. The rest is arithmetic, which is printed
     disk    = area / (px of an output's pixel x m per px)^2 x bytes of an output's pixel
     money   = hours x price of this machine's hour
 
-    python tools/scale.py --area 357000 --price 0.10
+    python tools/scale.py --area 357000 --price 0.40
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--area", type=float, default=357_000, help="km2 (Germany)")
-    parser.add_argument("--price", type=float, default=0.10, help="of an hour of this machine, in your money")
+    parser.add_argument("--price", type=float, default=1.0, help="of an hour of this machine, in your money")
     parser.add_argument("--side", type=int, default=768, help="of the measured scene, in px")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = Results(arguments.json, machine=machine(arguments.threads), area=arguments.area, price=arguments.price)
     columns = {"way": "s", "windows/s": ".1f", "bytes/px out": ".0f", "windows": ",.0f", "hours": ",.0f"}
-    columns |= {"disk (GB)": ",.0f", "money": ",.0f", "MB/s read": ".2f"}
+    columns |= {"disk (GB)": ",.0f", "money": ",.1f", "MB/s read": ".2f"}
     add = results.table(f"{arguments.area:,.0f} km2 at {GRID:g} m, {arguments.price:g} an hour", columns)
     with tempfile.TemporaryDirectory() as name:
         scene = written(Path(name) / "scene.tif", arguments.side)
