@@ -71,7 +71,7 @@ def settings_of(command: str, config: Any) -> Any:
         plain: Any = OmegaConf.to_container(config, resolve=True)
     if not isinstance(plain, dict):
         raise UserError(f"the settings of satdifuser {command} are no names with values")
-    return COMMANDS[command](**{str(name): value for name, value in plain.items()})
+    return COMMANDS[command](**{str(name): value for name, value in plain.items() if value != "???"})
 
 
 def composed(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), resolve: bool = True) -> Any:

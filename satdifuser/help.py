@@ -48,8 +48,8 @@ def described(
     def known(name: str) -> Mapping[str, Any]:
         return kinds_of(inner[name]) if name in inner else {}
 
-    for name in sorted(config, key=lambda name: name in chosen or hasattr(config[name], "items")):
-        value = _plain(config, name)
+    values = {name: _plain(config, name) for name in config}
+    for name, value in sorted(values.items(), key=lambda item: item[0] in chosen or isinstance(item[1], Mapping)):
         if name in chosen:
             rows = [] if value is None else list(_group(name, value, known(name), sentences))
             found[f"{name}={chosen[name].stem}"] = rows

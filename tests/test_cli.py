@@ -56,6 +56,13 @@ def test_every_command_has_help_with_examples_that_compose() -> None:
                 compose(name, named(command.positional, rest[2 if command.verbs else 1 :]))
 
 
+@pytest.mark.parametrize("words", [["predict", "out=map.tif"], ["embed", "out=a.zarr"], ["evaluate-map", "map.tif"]])
+def test_what_a_command_cannot_do_without_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    name = "reference" if words[0] == "evaluate-map" else "scene"
+    assert capsys.readouterr().err == f"satdifuser: {name} is not set: give it, as {name}=...\n"
+
+
 def test_every_choice_of_every_group_composes() -> None:
     for group, names in groups().items():
         command = OF.get(group, "train")
