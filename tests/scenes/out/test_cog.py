@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
+import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
@@ -43,6 +45,23 @@ def test_georeferences_survive_to_the_last_digit(tmp_path, target, write, kind):
         with rasterio.open(path) as file:
             assert tuple(file.transform)[:6] == transform
             assert file.crs == crs
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo (of GDAL's own tools) is not installed")
+@pytest.mark.parametrize("kind", ["north up", "turned", "none"])
+def test_gdals_own_tool_says_the_same(tmp_path, target, write, kind):
+    transform, crs = somewhere(kind, np.random.default_rng())
+    write(tmp_path / "map.tif", target(transform=transform, crs=crs))
+    told = json.loads(
+        subprocess.run(["gdalinfo", "-json", tmp_path / "map.tif"], capture_output=True, check=True).stdout
+    )
+    a, b, c, d, e, f = transform
+    assert told.get("geoTransform", [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]) == [c, a, b, f, d, e]
+    assert ("coordinateSystem" in told) == (crs is not None)
+    assert told["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG"
+    (band,) = told["bands"]
+    assert band["noDataValue"] == 255
+    assert band["colorTable"]["entries"][:3] == [[255, 0, 0, 255], [0, 255, 0, 255], [0, 0, 255, 255]]
 
 
 @pytest.mark.parametrize("form", [CLASSES, Form("values", "float32", ("value",))], ids=lambda form: form.kind)

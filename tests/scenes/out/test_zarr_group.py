@@ -71,7 +71,10 @@ def test_chunks_without_data_are_not_written(tmp_path, target, write):
 
 def test_rioxarray_reads_its_place(tmp_path, target, write):
     pytest.importorskip("rioxarray")
-    write(tmp_path / "map.zarr", target(transform=NORTH))
-    found = xarray.open_zarr(tmp_path / "map.zarr")["map"]
-    assert tuple(found.rio.transform())[:6] == NORTH
-    assert CRS.from_wkt(found.rio.crs.to_wkt()) == CRS.from_epsg(32632)
+    whole = (10.0, 0.0, 399960.0, 0.0, -10.0, 5800020.0)
+    for number, transform in enumerate((whole, NORTH)):
+        write(tmp_path / f"{number}.zarr", target(transform=transform))
+        found = xarray.open_zarr(tmp_path / f"{number}.zarr")["map"]
+        # it works with the pixels' middles, which costs the last digit where they have as many as a number holds
+        np.testing.assert_allclose(tuple(found.rio.transform())[:6], transform, rtol=1e-15 if number else 0)
+        assert CRS.from_wkt(found.rio.crs.to_wkt()) == CRS.from_epsg(32632)
