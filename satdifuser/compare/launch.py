@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.worker import FAILED, failure, job, result
-from satdifuser.engine.progress import Shown, bar, say
+from satdifuser.engine.progress import Watch
 from satdifuser.errors import UserError, one_line
 from satdifuser.launching import launch
 from satdifuser.settings.trust import trusted
@@ -38,7 +36,7 @@ def do(
     for folder, cell in runs.items():
         (folder / FAILED).unlink(missing_ok=True)  # what failed is tried again
         files.append(write_text(jobs / f"{folder.name}.yaml", cell.config.yaml()))
-    with Watch({folder: str(cell) for folder, cell in runs.items()}):
+    with Runs({folder: str(cell) for folder, cell in runs.items()}):
         try:
             known = [f"threads={'null' if threads is None else threads}", f"trust=[{','.join(trusted())}]"]
             launch(files, [*launcher, *known], config_dirs, jobs, job)
@@ -49,40 +47,21 @@ def do(
     return None
 
 
-class Watch(Shown):
-    """A bar over the runs and a line for each that ends, wherever they are done: it looks at their folders."""
+class Runs(Watch):
+    """Of runs, wherever they are done: it looks at their folders."""
 
     def __init__(self, runs: Mapping[Path, str]) -> None:
-        self._open, self._bar = dict(runs), bar("runs")
-        self._task = self._bar.add_task("comparing", total=len(runs))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        super().__init__("runs", "comparing", len(runs), LOOK_SECONDS)
+        self._open = dict(runs)
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *ended: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._say_ended()
-        super().__exit__(*ended)
-
-    def _look(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
-            self._say_ended()
-
-    def _say_ended(self) -> None:
+    def look(self) -> None:
         for folder, name in list(self._open.items()):
             found, error = result(folder), failure(folder)
             if found is None and error is None:
                 continue
             del self._open[folder]
-            self._bar.advance(self._task)
             if found is not None:
                 score = found["test"][found["metric"]]
-                text = f"{name}: {found['metric']} {score:.3f}, {found['cost']['training_seconds']:.0f} s"
+                self.ended(f"{name}: {found['metric']} {score:.3f}, {found['cost']['training_seconds']:.0f} s")
             else:
-                text = f"{name}: FAILED: {error}"
-            say(text)
+                self.ended(f"{name}: FAILED: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,44 @@ class Shown:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+class Watch(Shown):
+    """A bar over work that others may do, and a line for each piece that ends: it looks every `seconds`.
+
+    Those who inherit say in `look` what has ended since the last one.
+    """
+
+    def __init__(self, unit: str, name: str, total: int, seconds: float) -> None:
+        self._bar = bar(unit)
+        self._task = self._bar.add_task(name, total=total)
+        self._seconds, self._stop = seconds, threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.look()
+        super().__exit__(kind, error, trace)
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self.look()
+
+    def ended(self, text: str) -> None:
+        self._bar.advance(self._task)
+        say(text)
+
+    def look(self) -> None:
+        """Call `ended` for each piece that has ended since the last look."""
+        raise NotImplementedError
 
 
 class ExtractProgress(Shown):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from satdifuser.settings.scenes import SceneSettings
+    from satdifuser.store.processes import Processes
 
 CACHE = "128"  # MB
 
@@ -61,6 +62,18 @@ def carry(
     pixels = sum((u.rows.stop - u.rows.start) * (u.columns.stop - u.columns.start) * step for u in todo)
     seconds = time.monotonic() - began
     return Done(tuple(paths), windows_of(windows, mine), computed, seconds, bool(paths), pixels)
+
+
+def begun(settings: SceneSettings, part: tuple[int, int]) -> tuple[Processes, tuple[int, int]]:
+    """The processes that torchrun has started, and which part this one does; threads as they are asked for."""
+    import torch
+
+    from satdifuser.store.processes import Processes
+
+    processes = Processes.launched()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return processes, (processes.rank, processes.world) if part[1] == 1 else part
 
 
 def batch_of(settings: SceneSettings) -> int:

@@ -19,7 +19,7 @@ from satdifuser.scenes.embed.answers import BankAnswers
 from satdifuser.scenes.embed.scales import Counted, evenly_over, scales_of
 from satdifuser.scenes.embed.source import Embeds, embeds
 from satdifuser.scenes.embed.stored import ATTRIBUTE, TAG
-from satdifuser.scenes.flow import announced, carry
+from satdifuser.scenes.flow import announced, begun, carry
 from satdifuser.scenes.out import open_output
 from satdifuser.scenes.out.base import Form, Output, Target
 from satdifuser.scenes.source import open_scene, reading_of
@@ -41,13 +41,8 @@ def embed(settings: EmbedSettings, found: Found, *, part: tuple[int, int] = (0, 
     Of processes that torchrun has started, each does its share.
     """
     from satdifuser.engine.progress import say
-    from satdifuser.store.processes import Processes
 
-    processes = Processes.launched()
-    if part[1] == 1:
-        part = (processes.rank, processes.world)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    processes, part = begun(settings, part)
     source = embeds(settings)
     tiles = Path(settings.out).suffix.lower() == TILES
     answers = _answers(source, settings, tiles)

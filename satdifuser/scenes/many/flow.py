@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from satdifuser.engine.progress import say
 from satdifuser.errors import UserError, one_line
 from satdifuser.launching import launch as hand_out
 from satdifuser.scenes.many.manifest import MANIFEST, Row, rows_of, write_manifest
-from satdifuser.scenes.many.watch import Watch
+from satdifuser.scenes.many.watch import Scenes
 from satdifuser.scenes.many.work import NOTES, Item, items_of
 from satdifuser.scenes.many.worker import One, job, work
 from satdifuser.settings.trust import trusted
@@ -34,8 +35,31 @@ PASSING = ("scene", "out", "window.batch_size", "threads", "jobs", "parts", "pre
 """Settings that change no number of an output."""
 
 
+def carry_out(command: str, settings: SceneSettings, launch: Launch, one: One) -> list[str]:
+    """What `predict` and `embed` do: one scene into a file, or many into a folder; gives what is there now."""
+    from satdifuser.engine.memory import keep_memory
+    from satdifuser.scenes.find import find_scenes
+    from satdifuser.scenes.flow import bound_cache
+
+    keep_memory()
+    bound_cache()
+    found = find_scenes(settings.scene, settings.reading.bands)
+    if len(found) > 1 or settings.parts > 1 or Path(settings.out).suffix.lower() not in FILES:
+        return many(command, settings, found, launch, one)
+    done = one(settings, found[0])
+    if done.finished:
+        rate = f", {done.computed / done.seconds:.1f} a second" if done.computed else ""
+        say(f"wrote {', '.join(done.paths)}: {done.computed} of {done.windows} windows computed{rate}")
+    return list(done.paths)
+
+
 def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: Launch, one: One) -> list[str]:
     """Do what is missing; gives the outputs that are there. What failed is an error at the end, and in the manifest."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "torchrun shares out one scene: for several, or for parts, start the same command several times, or use"
+            " hydra/launcher=joblib or slurm"
+        )
     out = Path(settings.out)
     single = out.suffix.lower() in FILES
     if single and len(found) > 1:
@@ -54,7 +78,7 @@ def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: 
     say(f"{len(found)} scenes{f' in {settings.parts} parts each' * (settings.parts > 1)}, {todo} to do, in {folder}")
     if todo:
         write_manifest(folder, rows_of(items), about)
-        with Watch(items):
+        with Scenes(items):
             stopped = _hand_out(command, settings, items, launch, one, folder, suffix)
     rows = rows_of(items)
     paths = write_manifest(folder, rows, about)

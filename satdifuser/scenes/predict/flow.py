@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from satdifuser.errors import UserError
 from satdifuser.scenes.answers import Answers, ModelAnswers, window_size
 from satdifuser.scenes.done import Done
-from satdifuser.scenes.flow import announced, carry
+from satdifuser.scenes.flow import announced, begun, carry
 from satdifuser.scenes.out.base import Form, Target
 from satdifuser.scenes.predict.trained import Trained, load_run
 from satdifuser.scenes.windows import Windows, suited
@@ -25,20 +25,14 @@ def predict(settings: PredictSettings, found: Found, *, part: tuple[int, int] = 
 
     Of processes that torchrun has started, each does its share.
     """
-    import torch
 
     from satdifuser.engine.progress import say
     from satdifuser.scenes.embed.stored import bank_spec_of
     from satdifuser.scenes.out import open_output
     from satdifuser.scenes.out.forms import form_of
     from satdifuser.scenes.source import open_scene
-    from satdifuser.store.processes import Processes
 
-    processes = Processes.launched()
-    if part[1] == 1:
-        part = (processes.rank, processes.world)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    processes, part = begun(settings, part)
     stored = bank_spec_of(found)
     trained = load_run(settings.run, stored)
     form = form_of(trained.model.task, settings.output, settings.dtype)

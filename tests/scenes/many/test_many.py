@@ -121,6 +121,12 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, out: str, words: tuple[str, 
         many("predict", settings(tmp_path / out, *words), found, Launch(), Pretended())
 
 
+def test_torchrun_is_for_one_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun shares out one scene"):
+        many("predict", settings(tmp_path / "maps"), scenes(2), Launch(), Pretended())
+
+
 def test_a_dry_run_writes_nothing_and_asks_of_the_first_scene_that_is_left(tmp_path: Path, capfd: Any) -> None:
     asked: list[Any] = []
 
