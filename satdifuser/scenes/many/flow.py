@@ -43,11 +43,18 @@ def carry_out(command: str, settings: SceneSettings, launch: Launch, one: One) -
 
     keep_memory()
     bound_cache()
+    suffix = Path(settings.out).suffix.lower()
+    if suffix and suffix not in FILES and not Path(settings.out).is_dir():
+        raise UserError(
+            f"out={settings.out} is of no kind that is known: give a file of {', '.join(FILES)}, or a folder"
+        )
     found = find_scenes(settings.scene, settings.reading.bands)
-    if len(found) > 1 or settings.parts > 1 or Path(settings.out).suffix.lower() not in FILES:
+    if len(found) > 1 or settings.parts > 1 or suffix not in FILES:
         return many(command, settings, found, launch, one)
     done = one(settings, found[0])
-    if done.finished:
+    if done.finished and not done.pixels:
+        say(f"{', '.join(done.paths)} is there already, made of the same scene in the same way")
+    elif done.finished:
         rate = f", {done.computed / done.seconds:.1f} a second" if done.computed else ""
         say(f"wrote {', '.join(done.paths)}: {done.computed} of {done.windows} windows computed{rate}")
     return list(done.paths)
@@ -75,15 +82,19 @@ def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: 
     about = {"command": command, "settings": settings.plain()}
     stopped: str | None = None
     todo = sum(item.open for item in items)
-    say(f"{len(found)} scenes{f' in {settings.parts} parts each' * (settings.parts > 1)}, {todo} to do, in {folder}")
+    each = f" in {settings.parts} parts{' each' * (len(found) > 1)}" * (settings.parts > 1)
+    say(f"{len(found)} scene{'s' * (len(found) > 1)}{each}, {todo} to do, in {folder}")
     if todo:
         write_manifest(folder, rows_of(items), about)
         with Scenes(items):
             stopped = _hand_out(command, settings, items, launch, one, folder, suffix)
     rows = rows_of(items)
     paths = write_manifest(folder, rows, about)
-    _tell(rows, paths[0], stopped)
+    if not single:
+        say(f"wrote {paths[0]}: {sum(row.state == 'done' for row in rows)} of {len(rows)} scenes done")
+    _check(rows, paths[0], stopped)
     if single:
+        say(f"wrote {out}")
         shutil.rmtree(folder)  # there is one output, and it is whole
     return [row.out for row in rows]
 
@@ -153,9 +164,8 @@ def _dry(settings: SceneSettings, items: Sequence[Item], one: One) -> list[str]:
     return []
 
 
-def _tell(rows: Sequence[Row], manifest: Path, stopped: str | None) -> None:
-    """What became of it; an error unless all is done."""
-    say(f"wrote {manifest}: {sum(row.state == 'done' for row in rows)} of {len(rows)} scenes done")
+def _check(rows: Sequence[Row], manifest: Path, stopped: str | None) -> None:
+    """An error unless all is done."""
     failed = [row for row in rows if row.state == "failed"]
     if failed:
         raise UserError(
