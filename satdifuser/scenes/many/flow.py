@@ -14,11 +14,13 @@ import yaml
 
 from satdifuser.engine.files import json_text, read_json, write_text, writing
 from satdifuser.engine.progress import say
+from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, one_line
+from satdifuser.launching import claimed
 from satdifuser.launching import launch as hand_out
 from satdifuser.scenes.many.manifest import MANIFEST, Row, rows_of, write_manifest
 from satdifuser.scenes.many.watch import Scenes
-from satdifuser.scenes.many.work import NOTES, Item, items_of
+from satdifuser.scenes.many.work import NOTES, Item, items_of, stamp
 from satdifuser.scenes.many.worker import One, job, work
 from satdifuser.settings.trust import trusted
 
@@ -92,16 +94,18 @@ def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: 
     paths = write_manifest(folder, rows, about)
     if not single:
         say(f"wrote {paths[0]}: {sum(row.state == 'done' for row in rows)} of {len(rows)} scenes done")
-    _check(rows, paths[0], stopped)
-    if single:
+    whole = _whole(rows, items, paths[0], stopped)
+    if single and whole:
         say(f"wrote {out}")
-        shutil.rmtree(folder)  # there is one output, and it is whole
+        shutil.rmtree(folder, ignore_errors=True)  # there is one output, and it is whole
     return [row.out for row in rows]
 
 
 def _begin(command: str, settings: SceneSettings, folder: Path, items: Sequence[Item]) -> None:
     """The folder, of this command's settings alone; what failed before is tried again."""
     own = _dotted({"command": command, **settings.plain()})
+    if own.get("run") is not None:
+        own["run's weights"] = stamp(str(RunFolder(own["run"]).best))
     digest = hashlib.blake2b(
         json.dumps({k: v for k, v in own.items() if k not in PASSING}, default=str, sort_keys=True).encode(),
         digest_size=8,
@@ -164,18 +168,27 @@ def _dry(settings: SceneSettings, items: Sequence[Item], one: One) -> list[str]:
     return []
 
 
-def _check(rows: Sequence[Row], manifest: Path, stopped: str | None) -> None:
-    """An error unless all is done."""
+def _whole(rows: Sequence[Row], items: Sequence[Item], manifest: Path, stopped: str | None) -> bool:
+    """Whether all is done; an error unless it is, or others are at what is left."""
     failed = [row for row in rows if row.state == "failed"]
     if failed:
         raise UserError(
             f"{len(failed)} of {len(rows)} scenes failed ({manifest} lists them), the first {failed[0].name}:"
             f" {failed[0].error}"
         )
-    left = sum(row.state == "open" for row in rows)
-    if left:
-        reason = f"the launcher ended with {stopped}" if stopped else "other processes have them, or were stopped"
-        raise UserError(f"{left} of {len(rows)} scenes are not done ({reason}): the same command goes on")
+    left = [item for item in items if item.open]
+    if not left:
+        return True
+    if stopped is None and all(map(_held, left)):
+        say(f"other processes are at {len(left)} of {len(items)}: they go on")
+        return False
+    reason = f"the launcher ended with {stopped}" if stopped else "other processes had them, and were stopped"
+    raise UserError(f"{len(left)} of {len(items)} are not done ({reason}): the same command goes on")
+
+
+def _held(item: Item) -> bool:
+    with claimed(item.lock) as mine:
+        return not mine or not item.open
 
 
 def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -41,13 +41,16 @@ class Item:
     def state(self) -> Mapping[str, Any] | None:
         """What a worker has noted: `seconds`, `pixels`, `windows`, or an `error`; None while nobody has.
 
-        A note of what is done counts for as long as its output is there, whole or half done.
+        A note counts for the very scene that it is of, and of what is done for as long as the output is there, whole or
+        half done.
         """
         try:
             found = json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or found.get("scene") != self.found.words:
+            return None
+        if found.get("stamp") != stamp(self.found.words):
             return None
         there = self.out.exists() or (self.parts > 1 and self.out.with_name(self.out.name + ".partial").exists())
         return found if there or "error" in found else None
@@ -57,7 +60,18 @@ class Item:
         return self.state is None
 
     def tell(self, **values: Any) -> None:
-        write_text(self.note, json.dumps({"scene": self.found.words, **values}) + "\n")
+        write_text(
+            self.note, json.dumps({"scene": self.found.words, "stamp": stamp(self.found.words), **values}) + "\n"
+        )
+
+
+def stamp(words: str) -> list[int] | None:
+    """When a file was written and how large it is, without opening it; None of what is elsewhere."""
+    try:
+        found = Path(words).stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_mtime_ns, found.st_size]
 
 
 def items_of(found: Sequence[Found], parts: int, out: Path, suffix: str, notes: Path) -> list[Item]:
