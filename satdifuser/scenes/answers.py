@@ -46,8 +46,7 @@ class ModelAnswers:
         self.step = (stride or size) if self.single else 1
         if self.step > size:
             raise UserError(f"stride is {stride}, and a window has {size} px: give {size} or less")
-        prepare: Any = getattr(model.encoder, "prepare", None)
-        self.needed: tuple[str, ...] | None = None if prepare is None else prepare.bands
+        self.needed = bands_of(model.encoder)
         spec = model.fusion.spec
         self.grain = max(1, max(spec.strides) * size // max(spec.image_size))
         self.values = model.task.name in ("regression", "pixel_regression")
@@ -78,6 +77,21 @@ class ModelAnswers:
         if self.precision not in ("bf16", "fp16"):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+
+def bands_of(encoder: Any) -> tuple[str, ...] | None:
+    """The bands that an encoder looks at, by whatever way; None: all of its sensor's.
+
+    An adapter of spectra (DEFLECT) gets every band beside the input. A finest band is always among them: it makes the
+    grid that the images of training had.
+    """
+    prepare = getattr(encoder, "prepare", None)
+    if prepare is None or getattr(getattr(encoder, "adapter", None), "spectra", False):
+        return None
+    finest = min(prepare.sensor, key=lambda band: band.gsd)
+    own: tuple[str, ...] = tuple(prepare.bands)
+    there = min(band.gsd for band in prepare.sensor if band.name in own)
+    return own if there <= finest.gsd else (*own, finest.name)
 
 
 def window_size(encoder: Any, asked: int | None, trained: Any = None) -> int:

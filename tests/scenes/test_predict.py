@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from satdifuser.commands import train
 from satdifuser.commands.table import Launch
 from satdifuser.config import compose
 from satdifuser.data.bands import SENTINEL2
+from satdifuser.diffusion.noise import Placed
 from satdifuser.errors import UserError
 from satdifuser.scenes import stream
 from satdifuser.scenes.flow import carry
@@ -222,3 +224,46 @@ def test_a_kill_at_any_moment_ends_in_the_same_bytes(tmp_path: Path, monkeypatch
     assert forked
     assert path.read_bytes() == (tmp_path / "whole.tif").read_bytes()
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encoder=small_vit", "adapter=deflect"],  # its adapter sees bands that its input has not
+        ["encoder=small_vit", "encoder.prepare.bands=[nir08,swir16,red]"],
+        ["encoder=rcf"],
+        pytest.param(["encoder=small", "encoder.timesteps=[21]", "encoder.noise_draws=1"], marks=pytest.mark.slow),
+        pytest.param(["encoder=unet"], marks=pytest.mark.slow),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_scene_of_one_window_is_answered_as_the_sample_is(tmp_path: Path, words: list[str]) -> None:
+    """Whatever an encoder looks at reaches it: a band that is left out would be 0, and the map still look like one."""
+    folder = trained(tmp_path / "run", *words, "task=segmentation", "trainer.max_steps=2", "trainer.min_steps=2")
+    numbers = np.random.default_rng().integers(200, 4000, (13, 64, 64), dtype=np.uint16)
+    path, out = tmp_path / "s2.tif", tmp_path / "logits.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=64, height=64, count=13, dtype="uint16") as file:
+        file.write(numbers)
+        file.descriptions = SENTINEL2.names
+    told = [f"run={folder}", f"scene={path}", f"out={out}", "output=logits", "window.margin=0", "window.overlap=0"]
+    predict(compose("predict", told), Found("s2", str(path)))
+    model = load_run(str(folder)).model
+    image = torch.from_numpy(numbers.astype(np.float32) / np.float32(10000))[None]
+    with torch.inference_mode():
+        expected = model({"image": image, "id": [Placed("s2", 0, 0, 64)]}, size=(64, 64)).logits[0]
+    with rasterio.open(out) as file:
+        np.testing.assert_allclose(file.read(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_finest_band_makes_the_grid_that_images_had_in_training() -> None:
+    from satdifuser.data.inputs import ImageInput
+    from satdifuser.scenes.answers import bands_of
+
+    def needed(*bands: str) -> tuple[str, ...] | None:
+        return bands_of(SimpleNamespace(prepare=ImageInput(bands)))
+
+    assert needed("red", "nir08") == ("B04", "B8A")
+    assert needed("nir08", "swir16") == ("B8A", "B11", "B02")  # of 20 m alone, beside a band of 10 m
+    assert bands_of(SimpleNamespace()) is None
+    with_spectra = SimpleNamespace(prepare=ImageInput(["red"]), adapter=SimpleNamespace(spectra=True))
+    assert bands_of(with_spectra) is None

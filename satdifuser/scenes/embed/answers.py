@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.errors import UserError
 from satdifuser.pooling import Pooling
-from satdifuser.scenes.answers import ModelAnswers, window_size
+from satdifuser.scenes.answers import ModelAnswers, bands_of, window_size
 
 
 class BankAnswers:
@@ -34,8 +34,7 @@ class BankAnswers:
         pooling: Pooling | None = None,
     ) -> None:
         self.encoder, self.spec, self.device, self.pooling = encoder, spec, device, pooling
-        prepare: Any = getattr(encoder, "prepare", None)
-        self.needed: tuple[str, ...] | None = None if prepare is None else prepare.bands
+        self.needed = bands_of(encoder)
         self.size = window_size(encoder, size)
         strides = {name: self._stride(name) for name in spec.names()}
         self.step = self.size if pooling is not None else stride or max(strides.values())
