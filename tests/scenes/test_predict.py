@@ -267,3 +267,19 @@ def test_the_finest_band_makes_the_grid_that_images_had_in_training() -> None:
     assert bands_of(SimpleNamespace()) is None
     with_spectra = SimpleNamespace(prepare=ImageInput(["red"]), adapter=SimpleNamespace(spectra=True))
     assert bands_of(with_spectra) is None
+
+
+def test_a_run_on_a_store_of_pooled_features_pools_what_it_sees_of_a_scene(tmp_path: Path, scene: Path) -> None:
+    from satdifuser.commands import extract
+
+    lengths = [word for word in SMALL if word.startswith("data.")]
+    store = f"store.path={tmp_path / 'mean.zarr'}"
+    extract.run(compose("extract", ["encoder=rcf", store, "store.keep=mean", "store.dtype=float32", *lengths]))
+    words = ["encoder=rcf", "task=classification"]
+    stored = trained(tmp_path / "stored", *words, f"features={tmp_path / 'mean.zarr'}")
+    live = trained(tmp_path / "live", *words, "pool=mean")
+    for name, folder in (("stored", stored), ("live", live)):
+        out = f"out={tmp_path / name}.tif"
+        predict(compose("predict", [f"run={folder}", f"scene={scene}", out, "output=logits"]), Found("s2", str(scene)))
+    with rasterio.open(tmp_path / "stored.tif") as one, rasterio.open(tmp_path / "live.tif") as other:
+        np.testing.assert_allclose(one.read(), other.read(), rtol=1e-3, atol=1e-4)

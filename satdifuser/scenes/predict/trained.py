@@ -65,6 +65,9 @@ def _loaded(path: str, stored: BankSpec | None, there: tuple[int, int] | None) -
                 " none, or with a list of numbers"
             )
         encoder, spec = built, settings.select.of(built.spec)
+        pooled = dict(folder.spec().settings).get("pooled")
+        if pooled is not None and settings.pool is None:  # as the store was whose features it was trained on
+            settings = settings.but(pool=str(pooled))
     data: Any = _Named(settings.data.name, labels_of(folder, settings))
     model = assemble(settings, encoder, spec, build_task(settings.task, data))
     same_features(str(folder.path), folder.spec(), model.fusion.spec)
