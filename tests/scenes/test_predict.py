@@ -127,7 +127,7 @@ def test_parts_make_the_file_once_all_are_there_and_the_command_knows_what_is(
         assert parts.exists() == done.finished
     assert parts.read_bytes() == whole.read_bytes()
     assert command.run(settings_for(run, scene, whole), Launch()) == [str(whole)]
-    assert "0 of" in capsys.readouterr().err
+    assert "is there already, made of the same scene in the same way" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_how_much_there_is_to_do_and_writes_nothing(
