@@ -28,6 +28,7 @@ ScalingWords = Annotated[
     str | dict[str, Any], Word(f"{', '.join(get_args(Numbers))}, or {{numbers: dn, unit: 10000, offset: -1000}}")
 ]
 LEAST = 1e-10  # of radar's power: -100 dB
+NO_VECTOR = -128  # of AlphaEarth, whether or not a file says so
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Scaling:
             "auto": f"8 bits: number / 255 * {self.white:g}; other whole numbers: {digital}; floating point: as it is",
         }[self.numbers]
         return "; ".join([said, *(f"{name}: {own.words()}" for name, own in self.bands.items())])
+
+    def blank(self, numbers: np.ndarray[Any, Any], band: Band) -> np.ndarray[Any, Any] | bool:
+        """Where the policy itself says that there is no data."""
+        own = self.bands.get(band.name, self.bands.get(band.common, self))
+        return numbers == NO_VECTOR if own.numbers == "alphaearth" else False
 
     def apply(
         self, numbers: np.ndarray[Any, Any], band: Band, scale: float | None = None, offset: float = 0.0

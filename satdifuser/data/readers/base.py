@@ -218,6 +218,7 @@ class Reader(Dataset[Sample]):
         scaled = []
         for band, numbers, blank, own in zip(self.sensor, raw.bands, blanks, owns, strict=True):
             gone = self._blank(numbers) if blank is None else self._blank(numbers) | blank
+            gone = gone | self.scaling.blank(numbers, band)
             values = self.scaling.apply(numbers, band, *own)
             values[np.broadcast_to(gone, values.shape)] = 0.0
             scaled.append((values, gone))

@@ -11,8 +11,10 @@ from satdifuser.engine.progress import say
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Reading
 from satdifuser.scenes.source.layer import Layout
+from satdifuser.scenes.source.names import Pick, hits
 
 OFF = 1.5  # how many times larger or smaller than the sensor's a pixel may be before that is said
+CLOSE = 20.0  # nm, by which the same band of two satellites may be off
 _told: set[str] = set()
 EARTH = 6_371_008.8  # m, mean radius
 
@@ -22,6 +24,24 @@ def tell(line: str) -> None:
     if line not in _told:
         _told.add(line)
         say(line)
+
+
+def check_light(layout: Layout, picks: Mapping[str, Pick], sensor: Sensor, where: str) -> None:
+    """Refuse a band that only has the name of what is needed: B8 is near infrared or panchromatic, by satellite."""
+    if layout.sensor is None:
+        return
+    for name, pick in picks.items():
+        needed = sensor.bands[sensor.names.index(name)]
+        words = (layout.layers[pick.layer].names or ((),))[pick.band]
+        there = [layout.sensor.bands[place] for word in words for place in hits([word], layout.sensor)[1]]
+        for band in there:
+            wide = max(band.bandwidth, needed.bandwidth) / 2
+            if needed.wavelength and abs(band.wavelength - needed.wavelength) > max(wide, CLOSE):
+                raise UserError(
+                    f"{where}: its band {words[0]} is {band.common} of {layout.sensor.name} ({band.wavelength:g} nm),"
+                    f" not {needed.common} of {sensor.name} ({needed.wavelength:g} nm): say which file has which band,"
+                    f" as reading.bands={{{name}: FILE, ...}}, with reading.scaling"
+                )
 
 
 def check_scale(layout: Layout, own: Mapping[str, Own | None], reading: Reading, sensor: Sensor, where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from satdifuser.data.bands import Sensor
 from satdifuser.data.files.opened import Own
 
 Names = tuple[tuple[str, ...], ...]
@@ -40,6 +41,8 @@ class Layout:
     product: str | None = None
     doubt: str | None = None
     """Why the product's own scale is not known, where it matters: an error unless the scale is given."""
+    sensor: Sensor | None = None
+    """Whose bands have these names, where the product says it."""
     files: tuple[str, ...] = ()
     """Further files that were read: metadata."""
     about: dict[str, Any] = field(default_factory=dict)

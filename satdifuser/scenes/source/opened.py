@@ -15,7 +15,7 @@ from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Array, Numbers, Place
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Found, Pixels, Reading, Scene
-from satdifuser.scenes.source.checks import check_scale, tell, tell_ground
+from satdifuser.scenes.source.checks import check_light, check_scale, tell, tell_ground
 from satdifuser.scenes.source.grids import Onto, onto
 from satdifuser.scenes.source.layer import Layer, Layout
 from satdifuser.scenes.source.names import Called, Pick, given, matched
@@ -158,6 +158,7 @@ class FileScene(Scene):
         for name, pick in picks.items():
             product = self.layout.layers[pick.layer].own
             own[name] = (product[pick.band] if product else None) or self.raster(pick.layer).own(pick.band)
+        check_light(self.layout, picks, self.sensor, shown(self.words))
         check_scale(self.layout, own, self.reading, self.sensor, shown(self.words))
         tell_ground(self.place, [self.sensor.bands[self.sensor.names.index(n)] for n in picks], shown(self.words))
 
@@ -220,6 +221,8 @@ class FileScene(Scene):
         own = [source.layer.own[band] for band in source.bands] if source.layer.own else []
         if found.dtype.kind == "u" and any(one is not None and one[1] for one in own):
             gone |= found == 0  # zero is no data, not the offset
+        for at, place in enumerate(source.places):
+            gone[at] |= self.reading.scaling.blank(found[at], self.sensor.bands[place])
         if self.reading.nan == "nodata" and found.dtype.kind == "f":
             gone |= np.isnan(found)
         return gone

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Own
+from satdifuser.data.sensors import LANDSAT5, LANDSAT7, LANDSAT8, LANDSAT9
 from satdifuser.errors import UserError
 from satdifuser.scenes.source.folder import rasters_in
 from satdifuser.scenes.source.layer import Layer, Layout
@@ -21,9 +23,13 @@ _BAND = re.compile(r"_(B\d[\dA])(?:_(\d\d)m)?$", re.IGNORECASE)
 _BASELINE = re.compile(r"_N(\d{4})_R\d{3}_")
 OFFSET_SINCE = 400  # processing baseline 04.00, of January 2022
 
-_LANDSAT = re.compile(r"^L[COTEM]\d\d_L\w{3}_\d{6}_\d{8}_\d{8}_(\d\d)_\w\d_(?:(SR|ST)_)?(B\d{1,2}(?:_VCID_\d)?)$", re.I)
+_LANDSAT = re.compile(
+    r"^L[COTEM]\d\d_L\w{3}_\d{6}_\d{8}_\d{8}_(\d\d)_\w[\dT]_(?:(SR|ST)_)?(B\d{1,2}(?:_VCID_\d)?)$", re.I
+)
 COLLECTION_2: Mapping[str, Own] = {"SR": (2.75e-05, -0.2), "ST": (0.00341802, 149.0)}
 """Reflectance of the surface, and its temperature in kelvin, as the handbook of Collection 2 has them."""
+SATELLITES = {"04": LANDSAT5, "05": LANDSAT5, "07": LANDSAT7, "08": LANDSAT8, "09": LANDSAT9}
+"""Of which sensor B4 is, by the number in the name."""
 
 
 def is_safe(folder: Path) -> bool:
@@ -52,7 +58,7 @@ def safe_layout(folder: Path) -> Layout:
         gsd = float(match[2]) if match[2] else None
         layers.append(Layer(str(file), ((name,),), own=() if scale is None else (scale,), nodata=(0.0,), gsd=gsd))
     files_read = () if metadata is None else (str(metadata),)
-    return Layout("SAFE", tuple(layers), metadata.name if metadata else "the product", doubt, files_read)
+    return Layout("SAFE", tuple(layers), metadata.name if metadata else "the product", doubt, SENTINEL2, files_read)
 
 
 def _safe_scale(folder: Path) -> tuple[dict[str, Own], Path | None, str | None]:
@@ -103,7 +109,8 @@ def landsat_layout(folder: Path) -> Layout:
             doubt = "has no MTL file, which says what its numbers are worth"
         layers.append(Layer(str(file), ((name,),), own=() if own is None else (own,), nodata=(0.0,)))
     product = "Collection 2" if metadata is None else metadata.name
-    return Layout("Landsat", tuple(layers), product, doubt, () if metadata is None else (str(metadata),))
+    sensor = SATELLITES.get(files[0][0].name[2:4])
+    return Layout("Landsat", tuple(layers), product, doubt, sensor, () if metadata is None else (str(metadata),))
 
 
 def _landsat_scale(groups: Mapping[str, Mapping[str, str]], collection: str, kind: str, name: str) -> Own | None:

@@ -183,7 +183,11 @@ class GdalRaster(Raster):
         return None if (scale, offset) == (1, 0) else (scale if scale != 1 else None, offset)
 
     def identity(self) -> dict[str, Any]:
-        return file_identity(self.path)
+        own = file_identity(self.path)
+        if self.file.driver != "VRT":
+            return own
+        others = [path for path in self.file.files if path != gdal_path(self.path)]
+        return {**own, "of": [file_identity(path) for path in others if is_remote(path) or Path(path).exists()]}
 
     def close(self) -> None:
         self.file.close()

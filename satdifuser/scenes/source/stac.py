@@ -105,7 +105,7 @@ def item_layout(words: str) -> Layout:
     described = any(_bands(asset) for asset in data.values())
     shifted = properties.get("earthsearch:boa_offset_applied") is True
     layers = [_layer(key, asset, Path(path), described, shifted) for key, asset in data.items()]
-    return Layout("STAC item", tuple(layers), "the item", _doubt(properties, layers, shifted), (path,))
+    return Layout("STAC item", tuple(layers), "the item", _doubt(properties, layers, shifted), files=(path,))
 
 
 def _layer(key: str, asset: Mapping[str, Any], path: Path, described: bool, shifted: bool) -> Layer:

@@ -14,6 +14,7 @@ from satdifuser.data.files.opened import Place
 ACROSS = ("x", "X", "lon", "longitude", "easting", "columns")
 DOWN = ("y", "Y", "lat", "latitude", "northing", "rows")
 EVEN = 1e-3  # of a pixel, by which a coordinate may be off
+HALF = 0.51  # of a pixel, by which coordinates of corners are off
 
 
 def dims_of(array: Any) -> tuple[str, ...] | None:
@@ -28,7 +29,7 @@ def place_of(array: Any, axes: str, groups: Sequence[Any], height: int, width: i
     """Its grid, by what it and the groups around it say; None where nobody does."""
     attributes = [dict(array.attrs), *(dict(group.attrs) for group in groups)]
     mapping = _mapping(attributes[0], groups)
-    transform = _transform([mapping, *attributes]) or _by_coordinates(array, axes, groups, height, width)
+    transform = _said_or_seen(_transform([mapping, *attributes]), array, axes, groups, height, width)
     if transform is None:
         return None
     crs = _crs([mapping, *attributes])
@@ -59,6 +60,40 @@ def _transform(said: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
             if isinstance(one.get(key), list | tuple) and len(one[key]) >= 6:
                 return tuple(float(number) for number in one[key][:6])
     return None
+
+
+def _said_or_seen(
+    said: tuple[float, ...] | None, array: Any, axes: str, groups: Sequence[Any], height: int, width: int
+) -> tuple[float, ...] | None:
+    """The transform that is said, unless coordinates in its unit lie elsewhere: of a part it is often the whole's.
+
+    Half a pixel is no such: that much are coordinates off that are corners.
+    """
+    if said is None:
+        return _by_coordinates(array, axes, groups, height, width)
+    if said[1] or said[3] or not _in_its_unit(array, axes, groups):
+        return said
+    try:
+        seen = _by_coordinates(array, axes, groups, height, width)
+    except BadImageError:
+        return said
+    if seen is None or (seen[0] == abs(seen[4]) == 1 and max(abs(seen[2]), abs(seen[5])) <= HALF):  # numbers of pixels
+        return said
+    ends = ((0, 2, width), (4, 5, height))
+    off = max(
+        abs((seen[scale] - said[scale]) * end + seen[start] - said[start]) / min(abs(said[scale]), abs(seen[scale]))
+        for scale, start, side in ends
+        for end in (0, side)
+    )
+    return seen if off > HALF else said
+
+
+def _in_its_unit(array: Any, axes: str, groups: Sequence[Any]) -> bool:
+    """Whether coordinates are in metres or degrees, or say nothing: those of weather satellites are angles or km."""
+    dims = dims_of(array) or ()
+    lines = [_coordinate(name, groups) for name, axis in zip(dims, axes, strict=False) if axis in "xy"]
+    units = [str(line.attrs.get("units", "")).lower() for line in lines if line is not None]
+    return all(unit in ("", "m") or unit.startswith(("degree", "metre", "meter")) for unit in units)
 
 
 def _coordinate(name: str, groups: Sequence[Any]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +44,9 @@ def zarr_layout(words: str) -> Layout:
     measured = [(name, array) for name, array in arrays if name.startswith("measurements/")]
     layers = []
     for name, _ in measured or arrays:
-        layers.append(Layer(words, stem=name.rpartition("/")[2], inner=name))
+        level = re.search(r"(?:^|/)r(\d+)m/[^/]+$", name)  # EOPF has a band again in each coarser group
+        gsd = None if level is None else float(level[1])
+        layers.append(Layer(words, stem=name.rpartition("/")[2], inner=name, gsd=gsd))
     if not layers:
         there = ", ".join(shown(name) for name, _ in _arrays(root)) or "no arrays"
         raise UserError(f"{shown(words)} has no array with two axes of an image: it has {there[:200]}")
@@ -160,7 +164,10 @@ class ZarrRaster(Raster):
             found = np.concatenate([self._part(slice(band, band + 1), rows, columns) for band in bands])
         else:
             found = self._part(slice(first, last), rows, columns)[[band - first for band in bands]]
-        return Numbers(found, self._blank(found), self._own(bands))
+        own, blank = self._own(bands), self._blank(found)
+        if found.dtype.kind == "u" and not self._fills() and own and any(offset for _, offset in own):
+            blank = found == 0  # where nothing was written, as in a GeoTIFF
+        return Numbers(found, blank, own)
 
     def _part(self, bands: slice, rows: slice, columns: slice) -> Array:
         wanted = {"b": bands, "y": rows, "x": columns, "t": 0}
@@ -203,7 +210,10 @@ class ZarrRaster(Raster):
         if is_remote(self.root):
             return {"path": self.root, **about}
         folder = Path(self.root).expanduser()
-        marks = [folder / self.inner / mark for mark in (*MARKS, "c", ".")]
+        marks = [folder / self.inner / mark for mark in (*MARKS, ".zattrs")]
+        marks += [
+            Path(inner) for inner, _, _ in os.walk(folder / self.inner)
+        ]  # a chunk that is replaced dates its folder
         times = [mark.stat().st_mtime_ns for mark in marks if mark.exists()]
         return {"name": folder.name, "time": max(times, default=0), **about}
 

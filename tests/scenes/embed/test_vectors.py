@@ -116,3 +116,12 @@ def test_another_number_of_channels_is_refused_and_int8_without_a_scale(tmp_path
     scene = open_scene(Found("it", path), reading(2))
     with pytest.raises(UserError, match=r"scaling=alphaearth"):
         scene.read(slice(0, 7), slice(0, 6))
+
+
+def test_minus_128_of_alphaearth_is_no_data_where_the_file_does_not_say_so(tmp_path: Path) -> None:
+    numbers = np.random.default_rng().integers(-127, 128, (8, 7, 6)).astype(np.int8)
+    numbers[:, 1, 2] = -128
+    _, found = read(raster(tmp_path / "ae.tif", numbers), reading(8, scaling="alphaearth"))
+    assert found.blank[1, 2]
+    assert (found.image[:, 1, 2] == 0).all()
+    assert found.blank.sum() == (numbers == 0).all(0).sum() + 1

@@ -192,3 +192,18 @@ def test_files_that_a_user_names_have_the_bands_that_he_says(raster, opened, who
         opened(tmp_path, sensor="SENTINEL2:B04", bands={"B99": "one.tif"})
     with pytest.raises(UserError, match=r"two\.tif has 3 bands, not the 4"):
         opened(tmp_path, sensor="SENTINEL2:B04", bands={"B04": "two.tif:4"})
+
+
+def test_a_band_of_landsat_that_only_has_the_name_of_sentinels_is_refused(landsat, opened, whole, tmp_path):
+    pixels = landsat(tmp_path / "scene")
+    red = whole(opened(tmp_path / "scene", sensor="SENTINEL2:B04")).image[0]  # which is red of both
+    assert np.abs(red - np.where(pixels["B4"] == 0, 0, pixels["B4"] * 2.75e-05 - 0.2)).max() < 1e-6
+    with pytest.raises(UserError, match=r"B5 is nir of Landsat-8 OLI \(864.7 nm\), not rededge1"):
+        opened(tmp_path / "scene", sensor="SENTINEL2:B05")
+
+
+def test_landsat_in_real_time_has_the_scale_of_its_product_too(raster, opened, whole, tmp_path):
+    name = "LC08_L2SP_021039_20220101_20220113_02_RT"
+    pixels = raster(tmp_path / f"a/{name}_SR_B4.TIF")[0]
+    raster(tmp_path / f"a/{name}_SR_B5.TIF")
+    assert np.abs(whole(opened(tmp_path / "a", sensor="LANDSAT8:B4")).image[0] - (pixels * 2.75e-05 - 0.2)).max() < 1e-6

@@ -297,3 +297,13 @@ def test_a_real_scene_is_what_rasterio_reads_of_it(scenes_of_test_data, opened, 
     assert np.abs(found.image - numbers / 1e4).max() < 2e-6
     assert np.array_equal(found.blank, (numbers == 0).all(0))
     assert (scene.place.transform, scene.place.crs) == (tuple(transform)[:6], crs)
+
+
+def test_a_vrt_is_known_by_the_files_that_it_refers_to(raster, opened, tmp_path):
+    raster(tmp_path / "a.tif", 3)
+    copy(tmp_path / "a.tif", tmp_path / "a.vrt", driver="VRT")
+    ask = {"sensor": "SENTINEL2:B04/B03/B02"}
+    first = opened(tmp_path / "a.vrt", **ask).identity
+    assert opened(tmp_path / "a.vrt", **ask).identity == first
+    raster(tmp_path / "a.tif", 3)
+    assert opened(tmp_path / "a.vrt", **ask).identity != first

@@ -180,3 +180,67 @@ def test_what_is_no_image_is_one_line(opened, tmp_path, kind, monkeypatch):
     with pytest.raises(UserError, match=r"a\.zarr") as caught:
         opened(path, sensor="SENTINEL2:B04/B03/B02")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["cut", "coarser", "upward"])
+def test_coordinates_count_where_the_transform_is_still_that_of_the_whole(opened, whole, tmp_path, part):
+    pixels = numbers()
+    made = labelled(pixels)
+    if part == "cut":
+        made, wanted, kept = made[:, 3:, 5:25], (10, 0, 300_050, 0, -10, 4_999_970), pixels[:, 3:, 5:25]
+    elif part == "coarser":
+        made, wanted, kept = made[:, ::2, ::2], (20, 0, 299_995, 0, -20, 5_000_005), pixels[:, ::2, ::2]
+    else:
+        made, wanted, kept = made[:, ::-1], (10, 0, 300_000, 0, 10, 4_999_800), pixels[:, ::-1]
+    made.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    scene = opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02")
+    assert scene.place.transform == wanted
+    assert np.allclose(whole(scene).image, kept / 1e4, atol=1e-7)
+
+
+@pytest.mark.parametrize("lines", ["corners", "numbers of pixels", "kilometres"])
+def test_the_transform_counts_where_coordinates_are_no_middles_in_its_unit(opened, tmp_path, lines):
+    made = labelled(numbers())
+    if lines == "corners":
+        made = made.assign_coords(x=made.x - 5, y=made.y + 5)
+    elif lines == "kilometres":
+        made = made.assign_coords(x=made.x / 1000, y=made.y / 1000)
+        made.x.attrs["units"] = made.y.attrs["units"] = "km"
+    else:
+        made = made.assign_coords(x=np.arange(30), y=np.arange(20))
+    made.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    assert opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02").place.transform == TRANSFORM
+
+
+def test_of_a_band_in_several_groups_of_eopf_the_finest_is_read(opened, whole, tmp_path):
+    root = zarr.open_group(tmp_path / "S2.zarr", mode="w", zarr_format=2)
+    fine = numbers(1, (20, 30))
+    for level, size in (("r10m", 10), ("r20m", 20), ("r60m", 60)):
+        pixels = fine[0] if size == 10 else numbers(1, (200 // size, 300 // size))[0]
+        array = root.create_array(f"measurements/reflectance/{level}/b04", data=pixels)
+        array.attrs.update({"_ARRAY_DIMENSIONS": ["y", "x"], "proj:epsg": 32632})
+        array.attrs["proj:transform"] = [size, 0, 300_000, 0, -size, 5_000_000]
+    found = whole(opened(tmp_path / "S2.zarr", sensor="SENTINEL2:B04")).image
+    assert np.allclose(found, fine / 1e4, atol=1e-7)
+
+
+def test_zero_is_no_data_and_not_the_offset_where_nobody_says_what_is(opened, whole, tmp_path):
+    pixels = numbers()
+    pixels[:, 4:6] = 0
+    made = labelled(pixels, scale_factor=1e-4, add_offset=-0.1).to_dataset()
+    made.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    found = whole(opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02"))
+    assert np.abs(found.image - np.where(pixels == 0, 0, pixels * 1e-4 - 0.1)).max() < 1e-6
+    assert found.blank[4:6].all()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_chunk_that_is_written_again_changes_what_a_scene_is_known_by(opened, tmp_path, version):
+    made = labelled(numbers())
+    made.encoding = {"chunks": (1, 8, 8)}
+    made.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=version, consolidated=False)
+    first = opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02").identity
+    assert opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02").identity == first
+    array = zarr.open(str(tmp_path / "a.zarr"), mode="r+")["reflectance"]
+    array[1, 3, 4] = array[1, 3, 4] + 1
+    assert opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02").identity != first
