@@ -114,4 +114,9 @@ class Embedding(nn.Module):
         metadata: Tensor | None = None,
     ) -> FeatureBank:
         x = self.prepare(images, sample_ids, expect=self.spec.image_size)
-        return FeatureBank(self.spec, {self.spec.taps[0]: x if self.stride == 1 else F.avg_pool2d(x, self.stride)})
+        return FeatureBank(self.spec, {self.spec.taps[0]: x if self.stride == 1 else self._mean(x)})
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Of those of `stride` x `stride` pixels that have a vector."""
+        share = F.avg_pool2d((x != 0).any(1, keepdim=True).to(x), self.stride)
+        return torch.where(share > 0, F.avg_pool2d(x, self.stride) / share, 0.0)

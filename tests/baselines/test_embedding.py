@@ -39,6 +39,20 @@ def test_a_stride_is_the_mean_of_so_many_pixels() -> None:
     np.testing.assert_allclose(encoder(images)[encoder.spec.taps[0]].numpy(), expected, atol=1e-6)
 
 
+def test_a_stride_leaves_pixels_without_a_vector_out_of_the_mean() -> None:
+    encoder, images = build(stride=4), torch.randn(2, 5, 12, 12)
+    images[torch.rand(2, 1, 12, 12).expand(-1, 5, -1, -1) < 0.4] = 0
+    images[:, :, :4, :4] = 0
+    found = encoder(images)[encoder.spec.taps[0]].double().numpy()
+    for image, mean in zip(images.double().numpy(), found, strict=True):
+        for row in range(3):
+            for column in range(3):
+                vectors = image[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(5, 16)
+                there = vectors[:, (vectors != 0).any(0)]
+                expected = there.mean(1) if there.size else np.zeros(5)
+                np.testing.assert_allclose(mean[:, row, column], expected, atol=1e-5)
+
+
 def test_bands_can_be_chosen_and_standardised_and_a_pixel_without_a_vector_stays_zero() -> None:
     mean, std = [0.6, 0.1], [0.2, 2.0]
     encoder = build(prepare={"bands": ["A03", "A01"], "mean": mean, "std": std, "low": -2, "high": 3})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from rasterio.transform import Affine
 
 from satdifuser.data.readers.scenes.reader import SceneLabels
 from tests.data.scene_labels import LEFT, PIXEL, TOP, drawn, ground, opened, scene
@@ -180,3 +181,26 @@ def test_the_identity_is_the_same_wherever_files_lie_and_another_for_whatever_ch
     scattered(tmp_path / "two", 40)
     shutil.copy(tmp_path / "one" / "scene.tif", tmp_path / "two" / "scene.tif")
     assert opened(tmp_path / "two", "train", **known).identity != own
+
+
+@pytest.mark.parametrize("rule", ["hash", {"by": "scene", "val": ["other"], "test": ["third"]}])
+def test_ground_that_a_rule_leaves_in_two_splits_is_said(tmp_path: Path, rule: Any, caplog: Any) -> None:
+    scattered(tmp_path)
+    scene(tmp_path / "other.tif", 200, 240, transform=Affine(PIXEL, 0, LEFT + 55, 0, -PIXEL, TOP - 35))
+    scene(tmp_path / "third.tif", 200, 240)
+    given = {
+        "scenes": [str(tmp_path / f"{name}.tif") for name in ("scene", "other", "third")],
+        "split_by": rule,
+        "sampling": "all",
+    }
+    train, held = opened(tmp_path, "train", **given), opened(tmp_path, "val", **given)
+    shared = [any(box.intersection(one).area > 1 for one in boxes(train)) for box in boxes(held)]
+    assert any(shared)
+    assert "overlap one of training" in caplog.text
+
+
+def test_a_class_that_nothing_is_of_may_be_added_in_one_process(tmp_path: Path) -> None:
+    scattered(tmp_path)
+    names = ["lake", "rare", "wood"]
+    first = opened(tmp_path, "train", classes=names, split_by="scene")
+    assert opened(tmp_path, "train", classes=[*names, "snow"], split_by="scene").names == first.names

@@ -100,7 +100,7 @@ class SceneLabels(Reader):
         )
         count, outside = len(self.labels.classes), self.labels.ignore_index
         self.plan: Plan = planned(
-            key_of(self.held, self.drawn, label, size, self.stride, outside),
+            key_of(self.held, self.drawn, count, label, size, self.stride, outside),
             lambda: plan(
                 self.held,
                 self.objects,

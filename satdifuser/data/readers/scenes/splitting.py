@@ -11,10 +11,12 @@ import numpy as np
 from annotated_types import Len
 
 from satdifuser.data.files.names import shown
+from satdifuser.data.files.tree import warn_once
 from satdifuser.data.readers.scenes.drawn import Array
 from satdifuser.data.readers.scenes.plan import Plan, pixels_of
 from satdifuser.data.splits.blocks import PARTS, dealt
 from satdifuser.data.splits.holdout import SPLITS, held_out
+from satdifuser.data.splits.near import near
 from satdifuser.data.splits.places import Places
 from satdifuser.data.splits.rules import RULES, Blocks, Column, Part, Rule, assigned, rule_of
 from satdifuser.data.tables import Table
@@ -115,6 +117,8 @@ def divided(
         found = _by_objects(plan, rule, objects, count, ignore, split)
     else:
         found = Divided(rule, _by_windows(plan, rule, names), {}, plan.shows)
+        if not isinstance(rule, Blocks):
+            _say_shared(plan, found.splits, rule, objects)
     if not found.splits[split]:
         counts = ", ".join(f"{part}: {len(found.splits[part])}" for part in PARTS)
         raise UserError(
@@ -122,6 +126,22 @@ def divided(
             f" {counts}; set another rule or shares"
         )
     return found
+
+
+def _say_shared(plan: Plan, splits: Mapping[str, Sequence[str]], rule: Rule, objects: Objects) -> None:
+    """Blocks leave out what overlaps another split; the other rules do not."""
+    train, held = splits["train"], [name for part in ("val", "test") for name in splits[part]]
+    if not train or not held or any(place.crs is None for place in plan.places):
+        return
+    tiles = Places([*train, *held], lambda name: plan.footprint(plan.spots[name])).tiles
+    shared = near(tiles[np.arange(len(train), len(tiles))], tiles[np.arange(len(train))], 0.0)
+    if shared.any():
+        first = held[int(np.flatnonzero(shared)[0])]
+        warn_once(
+            f"{objects.where}: {int(shared.sum())} of {len(held)} samples for validation and testing ({rule.words()})"
+            f" overlap one of training, {shown(first)} first, so what is measured on them says too much:"
+            " data.split_by=blocks leaves such out"
+        )
 
 
 def _by_windows(plan: Plan, rule: Rule, classes: Sequence[str]) -> dict[str, list[str]]:
