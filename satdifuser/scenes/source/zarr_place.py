@@ -80,6 +80,11 @@ def _said_or_seen(
     if seen is None or (seen[0] == abs(seen[4]) == 1 and max(abs(seen[2]), abs(seen[5])) <= HALF):  # numbers of pixels
         return said
     ends = ((0, 2, width), (4, 5, height))
+    found = list(seen)
+    for scale, start, side in ends:
+        if side == 1:  # a line has no steps
+            found[scale], found[start] = said[scale], seen[start] + (seen[scale] - said[scale]) / 2
+    seen = tuple(found)
     off = max(
         abs((seen[scale] - said[scale]) * end + seen[start] - said[start]) / min(abs(said[scale]), abs(seen[scale]))
         for scale, start, side in ends

@@ -244,3 +244,14 @@ def test_a_chunk_that_is_written_again_changes_what_a_scene_is_known_by(opened, 
     array = zarr.open(str(tmp_path / "a.zarr"), mode="r+")["reflectance"]
     array[1, 3, 4] = array[1, 3, 4] + 1
     assert opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02").identity != first
+
+
+@pytest.mark.parametrize("height", [1, 4])
+def test_the_transform_is_kept_to_the_last_digit_where_coordinates_agree(opened, tmp_path, height):
+    across, down = np.random.default_rng().uniform(5, 30, 2)
+    x, y = 3e5 + across * (np.arange(6) + 0.5), 5e6 - down * (np.arange(height) + 0.5)
+    made = labelled(numbers(size=(height, 6))).assign_coords(x=x, y=y)
+    made.spatial_ref.attrs["GeoTransform"] = f"300000 {float(across)!r} 0 5000000 0 {-float(down)!r}"
+    made.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    place = opened(tmp_path / "a.zarr", sensor="SENTINEL2:B04/B03/B02").place
+    assert place.transform == (across, 0, 300_000, 0, -down, 5_000_000)
