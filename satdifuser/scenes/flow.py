@@ -6,8 +6,11 @@ import math
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from satdifuser.data.files.names import shown
+from satdifuser.errors import UserError
 from satdifuser.scenes.answers import Answers
 from satdifuser.scenes.done import Done
 from satdifuser.scenes.out.base import Output, Target
@@ -42,6 +45,7 @@ def carry(
     from satdifuser.scenes.stream import Behind, plan, stream
 
     began = time.monotonic()
+    check_apart(scene, settings)
     units = plan(target.place, windows, answers.channels, len(scene.sensor))
     output.begin(settings.overwrite)
     mine = share(units, *part)
@@ -62,6 +66,22 @@ def carry(
     pixels = sum((u.rows.stop - u.rows.start) * (u.columns.stop - u.columns.start) * step for u in todo)
     seconds = time.monotonic() - began
     return Done(tuple(paths), windows_of(windows, mine), computed, seconds, bool(paths), pixels)
+
+
+def check_apart(scene: Scene, settings: SceneSettings) -> None:
+    """Refuse to write over what is read: `overwrite=true` is meant for maps, and a scene may be the only copy."""
+    from satdifuser.scenes.source.raster import is_remote
+
+    out = Path(settings.out)
+    pictures = [out.with_suffix(".png")] if settings.preview else []
+    sources = [Path(file).expanduser().resolve() for file in scene.files if not is_remote(file)]
+    for path in (out, *pictures):
+        there = path.expanduser().resolve()
+        for source in sources:
+            inside = there in source.parents or (source in there.parents and source.suffix.lower() == ".zarr")
+            if there == source or inside:
+                what = "the picture of preview=true" if path in pictures else f"out={shown(settings.out)}"
+                raise UserError(f"{what} would be written over the scene itself ({shown(source)}): give another out")
 
 
 def begun(settings: SceneSettings, part: tuple[int, int]) -> tuple[Processes, tuple[int, int]]:
@@ -106,9 +126,10 @@ def announced(scene: Scene, windows: Windows, target: Target, channels: int, out
     form = target.form
     layers = 1 if form.kind == "classes" else channels
     each = {"uint8": 1, "int8": 1, "uint16": 2, "float16": 2}.get(form.dtype, 4)
+    many = "s" * (len(units) != 1)
     size = math.prod((target.place.height, target.place.width, layers, each))
     return (
         f"{scene.name}: {scene.place.width} x {scene.place.height} px in {windows_of(windows, units)} windows of"
-        f" {windows.size} px (margin {windows.before}, overlap {windows.overlap}) and {len(units)} units -> {out}:"
+        f" {windows.size} px (margin {windows.before}, overlap {windows.overlap}) and {len(units)} unit{many} -> {out}:"
         f" {target.place.width} x {target.place.height} px, {layers} x {form.dtype}, {bytes_text(size)} uncompressed"
     )

@@ -73,5 +73,10 @@ class Scene(ABC):
     def read(self, rows: slice, columns: slice) -> Pixels:
         """A part that lies within the grid. The same ground gives the same numbers, whatever part it is read in."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is made of, wherever that lies: nothing may be written there."""
+        return ()
+
     def close(self) -> None:  # noqa: B027 (most have files to let go of, one in memory has none)
         """Let go of files."""

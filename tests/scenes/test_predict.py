@@ -163,12 +163,33 @@ def test_answers_for_tiles_are_a_coarse_raster_on_the_same_ground(tiles_run: Pat
         (["reading.sensor=LANDSAT8"], "reading.sensor is LANDSAT8, and .* was trained on"),
         (["output=values"], "output=values does not go with task=segmentation"),
         (["window.margin=32"], "no middle left"),
+        (["reading.sensor=SENTINEL"], "reading.sensor is 'SENTINEL'"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(words: list[str], said: str, run: Path, scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         predict(settings_for(run, scene, tmp_path / "map.tif", *words), Found("s2", str(scene)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_over_the_scene_that_is_read(run: Path, scene: Path, tmp_path: Path) -> None:
+    own, link = tmp_path / "own.tif", tmp_path / "link.tif"
+    shutil.copy(scene, own)
+    link.symlink_to(own)
+    for out in (own, link):
+        with pytest.raises(UserError, match=r"would be written over the scene itself .*own\.tif"):
+            predict(settings_for(run, own, out, "overwrite=true"), Found("own", str(own)))
+    picture = tmp_path / "picture.png"
+    with rasterio.open(scene) as file:
+        shades = (file.read([4, 3, 2]) // 16).astype(np.uint8)
+    with rasterio.open(picture, "w", driver="PNG", count=3, height=90, width=131, dtype="uint8") as file:
+        file.write(shades)
+    before = picture.read_bytes()
+    words = ["preview=true", "reading.bands=[B04,B03,B02]", "reading.scaling=8bit"]
+    with pytest.raises(UserError, match="the picture of preview=true would be written over the scene"):
+        predict(settings_for(run, picture, tmp_path / "picture.tif", *words), Found("picture", str(picture)))
+    assert (own.read_bytes(), picture.read_bytes()) == (scene.read_bytes(), before)
+    assert {path.name for path in tmp_path.iterdir()} == {"own.tif", "link.tif", "picture.png"}
 
 
 def test_runs_that_a_scene_cannot_answer_are_refused(run: Path, scene: Path, tmp_path: Path) -> None:

@@ -54,7 +54,10 @@ class Naming:
         self._given: dict[str, int | None] = {}
         for word, kind in (given or {}).items():
             if kind is not None and self._number(str(kind)) is None:
-                raise UserError(f"classes.{word} is {kind}, no class of the map: it has {self._listed(str(kind))}")
+                raise UserError(
+                    f"classes.{word} is {kind}, no class of the map: it has {self._listed()}"
+                    f"{nearest(str(kind), self.names.values())}"
+                )
             self._given[_plain(str(word))] = None if kind is None else self._number(str(kind))
 
     def _number(self, word: str) -> int | None:
@@ -67,10 +70,10 @@ class Naming:
             return None
         return number if number in self.names else None
 
-    def _listed(self, word: str) -> str:
+    def _listed(self) -> str:
         said = [f"{number} ({name})" if str(number) != name else name for number, name in self.names.items()]
         more = f" and {len(said) - 20} more" if len(said) > 20 else ""
-        return ", ".join(said[:20]) + more + nearest(word, self.names.values())
+        return ", ".join(said[:20]) + more
 
     def knows(self, word: str) -> bool:
         return _plain(word) in self._given or self._number(word) is not None
@@ -87,8 +90,8 @@ class Naming:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UserError(
                 f"{where} has classes that the map has not ({', '.join(map(shown, unknown[:5]))}{more}): the map has"
-                f" {self._listed(unknown[0])}; say which is which, as classes={{{shown(unknown[0])}: NAME}} (null: left"
-                " out)"
+                f" {self._listed()}; say which is which, as classes={{{shown(unknown[0])}: NAME}} (null: left"
+                f" out){nearest(unknown[0], self.names.values())}"
             )
 
 

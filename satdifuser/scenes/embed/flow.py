@@ -81,7 +81,8 @@ def _tell(counted: Counted, processes: Processes) -> None:
 
     clipped, count = (sum(processes.gathered([n])) for n in (counted.clipped, counted.count))
     if count and processes.main:
-        say(f"{clipped / count:.2g} of the int8 numbers lie beyond what their scale reaches, and are clipped")
+        share = f"{clipped / count:.2g}" if clipped else "none"
+        say(f"{share} of the int8 numbers lie beyond what their scale reaches{', and are clipped' * bool(clipped)}")
 
 
 def _answers(source: Embeds, settings: EmbedSettings, tiles: bool) -> BankAnswers:

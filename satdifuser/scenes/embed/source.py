@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from satdifuser.settings.scenes import EmbedSettings
 
 DECIDES = ("encoder", "data", "run", "select", "seed")
+USUAL = "satdifuser.diffusion.encoder.DiffusionEncoder"
 _kept: dict[str, Embeds] = {}
 
 
@@ -73,7 +74,12 @@ def _of_run(settings: EmbedSettings) -> tuple[Any, BankSpec, DataPart, str]:
     from satdifuser.study.cka.sides import of_run
 
     assert settings.run is not None
-    data = RunFolder(settings.run).settings().data
+    trained = RunFolder(settings.run).settings()
+    data, asked = trained.data, settings.encoder.path
+    if asked not in (USUAL, trained.encoder.path):  # what nobody has chosen is the usual one
+        raise UserError(
+            f"run={settings.run} brings its own encoder ({trained.encoder.path}), and encoder is {asked}: leave out one"
+        )
     side = of_run(settings.run, data, "taps")
     spec = side.spec if settings.select.all else settings.select.of(side.spec)
     return side.encoder, spec, data, side.weights

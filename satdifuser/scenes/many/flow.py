@@ -53,6 +53,8 @@ def carry_out(command: str, settings: SceneSettings, launch: Launch, one: One) -
     found = find_scenes(settings.scene, settings.reading.bands)
     if len(found) > 1 or settings.parts > 1 or suffix not in FILES:
         return many(command, settings, found, launch, one)
+    if launch.overrides:
+        say(f"{launch.overrides[0]} is not used: it is one scene in one part (parts=2 and more share it out)")
     done = one(settings, found[0])
     if done.finished and not done.pixels:
         say(f"{', '.join(done.paths)} is there already, made of the same scene in the same way")
@@ -162,7 +164,7 @@ def _dry(settings: SceneSettings, items: Sequence[Item], one: One) -> list[str]:
     left = [item for item in items if item.open or "error" in (item.state or {})]
     names = {item.found.name for item in items}
     undone = {item.found.name for item in left}
-    say(f"{len(names)} scenes: {len(names - undone)} done, {len(undone)} to do")
+    say(f"{len(names)} scene{'s' * (len(names) != 1)}: {len(names - undone)} done, {len(undone)} to do")
     if left:
         one(settings.but(scene=left[0].found.words, out=str(left[0].out), parts=1), left[0].found)
     return []

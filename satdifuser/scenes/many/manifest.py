@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,12 @@ def _corners(out: Path) -> tuple[Any, list[tuple[float, float]]]:
         crs = CRS.from_wkt(place["crs_wkt"])
     else:
         import rasterio
+        from rasterio.errors import NotGeoreferencedWarning
 
-        with rasterio.open(out) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            file = rasterio.open(out)
+        with file:
             affine, crs, width, height = file.transform, file.crs, file.width, file.height
     a, b, c, d, e, f = tuple(affine)[:6]
     return crs, [(a * x + b * y + c, d * x + e * y + f) for x, y in ((0, 0), (width, 0), (width, height), (0, height))]

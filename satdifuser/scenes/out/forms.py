@@ -33,8 +33,8 @@ MOST = {"uint8": 254, "uint16": 65534}
 LEVELS = 127
 
 
-def form_of(task: Task, output: str | None = None, dtype: str | None = None) -> Form:
-    """What a task's numbers become, as it was asked for or as suits it."""
+def form_of(task: Task, output: str | None = None, dtype: str | None = None, *, table: bool = False) -> Form:
+    """What a task's numbers become, as it was asked for or as suits it; a `table` saves nothing by coarse numbers."""
     offered = OUTPUTS[task.name]
     if output is not None and output not in offered:
         why = ": an image may have several of its classes, or none" if task.name == "multilabel" else ""
@@ -42,7 +42,8 @@ def form_of(task: Task, output: str | None = None, dtype: str | None = None) -> 
     kind = next(one for one in offered if output in (None, one))
     names = ("value",) if kind == "values" else task.labels.classes
     few = len(names) <= MOST["uint8"] + 1
-    kept = dtype or (DTYPES[kind][0] if kind != "classes" or few else "uint16")
+    usual = DTYPES[kind][-1 if table and kind != "classes" else 0]
+    kept = dtype or (usual if kind != "classes" or few else "uint16")
     if kept not in DTYPES[kind]:
         raise UserError(f"dtype={kept} cannot hold {kind}: give {' or '.join(DTYPES[kind])}")
     if kind == "classes" and len(names) > MOST[kept] + 1:

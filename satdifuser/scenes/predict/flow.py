@@ -35,7 +35,7 @@ def predict(settings: PredictSettings, found: Found, *, part: tuple[int, int] = 
     processes, part = begun(settings, part)
     stored = bank_spec_of(found)
     trained = load_run(settings.run, stored)
-    form = form_of(trained.model.task, settings.output, settings.dtype)
+    form = form_of(trained.model.task, settings.output, settings.dtype, table=settings.out.lower().endswith(".parquet"))
     answers, windows, reading = _of_vectors(trained, stored, settings) if stored else _of_images(trained, settings)
     with closing(open_scene(found, reading)) as scene:
         target = target_of(scene, trained, windows, form)
@@ -55,8 +55,7 @@ def predict(settings: PredictSettings, found: Found, *, part: tuple[int, int] = 
 def _of_images(trained: Trained, settings: PredictSettings) -> tuple[Answers, Windows, Reading]:
     import torch
 
-    from satdifuser.data.bands import find_sensor
-    from satdifuser.scenes.source import reading_of
+    from satdifuser.scenes.source import reading_of, sensor_of
 
     data, model, given = trained.settings.data, trained.model, settings.window
     prepare: Any = getattr(model.encoder, "prepare", None)
@@ -68,7 +67,7 @@ def _of_images(trained: Trained, settings: PredictSettings) -> tuple[Answers, Wi
         precision=trained.settings.trainer.mixed_precision,
     )
     asked = settings.reading.sensor
-    if prepare is not None and asked is not None and find_sensor(asked).names != prepare.sensor.names:
+    if prepare is not None and asked is not None and sensor_of(asked).names != prepare.sensor.names:
         raise UserError(
             f"reading.sensor is {asked}, and {settings.run} was trained on {prepare.sensor.name}: leave it out, and"
             " name the file's bands with reading.bands if they have no names"

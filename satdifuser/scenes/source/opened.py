@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,8 @@ class FileScene(Scene):
         if first.place is None:
             tell(f"{shown(first.path)} {first.said or 'has no georeference'}")
             return Place((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), None, first.height, first.width)
+        if first.place.crs is None:
+            tell(f"{shown(first.path)} names no reference system (CRS), so what is made of it names none")
         return first.place
 
     def _sources_of(self, picks: dict[str, Pick]) -> list[Source]:
@@ -178,6 +181,10 @@ class FileScene(Scene):
             "grid": [*self.place.transform, self.place.height, self.place.width],
             "crs": None if self.place.crs is None else self.place.crs.to_wkt(),
         }
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*(layer.path for layer in self.layout.layers), *self.layout.files, self.words.partition("#")[0])
 
     def read(self, rows: slice, columns: slice) -> Pixels:
         height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -254,7 +261,10 @@ def naming(path: str) -> Iterator[None]:
     except (UserError, ModuleNotFoundError, MemoryError):
         raise
     except Exception as error:  # damaged files make their libraries raise all kinds
-        reason = shown(" ".join(str(error).replace(path, "the file").split()))
+        said = str(error)
+        for place in (path if is_remote(path) else str(Path(path).absolute()), path):
+            said = said.replace(f"'{place}'", "it").replace(place, "the file")
+        reason = shown(" ".join(said.split()).removesuffix("."))
         mend = "check the address, the network and the keys" if is_remote(path) else "replace it"
         raise UserError(f"{shown(path)} cannot be read ({reason}): {mend}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.data.bands import NOT_GIVEN, find_sensor
+from satdifuser.data.bands import NOT_GIVEN, Sensor, find_sensor
 from satdifuser.data.scaling import Scaling
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Reading
@@ -23,7 +23,7 @@ def reading_of(data: DataPart | None, given: ReadingSettings, needed: Sequence[s
     named = given.sensor if given.sensor is not None else _of(trained, "sensor")
     if named is None or named == NOT_GIVEN:
         raise UserError("the bands of the scene are not known: set reading.sensor, as SENTINEL2 or LANDSAT8")
-    sensor = find_sensor(named)
+    sensor = find_sensor(named) if given.sensor is None else sensor_of(given.sensor)
     told = given.scaling is not None
     words = given.scaling if told else _of(trained, "scaling")
     scaling = Scaling.of("auto" if words is None else words, "reading.scaling" if told else "data.scaling")
@@ -42,6 +42,14 @@ def reading_of(data: DataPart | None, given: ReadingSettings, needed: Sequence[s
         told=told,
         unnamed=tuple(map(str, names)) if isinstance(names, list) else (),
     )
+
+
+def sensor_of(asked: Sensor | str) -> Sensor:
+    """The sensor that `reading.sensor` names."""
+    try:
+        return find_sensor(asked)
+    except UserError as error:
+        raise UserError(str(error).replace("data.sensor", "reading.sensor")) from error
 
 
 def _of(trained: dict[str, Any], name: str) -> Any:

@@ -15,6 +15,7 @@ from satdifuser.bank import BankSpec
 from satdifuser.cli import main
 from satdifuser.config import compose
 from satdifuser.data.files.opened import Place
+from satdifuser.errors import UserError
 from satdifuser.scenes.embed.flow import embed
 from satdifuser.scenes.embed.stored import bank_spec_of, reading_of_vectors
 from satdifuser.scenes.scene import Found
@@ -231,6 +232,15 @@ def test_a_finetuned_encoder_embeds_as_it_was_trained(tmp_path: Path) -> None:
     parts = [torch.nn.functional.avg_pool2d(maps, side // tap.stride) for tap, maps in bank.items()]
     expected = torch.cat(parts, 1)[0].detach().numpy()
     np.testing.assert_allclose(found[:, : 16 // side, : 16 // side], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_encoder_beside_a_run_that_has_another_is_refused(tmp_path: Path, scene: Any) -> None:
+    small = [f"data.splits.{part}.length=4" for part in ("train", "val", "test")]
+    words = ["encoder=colours", "fusion=mean", "task=classification", "trainer=quick", "trainer.max_steps=2"]
+    assert main(["train", *words, *small, f"run={tmp_path / 'run'}"]) == 0
+    settings = settings_of(scene[0], tmp_path / "e.tif", f"run={tmp_path / 'run'}")
+    with pytest.raises(UserError, match=r"brings its own encoder \(.*Colour.*\), and encoder is .*: leave out one"):
+        embed(settings, Found("scene", scene[0]))
 
 
 @pytest.mark.parametrize("form", ["e.tif", "e.zarr", "t.parquet"])

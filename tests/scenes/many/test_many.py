@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,11 @@ def test_a_footprint_is_in_degrees_whatever_the_map_is_in(tmp_path: Path) -> Non
     assert left == pytest.approx(15.0, abs=1e-6)  # the middle of zone 33
     assert (right - left) * 111_320 * np.cos(np.radians(top)) == pytest.approx(300, rel=5e-3)
     assert (top - low) * 111_132 == pytest.approx(200, rel=5e-3)
+    with rasterio.open(path, "w", driver="GTiff", width=3, height=2, count=1, dtype="uint8") as file:
+        file.write(np.zeros((1, 2, 3), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert footprint(path) is None  # nowhere on the ground, which is said once, where the scene is opened
     (tmp_path / "note.tif").write_text("no raster")
     assert footprint(tmp_path / "note.tif") is None
 

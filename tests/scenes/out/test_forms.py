@@ -78,6 +78,9 @@ def test_each_task_gives_what_suits_it():
     assert form_of(Segmentation(labels(256))).dtype == "uint16"
     assert form_of(Classification(labels(3)), "probabilities").dtype == "uint8"
     assert form_of(MultiLabel(labels(3))).several
+    assert form_of(MultiLabel(labels(3)), table=True).dtype == "float32"  # a column of floats saves nothing by steps
+    assert form_of(MultiLabel(labels(3)), dtype="uint8", table=True).dtype == "uint8"
+    assert form_of(Classification(labels(3)), table=True).dtype == "uint8"
     assert form_of(PixelRegression(Labels((), ()))) == Form("values", "float32", ("value",), dense=True)
     assert scales_of(form_of(MultiLabel(labels(2)))) == (1 / 254, 1 / 254)
 
