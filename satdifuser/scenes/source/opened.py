@@ -263,7 +263,7 @@ def naming(path: str) -> Iterator[None]:
     except Exception as error:  # damaged files make their libraries raise all kinds
         said = str(error)
         for place in (path if is_remote(path) else str(Path(path).absolute()), path):
-            said = said.replace(f"'{place}'", "it").replace(place, "the file")
+            said = said.replace(f"'{place}' not", "it is not").replace(place, "the file")
         reason = shown(" ".join(said.split()).removesuffix("."))
         mend = "check the address, the network and the keys" if is_remote(path) else "replace it"
         raise UserError(f"{shown(path)} cannot be read ({reason}): {mend}") from error
