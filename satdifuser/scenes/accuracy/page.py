@@ -10,7 +10,7 @@ from satdifuser.scenes.accuracy.estimators import Estimate
 from satdifuser.scenes.accuracy.flow import Evaluated
 from satdifuser.scenes.accuracy.tables import MEASURES, amount_form, ground, share
 
-WIDE, HIGH = 520, 26
+WIDE, HIGH = 380, 26
 
 
 def html(done: Evaluated, command: str = "") -> str:
