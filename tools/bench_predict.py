@@ -64,17 +64,15 @@ def main() -> None:
             embedded(Results(arguments.json, side=arguments.side), folder, arguments)
             return
         if arguments.run is None:
-            words = [
-                f"encoder={arguments.encoder}",
-                f"fusion={arguments.fusion}",
-                "task=segmentation",
-                *SHORT,
-                *LENGTHS,
-                f"run={run}",
-            ]
-            train(compose("train", words), quiet=True, draw=False)
+            train_here(run, arguments.encoder, arguments.fusion)
         scene = made(folder / "scene.tif", arguments.side)
         compare(Results(arguments.json, side=arguments.side), run, scene, folder, arguments)
+
+
+def train_here(run: Path, encoder: str, fusion: str) -> None:
+    """A short run of task=segmentation, whose scores count for nothing."""
+    words = [f"encoder={encoder}", f"fusion={fusion}", "task=segmentation", *SHORT, *LENGTHS, f"run={run}"]
+    train(compose("train", words), quiet=True, draw=False)
 
 
 def compare(results: Results, run: Path, scene: Path, folder: Path, arguments: Any) -> None:

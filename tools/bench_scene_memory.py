@@ -21,12 +21,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from bench_predict import LENGTHS, SHORT
+from bench_predict import train_here
 from measuring import Results
 from rasterio.windows import Window
 
-from satdifuser.commands.train import run as train
-from satdifuser.config import compose
 from satdifuser.data.bands import SENTINEL2
 
 BLOCK = 512
@@ -48,15 +46,7 @@ def main() -> None:
         folder = Path(name)
         run = arguments.run or folder / "run"
         if arguments.run is None:
-            words = [
-                f"encoder={arguments.encoder}",
-                f"fusion={arguments.fusion}",
-                "task=segmentation",
-                *SHORT,
-                *LENGTHS,
-                f"run={run}",
-            ]
-            train(compose("train", words), quiet=True, draw=False)
+            train_here(run, arguments.encoder, arguments.fusion)
         add = Results(arguments.json).table("Memory of a process that maps a large scene", columns)
         scene = sparse(folder / "scene.tif", arguments.side, arguments.blocks)
         words = ["predict", f"run={run}", f"scene={scene}", f"out={folder / 'map.tif'}", *arguments.words]

@@ -98,10 +98,13 @@ class Scaling:
         }[self.numbers]
         return "; ".join([said, *(f"{name}: {own.words()}" for name, own in self.bands.items())])
 
+    def of_band(self, band: Band) -> Scaling:
+        """A band's own policy, or this one."""
+        return self.bands.get(band.name, self.bands.get(band.common, self))
+
     def blank(self, numbers: np.ndarray[Any, Any], band: Band) -> np.ndarray[Any, Any] | bool:
         """Where the policy itself says that there is no data."""
-        own = self.bands.get(band.name, self.bands.get(band.common, self))
-        return numbers == NO_VECTOR if own.numbers == "alphaearth" else False
+        return numbers == NO_VECTOR if self.of_band(band).numbers == "alphaearth" else False
 
     def apply(
         self, numbers: np.ndarray[Any, Any], band: Band, scale: float | None = None, offset: float = 0.0
@@ -110,8 +113,8 @@ class Scaling:
 
         A file's own scale and offset count where it is `auto`: they make the unit; an offset alone is in numbers.
         """
-        own = self.bands.get(band.name, self.bands.get(band.common))
-        if own is not None:
+        own = self.of_band(band)
+        if own is not self:
             return own.apply(numbers, band, scale, offset)
         if self.numbers == "auto" and (scale is not None or offset):
             return self._by_file(numbers, band, scale, offset)

@@ -53,6 +53,15 @@ def aside(path: Path, partial: Path, kept: str = AGAIN) -> Iterator[Path]:
             raise
 
 
+def stamp(path: str | Path) -> tuple[int, int] | None:
+    """When a file was written and how large it is, without opening it; None where there is none here."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write aside, then rename."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same

@@ -95,7 +95,7 @@ class RunFolder:
             raise UserError(f"{self.path} has lost {self.config.name}, so nobody knows what it was begun with: {ANEW}")
         plain = settings.plain()
         begun = self._record([name for name in TRAINING if name in plain])
-        ours, theirs, usual = _dotted(plain), _dotted(begun), _dotted(settings.usual())
+        ours, theirs, usual = dotted(plain), dotted(begun), dotted(settings.usual())
         changed = [key for key, value in theirs.items() if ours.get(key) != value]
         # what a version did not know, when the run was begun, was as it is where nothing is said
         changed += [key for key, value in ours.items() if key not in theirs and value != usual.get(key, ...)]
@@ -235,11 +235,11 @@ def same_features(run: str, trained: BankSpec, given: BankSpec) -> None:
         )
 
 
-def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+def dotted(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested settings by their dotted keys."""
     if not isinstance(values, dict) or not values:
         return {prefix.removesuffix("."): values}
-    return {key: v for name, value in values.items() for key, v in _dotted(value, f"{prefix}{name}.").items()}
+    return {key: v for name, value in values.items() for key, v in dotted(value, f"{prefix}{name}.").items()}
 
 
 def environment(processes: int = 1) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from satdifuser.data.colours import colours as usual
+from satdifuser.data.files.quiet import quiet
 from satdifuser.scenes.out.base import Array
 from satdifuser.scenes.scene import Scene
 
@@ -65,8 +66,6 @@ def look(path: str | Path, side: int) -> Looked:
 
 def _tiff(path: Path, side: int) -> tuple[Mapping[str, str], Array, Grid | None]:
     import rasterio
-
-    from satdifuser.scenes.out.cog import quiet
 
     with quiet(), rasterio.open(path, driver="GTiff") as file:
         step = step_of(file.height, file.width, side)

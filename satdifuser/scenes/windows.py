@@ -69,6 +69,10 @@ class Windows:
         """Pixels of the output from one window to the next."""
         return self.stride // self.step
 
+    def to_dict(self) -> dict[str, int]:
+        """What is said of them in a file that is made."""
+        return {"size": self.size, "margin": self.before, "overlap": self.overlap, "step": self.step}
+
     def place(self, scene: Place) -> Place:
         """The output's grid: the scene's, each `step` px one; the last ones may reach over the scene's edge."""
         a, b, c, d, e, f = scene.transform

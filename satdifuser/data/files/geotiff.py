@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Array, Ask, Numbers, Opened, Own, Place
+from satdifuser.data.files.quiet import quiet
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ def geotiff(path: Path, ask: Ask) -> Iterator[Opened]:
     """The file, open; only the blocks that are asked of it are decoded."""
     try:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+        from rasterio.errors import RasterioIOError
     except ImportError as error:
         raise UserError(f"{shown(path)} is a GeoTIFF, and rasterio is not installed: pip install rasterio") from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with quiet():
         try:
             with rasterio.open(path.absolute(), driver="GTiff") as file:  # no other: a VRT would read other files
                 yield GeoTiff(file, ask)

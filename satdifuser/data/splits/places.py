@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satdifuser.data.files.names import shown
+from satdifuser.data.files.quiet import quiet
 from satdifuser.data.splits.near import Floats, Tiles
 from satdifuser.errors import UserError
 
@@ -59,10 +59,9 @@ class Footprint(NamedTuple):
 def read_footprint(path: Path | str) -> Footprint | None:
     """Where a file of an image lies, by its header; None where it does not say."""
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+    from rasterio.errors import RasterioIOError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with quiet():
         try:
             with rasterio.open(path) as file:
                 if file.crs is None or file.transform.is_identity:

@@ -57,7 +57,7 @@ def embed(settings: EmbedSettings, found: Found, *, part: tuple[int, int] = (0, 
     with closing(open_scene(found, reading)) as scene:
         dtype = _dtype(settings)
         wanted = dtype == "int8" and not settings.dry_run
-        scales = processes.told(sampled_scales(scene, answers, windows)) if wanted else ()
+        scales = processes.told(sampled_scales(scene, answers, windows) if processes.main else ()) if wanted else ()
         target = _target(scene, source, answers, windows, Form("embedding", dtype, answers.names, scales=scales))
         if settings.dry_run:
             if part[0] == 0:
@@ -119,7 +119,7 @@ def _target(scene: Scene, source: Embeds, answers: BankAnswers, windows: Windows
     identity = {
         "scene": scene.identity,
         "features": spec,
-        "window": {"size": windows.size, "margin": windows.before, "overlap": windows.overlap, "step": windows.step},
+        "window": windows.to_dict(),
         "pool": None if answers.pooling is None else answers.pooling.name,
         "dtype": form.dtype,
     }

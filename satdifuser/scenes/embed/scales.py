@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from satdifuser.scenes.out.base import Array, Output
+from satdifuser.scenes.out.forms import LEVELS
 from satdifuser.scenes.units import Unit
 
-LEVELS = 127
 SAMPLE = 64  # windows
 ROOM = 1.05  # above the sample's largest number: the rest of a scene reaches a little beyond
 

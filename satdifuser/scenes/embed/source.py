@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.bank import BankSpec
+from satdifuser.engine.files import stamp
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 from satdifuser.scenes.answers import window_size
@@ -49,17 +50,12 @@ def embeds(settings: EmbedSettings) -> Embeds:
     The last one is kept: a process that goes over many scenes builds it once.
     """
     plain = {name: settings.plain()[name] for name in DECIDES}
-    key = json.dumps([plain, settings.window.size, _written(settings.run)], default=str)
+    weights = None if settings.run is None else stamp(RunFolder(settings.run).best)
+    key = json.dumps([plain, settings.window.size, weights], default=str)
     if key not in _kept:
         _kept.clear()
         _kept[key] = _made(settings)
     return _kept[key]
-
-
-def _written(run: str | None) -> tuple[int, int] | None:
-    """When a run's weights were written, and how large they are."""
-    best = None if run is None else RunFolder(run).best
-    return None if best is None or not best.is_file() else (best.stat().st_mtime_ns, best.stat().st_size)
 
 
 def _made(settings: EmbedSettings) -> Embeds:

@@ -9,6 +9,7 @@ from typing import Any
 from satdifuser.bank import BankError, BankSpec
 from satdifuser.data.bands import embedding
 from satdifuser.data.files.names import shown
+from satdifuser.data.files.quiet import quiet
 from satdifuser.data.scaling import Scaling
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Found, Reading
@@ -42,13 +43,10 @@ def reading_of_vectors(spec: BankSpec) -> Reading:
 
 
 def _tag(path: Path) -> str | None:
-    import warnings
-
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+    from rasterio.errors import RasterioIOError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with quiet():
         try:
             with rasterio.open(path.absolute(), driver="GTiff") as file:
                 text: str | None = file.tags().get(TAG)

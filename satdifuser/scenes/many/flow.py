@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from satdifuser.engine.files import json_text, read_json, write_text, writing
+from satdifuser.engine.files import json_text, read_json, stamp, write_text, writing
 from satdifuser.engine.progress import say
-from satdifuser.engine.run import RunFolder
+from satdifuser.engine.run import RunFolder, dotted
 from satdifuser.errors import UserError, one_line
 from satdifuser.launching import claimed
 from satdifuser.launching import launch as hand_out
-from satdifuser.scenes.many.manifest import MANIFEST, Row, rows_of, write_manifest
+from satdifuser.scenes.many.manifest import Row, rows_of, write_manifest
 from satdifuser.scenes.many.watch import Scenes
-from satdifuser.scenes.many.work import NOTES, Item, items_of, stamp
+from satdifuser.scenes.many.work import NOTES, Item, items_of
 from satdifuser.scenes.many.worker import One, job, work
+from satdifuser.scenes.out import SUFFIXES
 from satdifuser.settings.trust import trusted
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from satdifuser.scenes.scene import Found
     from satdifuser.settings.scenes import SceneSettings
 
-SUFFIXES = {"tif": ".tif", "zarr": ".zarr", "parquet": ".parquet"}
 USUAL = {"predict": ".tif", "embed": ".zarr"}
-FILES = (".tif", ".tiff", ".zarr", ".parquet")
 MOST_JOBS = 64
 PASSING = ("scene", "out", "window.batch_size", "threads", "jobs", "parts", "preview", "overwrite", "dry_run")
 """Settings that change no number of an output."""
@@ -46,12 +44,12 @@ def carry_out(command: str, settings: SceneSettings, launch: Launch, one: One) -
     keep_memory()
     bound_cache()
     suffix = Path(settings.out).suffix.lower()
-    if suffix and suffix not in FILES and not Path(settings.out).is_dir():
+    if suffix and suffix not in SUFFIXES and not Path(settings.out).is_dir():
         raise UserError(
-            f"out={settings.out} is of no kind that is known: give a file of {', '.join(FILES)}, or a folder"
+            f"out={settings.out} is of no kind that is known: give a file of {', '.join(SUFFIXES)}, or a folder"
         )
     found = find_scenes(settings.scene, settings.reading.bands)
-    if len(found) > 1 or settings.parts > 1 or suffix not in FILES:
+    if len(found) > 1 or settings.parts > 1 or suffix not in SUFFIXES:
         return many(command, settings, found, launch, one)
     if launch.overrides:
         say(f"{launch.overrides[0]} is not used: it is one scene in one part (parts=2 and more share it out)")
@@ -72,12 +70,12 @@ def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: 
             " hydra/launcher=joblib or slurm"
         )
     out = Path(settings.out)
-    single = out.suffix.lower() in FILES
+    single = out.suffix.lower() in SUFFIXES
     if single and len(found) > 1:
         raise UserError(f"out={settings.out} is one file, and there are {len(found)} scenes: give a folder")
     if settings.overwrite and settings.parts > 1:
         raise UserError("overwrite=true with parts: a part could replace what another has written; remove it first")
-    suffix = out.suffix if single else SUFFIXES.get(settings.format or "", USUAL[command])
+    suffix = out.suffix if single else f".{settings.format}" if settings.format else USUAL[command]
     folder = out.with_name(out.name + ".jobs") if single else out
     items = items_of(found, settings.parts, out, suffix, folder / NOTES)
     if settings.dry_run:
@@ -105,25 +103,19 @@ def many(command: str, settings: SceneSettings, found: Sequence[Found], launch: 
 
 def _begin(command: str, settings: SceneSettings, folder: Path, items: Sequence[Item]) -> None:
     """The folder, of this command's settings alone; what failed before is tried again."""
-    own = _dotted({"command": command, **settings.plain()})
+    own = dotted({"command": command, **settings.plain()})
     if own.get("run") is not None:
         own["run's weights"] = stamp(str(RunFolder(own["run"]).best))
-    digest = hashlib.blake2b(
-        json.dumps({k: v for k, v in own.items() if k not in PASSING}, default=str, sort_keys=True).encode(),
-        digest_size=8,
-    ).hexdigest()
+    now: dict[str, Any] = json.loads(json_text(own))
     mark = folder / NOTES / "settings.json"
     if mark.is_file() and not settings.overwrite:
         begun = read_json(mark, dict, "remove it, and start again")
-        if begun.get("digest") != digest:
-            theirs = begun.get("settings", {})
-            changed = [k for k, v in own.items() if k not in PASSING and theirs.get(k) != json.loads(json_text(v))]
-            raise UserError(
-                f"{folder} was begun with another {', '.join(changed[:4]) or 'command'}: give the same, or another out="
-            )
+        changed = [key for key in {**now, **begun} if key not in PASSING and begun.get(key) != now.get(key)]
+        if changed:
+            raise UserError(f"{folder} was begun with another {', '.join(changed[:4])}: give the same, or another out=")
     with writing(folder):
         (folder / NOTES).mkdir(parents=True, exist_ok=True)
-    write_text(mark, json_text({"digest": digest, "settings": own}) + "\n")
+    write_text(mark, json_text(now) + "\n")
     for item in items:
         state = item.state
         if settings.overwrite or (state is not None and "error" in state):
@@ -191,12 +183,3 @@ def _whole(rows: Sequence[Row], items: Sequence[Item], manifest: Path, stopped: 
 def _held(item: Item) -> bool:
     with claimed(item.lock) as mine:
         return not mine or not item.open
-
-
-def _dotted(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict) or not values:
-        return {prefix.removesuffix("."): values}
-    return {key: v for name, value in values.items() for key, v in _dotted(value, f"{prefix}{name}.").items()}
-
-
-__all__ = ["MANIFEST", "many"]

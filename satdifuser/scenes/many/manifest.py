@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from satdifuser.data.splits.places import read_footprint
 from satdifuser.engine.files import json_text, write_text
+from satdifuser.errors import UserError
 from satdifuser.scenes.many.work import Item
 
 MANIFEST = "manifest.json"
@@ -85,7 +86,7 @@ def footprint(out: Path) -> dict[str, Any] | None:
     """Where an output lies, as GeoJSON's polygon in degrees; None where it does not say so."""
     try:
         crs, corners = _corners(out)
-    except (OSError, KeyError, ValueError, TypeError, LookupError):  # a picture of the ground, or what is damaged
+    except (UserError, OSError, KeyError, ValueError, TypeError, LookupError):  # a picture, or what is damaged
         return None
     if crs is None:
         return None
@@ -110,18 +111,12 @@ def _corners(out: Path) -> tuple[Any, list[tuple[float, float]]]:
         import zarr
 
         group = zarr.open_group(out, mode="r")
-        place: Any = dict(group["spatial_ref"].attrs)
+        said: Any = dict(group["spatial_ref"].attrs)
         width, height = len(group["x"]), len(group["y"])  # type: ignore[arg-type]
-        affine = Affine.from_gdal(*map(float, str(place["GeoTransform"]).split()))
-        crs = CRS.from_wkt(place["crs_wkt"])
+        affine = Affine.from_gdal(*map(float, str(said["GeoTransform"]).split()))
+        crs = CRS.from_wkt(said["crs_wkt"])
     else:
-        import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            file = rasterio.open(out)
-        with file:
-            affine, crs, width, height = file.transform, file.crs, file.width, file.height
+        place = read_footprint(out)
+        return (None, []) if place is None else (place.crs, list(zip(place.x, place.y, strict=True)))
     a, b, c, d, e, f = tuple(affine)[:6]
     return crs, [(a * x + b * y + c, d * x + e * y + f) for x, y in ((0, 0), (width, 0), (width, height), (0, height))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satdifuser.engine.files import write_text
+from satdifuser.engine.files import stamp, write_text
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Found
 
@@ -48,9 +48,7 @@ class Item:
             found = json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        if not isinstance(found, dict) or found.get("scene") != self.found.words:
-            return None
-        if found.get("stamp") != stamp(self.found.words):
+        if not isinstance(found, dict) or any(found.get(name) != value for name, value in self._scene.items()):
             return None
         there = self.out.exists() or (self.parts > 1 and self.out.with_name(self.out.name + ".partial").exists())
         return found if there or "error" in found else None
@@ -60,18 +58,13 @@ class Item:
         return self.state is None
 
     def tell(self, **values: Any) -> None:
-        write_text(
-            self.note, json.dumps({"scene": self.found.words, "stamp": stamp(self.found.words), **values}) + "\n"
-        )
+        write_text(self.note, json.dumps({**self._scene, **values}) + "\n")
 
-
-def stamp(words: str) -> list[int] | None:
-    """When a file was written and how large it is, without opening it; None of what is elsewhere."""
-    try:
-        found = Path(words).stat()
-    except (OSError, ValueError):
-        return None
-    return [found.st_mtime_ns, found.st_size]
+    @property
+    def _scene(self) -> dict[str, Any]:
+        """The very scene that a note is of."""
+        when = stamp(self.found.words)
+        return {"scene": self.found.words, "stamp": None if when is None else list(when)}
 
 
 def items_of(found: Sequence[Found], parts: int, out: Path, suffix: str, notes: Path) -> list[Item]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from satdifuser.data.files.quiet import quiet
 from satdifuser.errors import UserError
 from satdifuser.scenes.out.base import Array, Target
 from satdifuser.scenes.out.forms import bands_of, nodata_of, scales_of
@@ -102,16 +101,6 @@ class Cog(Partial):
         with quiet(), rasterio.open(self.path, driver="GTiff") as file:
             found: str | None = file.tags().get(IDENTITY)
             return found
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warning that a raster without georeference has none."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
 
 
 def block_of(bands: int, dtype: str) -> int:

@@ -112,7 +112,7 @@ def target_of(scene: Scene, trained: Trained, windows: Windows, form: Form) -> T
     from satdifuser import __version__
 
     model, task = trained.model, trained.model.task
-    window = {"size": windows.size, "margin": windows.before, "overlap": windows.overlap, "step": windows.step}
+    window = windows.to_dict()
     spec = model.fusion.spec
     tags = {
         "SATDIFUSER_VERSION": __version__,

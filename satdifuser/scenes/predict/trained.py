@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.data.base import Labels
+from satdifuser.engine.files import stamp
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
 
@@ -40,9 +41,7 @@ def load_run(path: str, stored: BankSpec | None = None) -> Trained:
 
     The last one is kept: a process that goes over many scenes builds its model once.
     """
-    best = RunFolder(path).best
-    there = (best.stat().st_mtime_ns, best.stat().st_size) if best.is_file() else None
-    return _loaded(path, stored, there)
+    return _loaded(path, stored, stamp(RunFolder(path).best))
 
 
 @functools.lru_cache(maxsize=1)
@@ -94,10 +93,8 @@ def labels_of(folder: RunFolder, settings: TrainSettings) -> Labels:
 
 
 def _fingerprint(folder: RunFolder, model: FeatureModel) -> str:
-    found = hashlib.blake2b(digest_size=16)
     with folder.best.open("rb") as file:
-        while block := file.read(2**22):
-            found.update(block)
+        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     about = {"features": model.fusion.spec.to_dict(), "task": model.task.name, "labels": model.task.labels.to_dict()}
     found.update(json.dumps(about, sort_keys=True, default=str).encode())
     return found.hexdigest()

@@ -67,13 +67,12 @@ def check_scale(layout: Layout, own: Mapping[str, Own | None], reading: Reading,
 
 
 def _auto(reading: Reading, sensor: Sensor, name: str) -> bool:
-    band = sensor.bands[sensor.names.index(name)]
-    return reading.scaling.bands.get(name, reading.scaling.bands.get(band.common, reading.scaling)).numbers == "auto"
+    return reading.scaling.of_band(sensor.bands[sensor.names.index(name)]).numbers == "auto"
 
 
 def _by_policy(reading: Reading, band: Band) -> tuple[float, float] | None:
     """What the run's policy makes of a number as scale and offset; None where the file's own counts."""
-    policy = reading.scaling.bands.get(band.name, reading.scaling.bands.get(band.common, reading.scaling))
+    policy = reading.scaling.of_band(band)
     if policy.numbers == "as_is":
         return 1.0, 0.0
     if policy.numbers == "dn":

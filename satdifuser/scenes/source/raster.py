@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.geotiff import GeoTiff
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Ask, Numbers, Own, Place
+from satdifuser.data.files.quiet import quiet
 from satdifuser.errors import UserError
 
 DRIVERS: dict[str, str | None] = {
@@ -115,7 +115,7 @@ class GdalRaster(Raster):
 
     def __init__(self, path: str, named: bool = False) -> None:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+        from rasterio.errors import RasterioIOError
 
         self.path = path
         suffix = suffix_of(path)
@@ -127,8 +127,7 @@ class GdalRaster(Raster):
         where = gdal_path(path)
         if not where.startswith("/vsi") and not Path(where).exists():
             raise UserError(f"{shown(path)} is not there: give the path of a scene")
-        with warnings.catch_warnings(), rasterio.Env(**_options(where, self.cache)):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with quiet(), rasterio.Env(**_options(where, self.cache)):
             try:
                 self.file = rasterio.open(where, sharing=False, **({} if driver is None else {"driver": driver}))
                 self.inner = GeoTiff(self.file, Ask())

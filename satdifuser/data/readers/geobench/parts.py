@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from satdifuser.data.files.fitting import BadImageError
+from satdifuser.data.files.quiet import quiet
 
 Array = np.ndarray[Any, Any]
 Room = Callable[[int, int, int], None]  # refuses so many numbers of so many rows and columns
@@ -36,10 +36,9 @@ def layers(content: bytes, form: str, room: Room) -> Array:
 
 def _raster(content: bytes, room: Room) -> Array:
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+    from rasterio.errors import RasterioIOError
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with quiet():
         try:
             with rasterio.MemoryFile(content) as memory, memory.open(driver="GTiff") as file:
                 room(file.count * file.height * file.width, file.height, file.width)
