@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, MultipleOf
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
+from satdifuser.baselines.patches import PATCHES, draw, drawn, waiting
 from satdifuser.data.inputs import ImageInput
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, Seed, Side, checked
 from satdifuser.tensors import TensorsError, read_tensors
 
 GAUSSIAN = "gaussian"
+BLOCK, FEWEST = 2**19, 32  # answers at once on a CPU, so that they stay in its cache, and filters
 Even = Annotated[int, Ge(2), MultipleOf(2)]
 
 
@@ -28,8 +28,8 @@ class RandomFeatures(nn.Module):
     """What each of `features / 2` filters answers, above zero and below: one tap.
 
     With `stride` it is a map, each of its pixels the mean of so many; null: the mean over the whole image, as torchgeo
-    has it. `filters` are gaussian, drawn from `seed`, or a file of `tools/rcf_filters.py`: whitened patches of
-    training images.
+    has it. `filters` are gaussian, or whitened patches of the images of the data's split `train` (of all of them,
+    whatever the label budget: no label is looked at), both drawn from `seed`; or a file of `tools/rcf_filters.py`.
     """
 
     _filters: Tensor
@@ -54,12 +54,8 @@ class RandomFeatures(nn.Module):
             raise UserError(f"encoder.kernel is {kernel}: images have {image_size} px")
         if stride is not None and image_size % stride:
             raise UserError(f"encoder.image_size is {image_size}: use a multiple of encoder.stride={stride}")
-        if filters == GAUSSIAN:
-            drawn, weights = torch.randn(shape, generator=torch.Generator().manual_seed(seed)), f"gaussian-seed{seed}"
-        else:
-            drawn = _read(filters, shape)
-            weights = hashlib.sha256(drawn.contiguous().numpy().data).hexdigest()[:16]
-        self.register_buffer("_filters", drawn, persistent=False)
+        found, weights = _filters(filters, shape, seed)
+        self.register_buffer("_filters", found, persistent=False)
         settings = {**prepare.settings, "kernel": kernel, "bias": bias}
         settings["padding"] = "none" if stride is None else "reflect"  # a stride of the whole image pads as others do
         self.spec = BankSpec(
@@ -82,44 +78,59 @@ class RandomFeatures(nn.Module):
             before = (self._filters.shape[-1] - 1) // 2
             after = self._filters.shape[-1] - 1 - before
             x = F.pad(x, (before, after, before, after), mode="reflect" if after < x.shape[-1] else "replicate")
-        answers = F.conv2d(x, self._filters.to(x)) + self.bias
-        both = [answers.clamp(min=0), (-answers).clamp(min=0)]
+        return FeatureBank(self.spec, {self.spec.taps[0]: self._answers(x, self._filters.to(x))})
+
+    @staticmethod
+    def waits(settings: Mapping[str, Any]) -> bool:
+        """Whether these settings take filters from training images that nobody has cut yet."""
+        return waiting(str(settings.get("filters", GAUSSIAN)))
+
+    @staticmethod
+    def from_training(
+        settings: Mapping[str, Any], images: Sequence[Tensor], about: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What of the settings becomes known with the prepared training images; `about` says which these are."""
+        number, kernel, seed = settings.get("features", 512) // 2, settings.get("kernel", 3), settings.get("seed", 0)
+        return {"filters": draw(str(settings["filters"]), images, about, number, kernel, seed)}
+
+    def _answers(self, x: Tensor, filters: Tensor) -> Tensor:
+        """Mean answers above zero, and then below; on a CPU of few filters and one image at once, which is faster."""
+        if x.device.type != "cpu":
+            return torch.cat(self._of(x, filters), dim=1)
+        few = max(FEWEST, BLOCK // (x.shape[-1] * x.shape[-2]))
+        parts = [[self._of(image, some) for some in filters.split(few)] for image in x.split(1)]
+        return torch.cat([torch.cat([part[side] for side in (0, 1) for part in row], dim=1) for row in parts])
+
+    def _of(self, x: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
+        answers = F.conv2d(x, filters, filters.new_full((len(filters),), self.bias))
+        both = answers.clamp(min=0), (-answers).clamp_(min=0)
         if self.stride is None:
-            pooled = torch.cat([part.mean((2, 3), keepdim=True) for part in both], dim=1)
-        else:
-            pooled = torch.cat([F.avg_pool2d(part, self.stride) for part in both], dim=1)
-        return FeatureBank(self.spec, {self.spec.taps[0]: pooled})
+            return both[0].mean((2, 3), keepdim=True), both[1].mean((2, 3), keepdim=True)
+        return F.avg_pool2d(both[0], self.stride), F.avg_pool2d(both[1], self.stride)
 
 
-def whitened(patches: NDArray[np.floating], regular: float = 1e-3) -> NDArray[np.float64]:
-    """Patches `[number, bands, k, k]`, each without its mean and of length 1, and then without what all have in common.
-
-    It is the square of the symmetric whitening of their covariance, as in MOSAIKS.
-    """
-    flat = patches.reshape(len(patches), -1).astype(np.float64)
-    flat = flat - flat.mean(1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    flat = flat / np.where(length < 1e-8, 1.0, length)
-    values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
-    return (flat @ (vectors / (values + regular)) @ vectors.T).reshape(patches.shape)
-
-
-def cut(images: Sequence[Tensor], number: int, kernel: int, seed: int) -> NDArray[np.float64]:
-    """`number` patches of prepared images `[bands, H, W]`, from places that depend on the seed alone."""
-    draw = np.random.default_rng(seed)
-    found = []
-    for place in draw.integers(0, len(images), number):
-        image = images[place]
-        row, column = (int(draw.integers(0, side - kernel + 1)) for side in image.shape[-2:])
-        found.append(image[:, row : row + kernel, column : column + kernel].double().numpy())
-    return np.stack(found)
+def _filters(filters: str, shape: tuple[int, ...], seed: int) -> tuple[Tensor, str]:
+    """The filters and what they are called in the bank's spec."""
+    if filters == GAUSSIAN:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)), f"gaussian-seed{seed}"
+    found = drawn(filters)
+    if found is not None and tuple(found.shape) == shape:
+        return found, filters
+    if found is not None or waiting(filters):
+        raise UserError(
+            f"encoder.filters={filters} takes patches of training images"
+            + (f" {tuple(found.shape)}, and asked for is {shape}" if found is not None else "")
+            + f": cut them (satdifuser.data.policy.resolved(encoder, data)), or use encoder.filters={GAUSSIAN}"
+        )
+    read = _read(filters, shape)
+    return read, hashlib.sha256(read.contiguous().numpy().data).hexdigest()[:16]
 
 
 def _read(file: str, shape: tuple[int, ...]) -> Tensor:
     try:
         found = read_tensors(Path(file).expanduser()).get("filters")
     except TensorsError as error:
-        raise UserError(f"encoder.filters: {error}; encoder.filters=gaussian needs no file") from error
+        raise UserError(f"encoder.filters: {error}; encoder.filters={GAUSSIAN} or {PATCHES} needs no file") from error
     if found is None or tuple(found.shape) != shape or not bool(found.isfinite().all()):
         has = "no tensor 'filters'" if found is None else f"filters {tuple(found.shape)}"
         raise UserError(

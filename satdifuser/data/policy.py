@@ -1,23 +1,27 @@
-"""Input ranges from the TRAINING images: what `prepare.policy` leaves open is filled in before an encoder is built.
+"""What an encoder takes from the TRAINING images is filled in before it is built; other splits are never opened.
 
-The numbers become the input's declared `low`, `high`, `mean` and `std`: a bank's spec, a store and a run record them.
-Other splits are never opened.
+The numbers that `prepare.policy` leaves open become the input's declared `low`, `high`, `mean` and `std`: a bank's
+spec, a store and a run record them. An encoder class that takes more (`RandomFeatures` cuts filters) has `waits`,
+whether its settings lack it, and `from_training`, which gives it. All training images are meant, whatever the budget.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from satdifuser.data.batches import read_sample
 from satdifuser.data.inputs import ImageInput, unfilled
 from satdifuser.data.statistics import SAMPLES, Tally, tally_of
 from satdifuser.errors import UserError
 
 if TYPE_CHECKING:
     from satdifuser.data.bands import Sensor
+    from satdifuser.data.base import LabelledDataset
     from satdifuser.settings.part import DataPart, Part
 
 TRAIN = "train"
@@ -25,17 +29,56 @@ _known: dict[str, tuple[Tally, int]] = {}
 
 
 def is_open(encoder: Part) -> bool:
-    """Whether an encoder's input waits for numbers from the training images."""
-    return _input_is_open(encoder.get("prepare"))
+    """Whether an encoder or its input waits for something from the training images."""
+    return _input_is_open(encoder.get("prepare")) or _waits(encoder)
 
 
 def resolved(encoder: Part, data: DataPart) -> Part:
-    """The encoder's settings with the numbers that its input takes from the training images."""
+    """The encoder's settings with what they, and its input's, take from the training images."""
     if not is_open(encoder):
         return encoder
     made = copy.copy(encoder)
     made.settings = {**encoder.settings, "prepare": resolved_input(encoder["prepare"], data)}
+    if _waits(made):
+        prepare, split = made["prepare"], _training(data, made.label)
+        about = {"data": _of(data, split), "prepare": prepare.plain()}
+        made.settings |= made.target.from_training(made.settings, TrainingImages(split, prepare.build()), about)
     return made
+
+
+class TrainingImages(Sequence[Any]):
+    """Images of a split as an encoder gets them, read when they are asked for; of a series the first that is there."""
+
+    def __init__(self, split: LabelledDataset, prepare: Any) -> None:
+        self.split, self.prepare = split, prepare
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: Any) -> Any:
+        sample = read_sample(self.split, index)
+        image, dates = sample["image"], sample.get("dates")
+        if image.ndim == 4:
+            image = image[0 if dates is None else int((dates >= 0).int().argmax())]
+        return self.prepare(image[None], [sample["id"]])[0]
+
+
+def _waits(encoder: Part) -> bool:
+    waits = getattr(encoder.target, "waits", None)
+    return waits is not None and bool(waits(encoder.settings))
+
+
+def _training(data: DataPart, who: str) -> LabelledDataset:
+    if TRAIN not in data.splits:
+        raise UserError(f"{data.name} has no split {TRAIN}, which {who} takes what it needs from")
+    split: LabelledDataset = data.split(TRAIN)
+    if not len(split):
+        raise UserError(f"{data.name} has no samples in its split {TRAIN}, which {who} takes what it needs from")
+    return split
+
+
+def _of(data: DataPart, split: LabelledDataset) -> list[Any]:
+    return [data.splits[TRAIN].plain(), split.identity]
 
 
 def resolved_input(prepare: Part, data: DataPart) -> Part:
@@ -59,10 +102,8 @@ def _input_is_open(prepare: Any) -> bool:
 
 def _tally(data: DataPart, sensor: Sensor) -> tuple[Tally, int]:
     """Statistics of the training images; a process takes them once of the same data."""
-    if TRAIN not in data.splits:
-        raise UserError(f"{data.name} has no split {TRAIN}, which encoder.prepare.policy takes its numbers from")
-    split = data.split(TRAIN)
-    name = json.dumps([data.splits[TRAIN].plain(), split.identity, sensor.name, list(sensor.names)], default=str)
+    split = _training(data, "encoder.prepare.policy")
+    name = json.dumps([*_of(data, split), sensor.name, list(sensor.names)], default=str)
     if name not in _known:
         tally, faults = tally_of(split, sensor, SAMPLES)
         _known[name] = tally, len(faults)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from satdifuser.baselines.rcf import RandomFeatures, cut, whitened
+from satdifuser.baselines import rcf
+from satdifuser.baselines.patches import cut, whitened
+from satdifuser.baselines.rcf import RandomFeatures
 from satdifuser.data.bands import SENTINEL2
 from satdifuser.data.inputs import ImageInput
 from satdifuser.errors import UserError
@@ -31,6 +33,22 @@ def test_of_a_whole_image_the_features_are_those_of_torchgeo(kernel: int, seed: 
     theirs = models.RCF(in_channels=3, features=10, kernel_size=kernel, bias=-1.0, seed=seed)
     expected = theirs(encoder.prepare(images))
     torch.testing.assert_close(encoder(images)[encoder.spec.taps[0]][..., 0, 0], expected)
+
+
+@pytest.mark.parametrize("stride", [None, 4])
+def test_filters_and_images_taken_a_few_at_once_give_what_all_at_once_give(
+    stride: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, images = build(features=30, stride=stride, bias=0.1), torch.rand(3, 13, 12, 12) * 0.3
+    whole = encoder(images)[encoder.spec.taps[0]]
+    monkeypatch.setattr(rcf, "BLOCK", 1)
+    monkeypatch.setattr(rcf, "FEWEST", 4)
+    torch.testing.assert_close(encoder(images)[encoder.spec.taps[0]], whole, rtol=1e-6, atol=1e-6)
+    x = encoder.prepare(images)[1:2].double()
+    if stride is None:
+        answers = torch.nn.functional.conv2d(x, encoder._filters.double()) + 0.1
+        expected = torch.cat([answers.relu().mean((2, 3)), (-answers).relu().mean((2, 3))], dim=1)
+        torch.testing.assert_close(whole[1:2, :, 0, 0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 5])
@@ -92,7 +110,7 @@ def test_filters_of_a_file_are_used_and_named_by_their_contents(tmp_path: Path) 
     assert not list(encoder.parameters())
     with pytest.raises(UserError, match=r"has filters \(5, 3, 3, 3\), and asked for is \(6, 3, 3, 3\)"):
         build(filters=str(tmp_path / "f.safetensors"), features=12)
-    with pytest.raises(UserError, match=r"encoder.filters: no file .*; encoder.filters=gaussian needs no file"):
+    with pytest.raises(UserError, match=r"no file .*; encoder.filters=gaussian or patches needs no file"):
         build(filters=str(tmp_path / "none.safetensors"))
 
 
