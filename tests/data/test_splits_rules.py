@@ -217,7 +217,7 @@ def test_words_that_are_no_split_are_asked_for_and_then_left_out(tmp_path: Path,
 
 def test_a_rule_is_checked_by_name_and_says_itself() -> None:
     for words, said in (
-        ("hsh", r"data\.split\.by is 'hsh': it can be hash, folder, list, column, blocks; did you mean hash"),
+        ("hsh", r"data\.split\.by is 'hsh': it can be hash, folder, list, column, blocks, folds; did you mean hash"),
         ({}, r"data\.split\.by is None"),
         ({"by": "hash", "vall": 0.1}, r"no setting data\.split\.vall of hash: it has val, test; did you mean val"),
         ({"by": "hash", "val": 0.6, "test": 0.4}, "val is 0.6 and test is 0.4: give shares that leave some to train"),

@@ -53,8 +53,8 @@ def by_blocks(
         warn_once(
             f"{setting}: {sizes}, too few for the shares: {got}, not {asked}; smaller {setting}.metres come nearer"
         )
-    kept = _kept_apart(places.tiles, numbers, apart)
-    _say_left_out(ordered, numbers, kept, apart, setting)
+    kept = kept_apart(places.tiles, numbers, apart)
+    say_left_out(ordered, numbers, kept, apart, setting)
     if not len(kept["train"]):
         raise UserError(
             f"{setting}: all {len(numbers['train'])} training samples lie within {apart:g} m of others: give larger"
@@ -85,7 +85,8 @@ def _place(block: tuple[int, int], seed: int) -> bytes:
     return hashlib.blake2b(f"{seed} {block[0]} {block[1]}".encode(), digest_size=16).digest()
 
 
-def _kept_apart(tiles: Tiles, numbers: dict[str, np.ndarray], apart: float) -> dict[str, np.ndarray]:
+def kept_apart(tiles: Tiles, numbers: dict[str, np.ndarray], apart: float) -> dict[str, np.ndarray]:
+    """What is not nearer than `apart` to a sample of another split: training gives way, then validation."""
     kept = dict(numbers)
     for part, held in (("val", ("test",)), ("train", ("test", "val"))):
         others = np.concatenate([kept[other] for other in held])
@@ -94,7 +95,7 @@ def _kept_apart(tiles: Tiles, numbers: dict[str, np.ndarray], apart: float) -> d
     return kept
 
 
-def _say_left_out(
+def say_left_out(
     names: Sequence[str], before: dict[str, np.ndarray], after: dict[str, np.ndarray], apart: float, setting: str
 ) -> None:
     lost = {part: len(before[part]) - len(after[part]) for part in ("train", "val")}

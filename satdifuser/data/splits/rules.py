@@ -1,25 +1,26 @@
-"""How samples are split: by a hash of their names, by folder, list, column of a table, or blocks in space."""
+"""How samples are split: by a hash of their names, by folder, list, column of a table, blocks in space, or in folds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 
 from satdifuser.data.splits.blocks import PARTS, by_blocks
+from satdifuser.data.splits.folds import FILE, by_folds
 from satdifuser.data.splits.given import USUAL, by_column, by_folder, by_list, read_list, read_lists
 from satdifuser.data.splits.holdout import held_out
 from satdifuser.data.splits.places import Footprint
 from satdifuser.data.tables import Table, read_table
 from satdifuser.errors import UserError, nearest
-from satdifuser.kinds import NotNegative, Place, Positive, Rate, Seed, Unit, Word, check, hints_of
+from satdifuser.kinds import NotNegative, Place, Positive, Rate, Seed, Unit, Whole, Word, check, hints_of
 
 SplitWords = Annotated[
     str | dict[str, Any],
-    Word("hash, folder, blocks or {by: hash, folder, list, column or blocks, with its settings}"),
+    Word("hash, folder, blocks or {by: hash, folder, list, column, blocks or folds, with its settings}"),
 ]
 Part = Annotated[float, Gt(0), Lt(1)]
 Words = Annotated[str | int | list[str | int], Word("words, or a share of training as 0.1")]
@@ -73,6 +74,39 @@ class Blocks(Rule):
         return (
             f"in blocks of {self.metres:g} m, {self.val:.4g} for val and {self.test:.4g} for test (seed {self.seed}),"
             f" {away}"
+        )
+
+
+@dataclass(frozen=True)
+class Folds(Rule):
+    """Fold number `fold` of `of` is for testing, of the rest a share for validation; whole groups stay together.
+
+    A group is a block of `metres`, the file that tiles are of (`group: file`), or what `{group}` stands for in a
+    pattern of ids. `of: all`, or more than there are groups, leaves one group out.
+    """
+
+    by = "folds"
+    of: Annotated[int, Ge(2)] | Literal["all"] = 5
+    fold: Whole = 0
+    group: Annotated[str, Word("file, or a pattern of ids with {group}")] | None = None
+    metres: Positive | None = None
+    apart: NotNegative = 0.0
+    val: Rate = 0.1
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if self.metres is not None and self.group is not None:
+            raise UserError(f"{self.setting} has metres and group: groups are blocks or go by names, so leave one out")
+        if self.metres is None and self.apart:
+            raise UserError(f"{self.setting}.apart is of blocks in space: give {self.setting}.metres too")
+
+    def words(self) -> str:
+        names = "files" if self.group in (None, FILE) else f"groups {self.group}"
+        groups = names if self.metres is None else f"blocks of {self.metres:g} m"
+        away = f", none nearer than {self.apart:g} m to one of another split" if self.apart else ""
+        return (
+            f"fold {self.fold} of {self.of} of whole {groups} for test, {self.val:.4g} of the rest for val (seed"
+            f" {self.seed}){away}"
         )
 
 
@@ -135,7 +169,7 @@ class Listed(Rule):
         return {part: read_list(path, self.column, f"{self.setting}.{part}") for part, path in given.items()}
 
 
-RULES: dict[str, type[Rule]] = {kind.by: kind for kind in (Hash, Folder, Listed, Column, Blocks)}
+RULES: dict[str, type[Rule]] = {kind.by: kind for kind in (Hash, Folder, Listed, Column, Blocks, Folds)}
 
 
 def rule_of(words: Any, name: str = "data.split") -> Rule:
@@ -155,7 +189,7 @@ def rule_of(words: Any, name: str = "data.split") -> Rule:
         if key not in hints:
             raise UserError(f"there is no setting {name}.{key} of {by}: it has {', '.join(hints)}{nearest(key, hints)}")
     rule = RULES[by](setting=name, **{key: check(own, hints[key], f"{name}.{key}") for key, own in given.items()})
-    shares = [_share(getattr(rule, part)) for part in ("val", "test")]
+    shares = [_share(getattr(rule, part, None)) for part in ("val", "test")]
     if sum(shares) >= 1:
         raise UserError(f"{name}: val is {shares[0]:g} and test is {shares[1]:g}: give shares that leave some to train")
     return rule
@@ -171,8 +205,8 @@ def assigned(
 ) -> dict[str, list[str]]:
     """Split (train, val, test, all) -> sorted names, each in one split or in none, whatever their order.
 
-    `classes` stratifies what a hash holds out, `table` has the column of a rule that names no table, and `footprint`
-    says where a sample lies, for blocks.
+    `classes` stratifies what a hash holds out, and balances folds; `table` has the column of a rule that names no
+    table, and `footprint` says where a sample lies, for blocks.
     """
     if isinstance(rule, Hash):
         return _by_hash(names, classes, rule.val, rule.test)
@@ -187,6 +221,9 @@ def assigned(
             seed=rule.seed,
             setting=rule.setting,
         )
+    if isinstance(rule, Folds):
+        own = {one.name: getattr(rule, one.name) for one in fields(rule)}
+        return by_folds(names, classes=classes, footprint=footprint or (lambda name: None), **own)
     if isinstance(rule, Folder):
         found = by_folder(names, _words(rule), rule.setting)
     elif isinstance(rule, Column):

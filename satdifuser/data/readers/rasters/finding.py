@@ -19,7 +19,7 @@ from satdifuser.data.readers.rasters.sources import Item, items_of, stacked
 from satdifuser.data.readers.rasters.tiles import Tiling
 from satdifuser.data.splits.holdout import SPLITS
 from satdifuser.data.splits.places import Footprint
-from satdifuser.data.splits.rules import Blocks, Folder, Rule, assigned, rule_of
+from satdifuser.data.splits.rules import Blocks, Folder, Folds, Rule, assigned, rule_of
 from satdifuser.errors import UserError, nearest
 
 
@@ -77,8 +77,9 @@ def find(
         return pixels.footprint(spot) or footprints.get(spot.id)
 
     by_class = {name: str(answers[name]) for name in items if name in answers} if kind == "label" else None
-    if tiling is not None and isinstance(rule, Blocks):
+    if tiling is not None and isinstance(rule, Blocks | Folds):
         spots = _tiles(spots, tiling, pixels)
+        by_class = None if by_class is None else {name: by_class[spot.id] for name, spot in spots.items()}
     if isinstance(rule, Folder):  # folders are in paths, and ids may be none
         paths = {spot.item.paths[0] + _row(spot): name for name, spot in spots.items()}
         of_paths = None if by_class is None else {path: by_class[name] for path, name in paths.items()}
@@ -87,7 +88,7 @@ def find(
     else:
         splits = assigned(list(spots), rule, classes=by_class, table=said.table, footprint=footprint)
     names = sorted(splits[split])
-    if tiling is not None and not isinstance(rule, Blocks):
+    if tiling is not None and not isinstance(rule, Blocks | Folds):
         spots = _tiles({name: spots[name] for name in names}, tiling, pixels)
         names = list(spots)
     if not names:

@@ -12,7 +12,7 @@ from satdifuser.data.classes import ClassTable
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.tree import warn_once
 from satdifuser.data.readers.base import Answer
-from satdifuser.data.splits.rules import Blocks, Column, Rule
+from satdifuser.data.splits.rules import Blocks, Column, Folds, Rule
 from satdifuser.data.tables import Table, read_table
 from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Word, check
@@ -80,7 +80,7 @@ def check_used(said: Said, rule: Rule) -> None:
     table = said.table
     if table is None or said.label is not None or said.metadata:
         return
-    if (isinstance(rule, Column) and rule.table is None) or (isinstance(rule, Blocks) and table.footprints):
+    if (isinstance(rule, Column) and rule.table is None) or (isinstance(rule, Blocks | Folds) and table.footprints):
         return
     raise UserError(
         f"data.table names no label, multilabel or target, so nothing of {shown(table.path)} is used: add one, as"
