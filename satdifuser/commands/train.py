@@ -93,6 +93,7 @@ def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bo
         "training_samples": len(train),
         "steps": state.step,
         "best_step": state.best_step,
+        "ended": trainer.ended,
         "trainable_parameters": sum(p.numel() for p in trainer.parameters),
         "encoder_parameters": _encoder_parameters(model),
         "metric": model.task.monitor,

@@ -39,6 +39,7 @@ class Fitter:
     accelerator: Accelerator
     quiet: bool = False
     state: TrainState = field(init=False)
+    ended = "fitted"
 
     def __post_init__(self) -> None:
         decoder = self.decoder

@@ -180,5 +180,10 @@ class Trainer:
             save_checkpoint(self.run.last, self.state, weights, self.optimizer)
         self.accelerator.wait_for_everyone()
 
+    @property
+    def ended(self) -> str:
+        """Why training ended: validation got no better for long (`patience`), or all steps were done (`max_steps`)."""
+        return "patience" if self._stale() else "max_steps"
+
     def _stale(self) -> bool:
         return self.config.patience is not None and self.state.stale >= self.config.patience

@@ -99,6 +99,13 @@ def test_training_stops_when_validation_gets_no_better(toy_trainer: Make) -> Non
     state = trainer.fit()
     assert state.step == 2 + 3 * 2
     assert state.best_step == 2
+    assert trainer.ended == "patience"
+
+
+def test_training_that_was_still_getting_better_says_that_it_ended_at_its_last_step(toy_trainer: Make) -> None:
+    trainer = toy_trainer(max_steps=4, patience=3, eval_every=2)
+    trainer.fit()
+    assert trainer.ended == "max_steps"
 
 
 @pytest.mark.parametrize(
