@@ -27,6 +27,7 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
     from satdifuser.compare import study
     from satdifuser.compare.content import content_of
     from satdifuser.compare.depths import depths_of
+    from satdifuser.compare.folds import folded
     from satdifuser.compare.grid import expand
     from satdifuser.compare.launch import do
     from satdifuser.compare.plan import in_turn, plan, with_features
@@ -44,7 +45,7 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
     output = Path(config.output).resolve()
     tidy(output)
     shared = Shared(output, config.store, config.share_features)
-    planned = plan(expand(config, passed, config_dirs), shared)
+    planned = plan(folded(expand(config, passed, config_dirs), config), shared)
     studies = study.studies(config, planned, shared)
     if config.dry_run:
         from satdifuser.compare.estimate import show

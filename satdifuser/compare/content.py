@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from satdifuser.compare.folds import pooled
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.plan import Planned
 from satdifuser.compare.results import Done, Results, environments
@@ -20,11 +21,10 @@ def content_of(config: CompareSettings, planned: Sequence[Planned], shared: Shar
         for run in planned
         if run.folder is not None and result(run.folder) is not None
     ]
-    results = Results(done, config.resamples)
-    failures = [
-        *_failures(planned),
-        *(_failure(run.cell, error) for run, error in results.leave_out_unreadable()),
-    ]
+    missing = len(planned) - len(done) - len(failures := _failures(planned))
+    whole, partial = pooled(done, [run.cell for run in planned])
+    results = Results(whole, config.resamples)
+    failures += [_failure(run.cell, error) for run, error in results.leave_out_unreadable()]
     done = list(results.done)
     configurations: dict[tuple[str, str], str] = {}
     for one in done:
@@ -36,7 +36,8 @@ def content_of(config: CompareSettings, planned: Sequence[Planned], shared: Shar
         rows=results.rows(),
         comparisons=results.comparisons(),
         failures=failures,
-        missing=len(planned) - len(done) - len(failures),
+        missing=missing,
+        partial=partial,
         environments=environments(done),
         configurations=configurations,
         settings=config.plain(),
@@ -53,4 +54,5 @@ def _failures(planned: Sequence[Planned]) -> list[Failure]:
 
 
 def _failure(cell: Cell, error: str) -> Failure:
-    return Failure(cell.model, cell.task, cell.budget, cell.seed, error)
+    fold = "" if cell.fold is None else f"fold {cell.fold} of {cell.folds}: "
+    return Failure(cell.model, cell.task, cell.budget, cell.seed, fold + error)

@@ -53,6 +53,7 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
     numbers = {path: number for number, path in enumerate(stores, start=1)}
     paces: Paces = {}
     rows, total = [], 0.0
+    folds = any(run.cell.fold is not None for run in planned)
     for run in planned:
         cell, store = run.cell, run.cell.config.features
         needs = "images" if store is None else f"features {numbers.get(Path(store), '')}"
@@ -63,8 +64,10 @@ def show(planned: Sequence[Planned], shared: Shared, threads: int | None = None)
                 total, took = total + seconds, duration(seconds)
             except UserError as error:
                 state = f"cannot run: {error}"
-        rows.append([cell.model, cell.task, f"{cell.budget:g} %", str(cell.seed), needs.strip(), took, state])
-    show_table(f"{len(planned)} runs", ["model", "task", "labels", "seed", "needs", "about", "state"], rows)
+        fold = [] if not folds else [""] if cell.fold is None else [f"{cell.fold} of {cell.folds}"]
+        rows.append([cell.model, cell.task, f"{cell.budget:g} %", str(cell.seed), *fold, needs.strip(), took, state])
+    header = ["model", "task", "labels", "seed", *(["fold"] if folds else []), "needs", "about", "state"]
+    show_table(f"{len(planned)} runs", header, rows)
     for path, cell in stores.items():
         print(f"features {numbers[path]}: {_store_line(path, cell, shared, paces)}")
     missing = sum(run.missing for run in planned)

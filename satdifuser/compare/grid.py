@@ -68,9 +68,12 @@ class Cell:
     budget: float
     seed: int
     config: TrainSettings
+    fold: int | None = None
+    folds: int = 0
 
     def __str__(self) -> str:
-        return f"{self.model}, {self.task}, {self.budget:g} % of the labels, seed {self.seed}"
+        fold = "" if self.fold is None else f", fold {self.fold} of {self.folds}"
+        return f"{self.model}, {self.task}, {self.budget:g} % of the labels, seed {self.seed}{fold}"
 
     def settings(self) -> dict[str, Any]:
         """What its result depends on, as plain values; but not the run that it begins with, which has a key itself."""
@@ -241,14 +244,14 @@ def _of_task(task: str, values: Any) -> tuple[Any, dict[str, list[str]], tuple[s
     """A task's overrides for all models, those of some, and the models that it is for.
 
     That is a list, or a mapping of `all`, `models` (patterns of names) and names of models; its `scene` is for the
-    report alone.
+    report alone, and its `folds` for `folds.py`.
     """
     if not isinstance(values, Mapping):
         return values, {}, ()
     own = {
         str(model): _strings(f"tasks.{task}.{model}", given)
         for model, given in values.items()
-        if model not in ("all", "models", "scene")
+        if model not in ("all", "models", "scene", "folds")
     }
     return values.get("all", []), own, tuple(_strings(f"tasks.{task}.models", values.get("models")))
 

@@ -53,7 +53,7 @@ class _Names:
     """The folders of runs, of which some begin with another: `init` names a model of the grid, or a run's folder."""
 
     def __init__(self, cells: Sequence[Cell], shared: Shared) -> None:
-        self.cells = {(cell.model, cell.task, cell.budget, cell.seed): cell for cell in cells}
+        self.cells = {(cell.model, cell.task, cell.budget, cell.seed, cell.fold): cell for cell in cells}
         self.shared = shared
 
     def folder(self, cell: Cell) -> Path:
@@ -66,11 +66,11 @@ class _Names:
         return None if cell.config.init is None else Path(cell.config.init).resolve()
 
     def _first(self, cell: Cell) -> Cell | None:
-        """The run of the same task, budget and seed of the model that `init` names.
+        """The run of the same task, budget, seed and fold of the model that `init` names.
 
         Where a sweep on the command line made several of each model, that of the same choice.
         """
-        init, rest = cell.config.init, (cell.task, cell.budget, cell.seed)
+        init, rest = cell.config.init, (cell.task, cell.budget, cell.seed, cell.fold)
         if init is None:
             return None
         if (init, *rest) in self.cells:

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,11 @@ class Done:
         found = result(self.folder)
         assert found is not None
         return found
+
+    @property
+    def parts(self) -> Sequence[Done]:
+        """The runs that it is of: itself, where it is not of several folds."""
+        return getattr(self, "runs", (self,))
 
     def predictions(self) -> Predictions:
         return Predictions.load(RunFolder(self.folder).predictions(SPLIT))
@@ -156,7 +162,8 @@ class Results:
             training_samples=runs[0].result["training_samples"],
             seeds=tuple(run.cell.seed for run in runs),
             scores=scores,
-            cost=_mean_cost([run.cost() for run in runs]),
+            cost=mean_cost([run.cost() for run in runs]),
+            ended=Counter(one.result["ended"] for run in runs for one in run.parts if "ended" in one.result),
         )
 
     def comparisons(self) -> list[Comparison]:
@@ -189,7 +196,8 @@ class Results:
         insights = [self._insight(model, name, of) for model, of in runs.items()]
         ids = next(iter(runs.values()))[0].predictions().ids
         panel = self._panel({model: of[0] for model, of in runs.items()}, shown) if shown else None
-        return Section(name, task, task.monitor, len(ids), panel, insights, tiles=tiles_of(ids))
+        folds = next(iter(runs.values()))[0].cell.folds
+        return Section(name, task, task.monitor, len(ids), panel, insights, tiles=tiles_of(ids), folds=folds)
 
     def _insight(self, model: str, task: str, runs: Sequence[Done]) -> Insight:
         first, seen = runs[0].result["weights"], [run.insight() for run in runs]
@@ -210,7 +218,8 @@ class Results:
         answers = {model: run.predictions() for model, run in runs.items()}
         first = next(iter(answers.values()))
         data = build_data(next(iter(runs.values())).cell.config.data, SPLIT)
-        wanted = range(min(max(shown, SHOWN), len(first.ids)))
+        there = len(data) if next(iter(runs.values())).cell.folds else len(first.ids)  # of folds, the first one's
+        wanted = range(min(max(shown, SHOWN), there))
         images = [one_of(data[i]) for i in wanted]
         drawn, told = pictures(images, sensor_of(data, None) or _unknown(len(images[0])))
         return Panel(
@@ -236,7 +245,7 @@ def _score(task: Task, name: str) -> Any:
     return lambda sums: task.scores(sums)[name]
 
 
-def _mean_cost(costs: Sequence[Cost]) -> Cost:
+def mean_cost(costs: Sequence[Cost]) -> Cost:
     def mean(name: str) -> Any:
         values = [getattr(cost, name) for cost in costs]
         if any(value is None for value in values):

@@ -100,7 +100,7 @@ class Looked:
 def studies(config: CompareSettings, planned: Sequence[Planned], shared: Shared) -> list[Study]:
     """Every study that the comparison asks for, the probes first."""
     probe, cka = probe_config(config), cka_config(config)
-    runs = [run for run in planned if run.folder is not None]
+    runs = [run for run in planned if run.folder is not None and run.cell.fold in (None, 0)]  # of folds, the first
     found = [] if probe is None else _probes(config, probe, runs, shared)
     if cka is not None:
         found += _moved(config, cka, runs, shared)

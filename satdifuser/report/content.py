@@ -34,7 +34,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one task with one label budget (in per cent of the training samples), over its seeds."""
+    """One model on one task with one label budget (in per cent of the training samples), over its seeds.
+
+    `ended`: how many runs ended by `patience`, at `max_steps`, or were `fitted`; of earlier versions' nothing is known.
+    """
 
     model: str
     task: str
@@ -43,6 +46,7 @@ class Row:
     seeds: tuple[int, ...]
     scores: Mapping[str, Estimate]
     cost: Cost
+    ended: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ class Section:
     tiles: int = 0
     """Of how many larger images the test samples are tiles; 0 where they are not."""
     scene: SceneMaps | None = None
+    folds: int = 0
+    """Of how many folds the test samples are, in each of which each model was trained once; 0 where there are none."""
 
 
 @dataclass(frozen=True)
@@ -158,3 +164,5 @@ class Content:
     configurations: Mapping[tuple[str, str], str]
     settings: Mapping[str, Any]
     depths: Depths = field(default_factory=Depths)
+    partial: Sequence[str] = ()
+    """What is not shown, because some of its folds have no result, a line each."""

@@ -16,7 +16,8 @@ NOTE = (
     "Scores are means over the seeds with their bootstrap 95 % interval over test samples; ± is the standard deviation "
     "over seeds. Bold: best of its task and budget. ≈: not significantly different from the best (paired permutation "
     "test on the same test samples, Holm-corrected over all pairs of one task and budget, adjusted p at least "
-    f"{LEVEL:g})."
+    f"{LEVEL:g}). Converged: in how many runs training ended because validation had stopped rising, or is a fit; in "
+    "the others it ended at the most steps that it was given, and more might help."
 )
 SETTINGS = (
     "The settings of a task say what its metrics are. All models of a task have the same ones, so their scores "
@@ -29,7 +30,7 @@ def ranking_csv(content: Content) -> str:
     """One line for each row, in the order of the ranking, with everything that is known of it in full precision."""
     metrics = list(dict.fromkeys(name for row in content.rows for name in row.scores))
     costs = [field.name for field in fields(Cost)]
-    header = ["task", "budget_percent", "model", "rank", "training_samples", "test_samples", "seeds", "metric"]
+    header = ["task", "budget_percent", "model", "rank", "training_samples", "test_samples", "seeds", "ended", "metric"]
     header += ["best_model", "p_to_best", "adjusted_p_to_best"]
     for name in metrics:
         header += [f"{name}_{part}" for part in ("mean", "low", "high", "sd", "by_seed")]
@@ -37,7 +38,8 @@ def ranking_csv(content: Content) -> str:
     for place in places(content):
         row, pair = place.row, place.comparison
         line: list[Any] = [row.task, row.budget, row.model, place.rank, row.training_samples]
-        line += [place.section.test_samples, row.seeds, place.section.metric, place.against]
+        ended = " ".join(f"{how}:{number}" for how, number in sorted(row.ended.items()))
+        line += [place.section.test_samples, row.seeds, ended, place.section.metric, place.against]
         line += [pair.p if pair else None, pair.adjusted if pair else None]
         for name in metrics:
             line += _whole(row.scores.get(name))
@@ -56,6 +58,8 @@ def tables_md(content: Content) -> str:
     text = [f"# {markdown_text(content.title)}", NOTE]
     if content.missing:
         text.append(f"{numbers.plural(content.missing, 'run')} of the grid without a result.")
+    if content.partial:
+        text.append("\n".join(f"* Not shown: {markdown_text(line)}" for line in content.partial))
     text.append(SETTINGS)
     for section, found in _by_section(content):
         text.append(f"## {markdown_text(section.name)}: {numbers.metric_name(section.metric)}")
@@ -119,8 +123,11 @@ def other_metrics(found: Sequence[Place]) -> list[str]:
 
 
 def explained(section: Section, found: Sequence[Place] = ()) -> list[str]:
-    """A sentence on the main metric of a task, and on each other that its rows have."""
-    words, said = section.task.explain(), []
+    """A sentence on the main metric of a task, and on each other that its rows have; before them one on its folds."""
+    words, said = section.task.explain(), list[str]()
+    if section.folds:
+        counted = numbers.plural(section.test_samples, "test sample")
+        said.append(f"{section.folds} folds, {counted} in all: each model was trained once for each fold.")
     for metric in (section.metric, *other_metrics(found)):
         name = numbers.metric_name(metric)
         if name.partition(" ")[0].islower():  # mIoU stays as it is
@@ -132,7 +139,8 @@ def explained(section: Section, found: Sequence[Place] = ()) -> list[str]:
 
 def _ranking(section: Section, found: Sequence[Place], escape: Escape, bold: str) -> Table:
     others = other_metrics(found)
-    header = ["budget", "model", "rank", "train samples", "seeds", numbers.metric_name(section.metric)]
+    header = ["budget", "model", "rank", "train samples", "seeds", "converged"]
+    header += [numbers.metric_name(section.metric)]
     header += ["95 % interval", "± seeds", "adjusted p to best", *map(numbers.metric_name, others)]
     header += COSTS
     rows = []
@@ -140,6 +148,7 @@ def _ranking(section: Section, found: Sequence[Place], escape: Escape, bold: str
         row, cost, main = place.row, place.row.cost, place.estimate
         shown = escape(numbers.score(place.score))
         line = [row.model, str(place.rank or "-"), str(row.training_samples), str(len(row.seeds))]
+        line.append(numbers.converged(row.ended))
         cells = [escape(numbers.percent(row.budget)), *map(escape, line), bold.format(shown) if place.best else shown]
         cells.append(escape(interval(main)))
         cells.append(escape(numbers.score(deviation(main))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 NAMES = {
     **{"miou": "mIoU", "r2": "R²", "rmse": "RMSE", "mae": "MAE"},
@@ -40,6 +41,18 @@ def score(value: float | None, sign: bool = False) -> str:
     plus = "+" if sign else ""
     text = format(value, f"{plus}.3f" if abs(value) < 1000 else f"{plus}.4g")
     return text.replace("-", "") if text == "-0.000" and not sign else text
+
+
+def converged(ended: Mapping[str, int]) -> str:
+    """Whether training ended by itself, or at the most steps that it was given.
+
+    >>> converged({"patience": 3}), converged({"patience": 2, "max_steps": 1}), converged({"max_steps": 3})
+    ('yes', '2 of 3', 'no')
+    """
+    every, cut = sum(ended.values()), ended.get("max_steps", 0)
+    if not every:
+        return "-"
+    return "yes" if not cut else "no" if cut == every else f"{every - cut} of {every}"
 
 
 def count(value: float | None) -> str:

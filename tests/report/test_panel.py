@@ -27,7 +27,8 @@ def test_pictures_of_a_colour_sensor_are_not_washed_out(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(results, "build_data", lambda *_: Bright())
     answers = Predictions(("0", "1"), np.zeros((2, 20, 20)), np.zeros((2, 20, 20)))
-    run: Any = SimpleNamespace(predictions=lambda: answers, cell=SimpleNamespace(config=SimpleNamespace(data=None)))
+    cell = SimpleNamespace(config=SimpleNamespace(data=None), folds=0)
+    run: Any = SimpleNamespace(predictions=lambda: answers, cell=cell)
     panel = results.Results([])._panel({"model": run}, 2)
     assert len(np.unique(panel.pictures)) > 200  # all of it was 255
     assert (panel.pictures[1] >= panel.pictures[0]).all()  # one stretch: the brighter one is brighter
