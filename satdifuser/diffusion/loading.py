@@ -30,7 +30,7 @@ SOURCES = {
 SETTINGS = (
     *("attention_head_dim", "num_attention_heads", "norm_num_groups", "norm_eps", "act_fn", "flip_sin_to_cos"),
     *("freq_shift", "center_input_sample", "mid_block_scale_factor", "downsample_padding", "resnet_time_scale_shift"),
-    *("time_embedding_type", "scaling_factor", "shift_factor", "prediction_type"),
+    *("time_embedding_type", "scaling_factor", "shift_factor", "prediction_type", "patch_size"),
 )
 
 
@@ -63,15 +63,17 @@ def unconditional(
     `weights` is a folder or a hub name; `small` means the weights that the package ships, and `random` their
     architecture with fresh weights drawn from `seed` (the control that every claim about pretraining needs).
     """
-    from diffusers import AutoencoderKL, UNet2DModel
+    from diffusers import AutoencoderKL
+
+    from satdifuser.diffusion.patched import UNCONDITIONAL, unet_class
 
     shipped = weights in ("small", "random")
     folder = SMALL if shipped else find_folder(weights, "an unconditional diffusion model", SOURCES["unconditional"])
-    config = read_config(folder / "unet" / "config.json", ("UNet2DModel",), "UNet")
+    config = read_config(folder / "unet" / "config.json", UNCONDITIONAL, "UNet")
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise UserError(f"{folder / 'unet'} is conditioned on classes: an unconditional UNet2DModel is expected")
     scheduler = load_scheduler(folder)
-    unet = _build(UNet2DModel, config, folder / "unet", weights == "random", seed, blueprint)
+    unet = _build(unet_class(config), config, folder / "unet", weights == "random", seed, blueprint)
     vae = None
     if (folder / "vae").is_dir():
         vae_config = read_config(folder / "vae" / "config.json", ("AutoencoderKL",), "VAE")

@@ -115,7 +115,8 @@ def dry_call(backbone: Backbone, network: Any, image_size: int) -> Callable[[], 
 
 def check_size(backbone: Backbone, image_size: int) -> None:
     """An image must divide by the largest stride."""
-    factor = 2 ** (len(backbone.unet.config["block_out_channels"]) - 1)
+    config = backbone.unet.config
+    factor = 2 ** (len(config["block_out_channels"]) - 1) * config.get("patch_size", 1)
     factor *= 1 if backbone.vae is None else latent_factor(backbone.vae)
     if image_size < factor or image_size % factor:
         raise UserError(

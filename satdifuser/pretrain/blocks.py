@@ -20,7 +20,10 @@ def check_blocks(blocks: Mapping[str, Any], size: int) -> None:
     widths = blocks["block_out_channels"]
     if not isinstance(widths, Sequence) or not widths or not all(_counts(width) for width in widths):
         raise UserError(f"unet.block_out_channels is {widths}: give a list of widths, whole numbers above 0")
-    check_size(widths, size)
+    patch = blocks.get("patch_size", 1)
+    if not _counts(patch):
+        raise UserError(f"unet.patch_size is {patch}: give a whole number above 0, the side of a patch in px")
+    check_size(widths, size, patch)
     attending = [widths[-1]] if blocks.get("add_attention", True) else []  # in the middle
     for setting, known, ordered in (("down_block_types", DOWN, widths), ("up_block_types", UP, widths[::-1])):
         names = blocks[setting]
@@ -57,12 +60,13 @@ def _check_groups(groups: Any, widths: Sequence[int]) -> None:
         )
 
 
-def check_size(widths: Sequence[int], size: int) -> None:
-    factor = 2 ** (len(widths) - 1)
+def check_size(widths: Sequence[int], size: int, patch: int = 1) -> None:
+    factor = patch * 2 ** (len(widths) - 1)
     if size % factor:
+        patches = f"reads patches of {patch} px and " if patch > 1 else ""
         raise UserError(
-            f"the UNet halves its input {len(widths) - 1} times: {size} px is no multiple of {factor}; set data.size,"
-            " or fewer unet.block_out_channels"
+            f"the UNet {patches}halves its input {len(widths) - 1} times: {size} px is no multiple of {factor}; set"
+            " data.size, or fewer unet.block_out_channels"
         )
 
 

@@ -25,7 +25,7 @@ license: {licence}
 
 {size} M parameters, {space}. It is there to be read, not to paint: its inner maps are features for classification and
 segmentation. `satdifuser` loads it with `{overrides}`,
-diffusers with `UNet2DModel.from_pretrained(FOLDER, subfolder="unet")`.
+diffusers with `{network}.from_pretrained(FOLDER, subfolder="unet")`{whose}.
 
 ## Data
 {data}
@@ -62,11 +62,13 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
     if grid is not None:
         shutil.copyfile(grid, folder / "samples.png")
         samples = "\n![samples](samples.png)\n\nPainted from noise in 50 DDIM steps, none of them chosen.\n"
-    card, prepare = about["card"], about["prepare"]
+    card, prepare, patched = about["card"], about["prepare"], "patch_size" in about.get("unet", {})
     text = CARD.format(
         title=card["title"],
         licence=card["licence"],
         size=f"{about['parameters'] / 1e6:.1f}",
+        network="PatchUNet2DModel" if patched else "UNet2DModel",
+        whose=" (of `satdifuser.diffusion.patched`)" if patched else "",
         overrides=loaded_by("unconditional", "FOLDER", prepare),
         space="of pixels" if about["vae"]["weights"] is None else "of the latents of a VAE (`vae/`)",
         data=_list([*(_source(*pair) for pair in zip(about["data"], about["held_out"], strict=True)), *card["data"]]),

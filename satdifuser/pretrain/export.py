@@ -30,7 +30,7 @@ def export(
     """Write models and scheduler by their names in the layout (unet, vae, scheduler), and what `finish` adds.
 
     The folder appears whole, or not at all where weights are no numbers in that precision. A model of one or three
-    bands is a pipeline of diffusers; it has none for more bands, nor for latents without a prompt.
+    bands is a pipeline of diffusers; it has none for more bands, for latents without a prompt, or for patches.
     """
     ready = {name: _in_precision(name, part, precision) for name, part in parts.items()}
     partial = folder.with_name(folder.name + ".partial")
@@ -67,7 +67,8 @@ def _write(folder: Path, parts: Mapping[str, Any], provenance: Mapping[str, Any]
     for name, part in parts.items():
         index[name] = ["diffusers", type(part).__name__]
         part.save_pretrained(folder / name)
-    if parts.keys() == {"unet", "scheduler"} and parts["unet"].config["in_channels"] in (1, 3):
+    plain = type(parts.get("unet")) is diffusers.UNet2DModel  # a class of ours is unknown to diffusers
+    if plain and parts.keys() == {"unet", "scheduler"} and parts["unet"].config["in_channels"] in (1, 3):
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
 

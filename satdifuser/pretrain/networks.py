@@ -19,13 +19,15 @@ from satdifuser.settings.pretraining import Autoencoder
 
 def build_unet(blocks: Mapping[str, Any], channels: int, size: int, seed: int) -> Any:
     """An unconditional UNet of diffusers for inputs of `channels` and `size`, with weights drawn from a seed."""
-    from diffusers import UNet2DModel
+    from satdifuser.diffusion.patched import unet_class
 
     check_blocks(blocks, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = _made(
-            UNet2DModel, "unet", {"sample_size": size, "in_channels": channels, "out_channels": channels, **blocks}
+            unet_class(blocks),
+            "unet",
+            {"sample_size": size, "in_channels": channels, "out_channels": channels, **blocks},
         )
         runs("unet: a network of these settings", unet, channels, size)
     return unet
@@ -33,16 +35,16 @@ def build_unet(blocks: Mapping[str, Any], channels: int, size: int, seed: int) -
 
 def load_unet(weights: str, channels: int, size: int) -> Any:
     """The UNet of a folder in diffusers' layout, to be trained further, for inputs of a size of ours."""
-    from diffusers import UNet2DModel
+    from satdifuser.diffusion.patched import UNCONDITIONAL, unet_class
 
     folder = find_unet(find_folder(weights, "a UNet to train further", "give a folder with unet/ as init"))
-    config = read_config(folder / "config.json", ("UNet2DModel",), "UNet")
+    config = read_config(folder / "config.json", UNCONDITIONAL, "UNet")
     if config.get("in_channels") != channels:
         raise UserError(
             f"the UNet in {folder} reads {config.get('in_channels')} channels, and the images give {channels}"
         )
-    check_size(config["block_out_channels"], size)
-    unet = _sound("init", load_model(UNet2DModel, folder, torch_dtype=torch.float32), folder)
+    check_size(config["block_out_channels"], size, config.get("patch_size", 1))
+    unet = _sound("init", load_model(unet_class(config), folder, torch_dtype=torch.float32), folder)
     unet.register_to_config(sample_size=size)
     runs(f"init: the UNet in {folder}", unet, channels, size)
     return unet
