@@ -88,14 +88,14 @@ def standardised(images: Tensor) -> Tensor:
 
 
 def main(overrides: Sequence[str]) -> Path:
-    config = compose("pretrain", [*RECIPE, *overrides])
-    with RunFolder(config.run).alone():
-        return train(set_up(config))
+    settings = compose("pretrain", [*RECIPE, *overrides])
+    with RunFolder(settings.run).alone():
+        return train(set_up(settings))
 
 
 def train(setup: Setup) -> Path:
     source = setup.images.sources[0]
-    torch.manual_seed(setup.config["seed"])
+    torch.manual_seed(setup.settings.seed)
     model = MaskedAutoencoder(source.size, source.prepare.channels)
     setup.begin()
     unseen = setup.unseen[0][0].to(setup.accelerator.device)
@@ -108,7 +108,7 @@ def train(setup: Setup) -> Path:
     if setup.main:
         loss = {"before": round(before, 4), "after": round(model.unseen(unseen), 4)}
         save(folder, model.encoder, setup, loss, trainer.state.seconds)
-        print(f"wrote {folder}: load it with {loaded_by('small_vit', folder, setup.config['prepare'])}")
+        print(f"wrote {folder}: load it with {loaded_by('small_vit', folder, setup.settings.prepare.settings)}")
     return folder
 
 
@@ -119,6 +119,7 @@ def save(folder: Path, encoder: nn.Module, setup: Setup, loss: dict[str, float],
     save_file(weights, partial / "model.safetensors")
     source = setup.images.sources[0]
     config = {"model": MODEL, "patch_size": PATCH, "image_size": source.size, "options": OPTIONS}
+    known = setup.settings.plain()
     provenance = {
         "command": "python tools/pretrain_vit.py",
         "method": f"masked autoencoding, {SEEN:.0%} of the patches seen, patches standardised, decoder {DECODER}",
@@ -126,8 +127,8 @@ def save(folder: Path, encoder: nn.Module, setup: Setup, loss: dict[str, float],
         "parameters": sum(value.numel() for value in weights.values()),
         "validation_loss": loss,
         "minutes": round(seconds / 60, 1),
-        "licence": setup.config["card"]["licence"],
-        **{key: setup.config[key] for key in ("seed", "mix_share", "prepare", "recipe")},
+        "licence": known["card"]["licence"],
+        **{key: known[key] for key in ("seed", "mix_share", "prepare", "recipe")},
         **machine(setup.accelerator.num_processes),
     }
     provenance["versions"]["timm"] = metadata.version("timm")
