@@ -70,6 +70,26 @@ class TimmAttention:
         return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
+class SplitAttention:
+    """Galileo's attention: queries, keys and values by a layer each."""
+
+    def __init__(self, attention: Any) -> None:
+        self.layer: Any = attention
+        self.scale: float = (self.layer.to_q.out_features // self.layer.heads) ** -0.5
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._heads(self.layer.to_q(x)), self._heads(self.layer.to_k(x)), self._heads(self.layer.to_v(x))
+
+    def values(self, x: Tensor) -> Tensor:
+        return self._heads(F.linear(x, self.layer.to_v.weight, self.layer.to_v.bias))
+
+    def out(self, heads: Tensor) -> Tensor:
+        return self.layer.proj(heads.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.layer.heads, -1)).transpose(1, 2)
+
+
 class CromaAttention:
     """CROMA's attention: a projection without bias, and distances between patches as the bias of its map."""
 

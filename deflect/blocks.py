@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from deflect.attention import CromaAttention, TimmAttention, untangled_attention
+from deflect.attention import Attention, CromaAttention, SplitAttention, TimmAttention, untangled_attention
 from deflect.deflection import Deflection
 from deflect.embedding import match_norm
 from satdifuser.bank import BankError
@@ -57,7 +57,7 @@ class Streams:
 
 
 class DeflectedBlock(nn.Module):
-    """A timm-style block (pre-norm attention, then MLP) whose attention displacement is deflected."""
+    """A block of timm's or Galileo's (pre-norm attention, then MLP) whose attention displacement is deflected."""
 
     def __init__(self, block: nn.Module, streams: Streams, deflection: Deflection, mlp: bool) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class DeflectedBlock(nn.Module):
         """What the frozen attention adds to each stream."""
         block: Any = self.base_layer
         scaled = _part(block, "ls1")
-        frozen, carried = untangled_attention(TimmAttention(block.attn), block.norm1(p), block.norm1(a), attn_mask)
+        frozen, carried = untangled_attention(_taken_apart(block.attn), block.norm1(p), block.norm1(a), attn_mask)
         return scaled(frozen), scaled(carried)
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def sites(model: nn.Module) -> list[Site]:
     for name, module in model.named_modules():
         attention: Any = getattr(module, "attn", None)
         if attention is not None and all(hasattr(module, part) for part in ("norm1", "norm2", "mlp")):
-            if type(module).__name__ != "Block" or not _is_plain(attention):
+            if type(module).__name__ != "Block" or not (_is_plain(attention) or _is_split(attention)):
                 dropout = " with dropout" if getattr(getattr(attention, "attn_drop", None), "p", 0.0) else ""
                 kind = f"{type(module).__name__} with {type(attention).__name__}{dropout}"
                 raise BankError(f"{name} ({kind}) is no pre-norm block of plain attention: it cannot be untangled")
@@ -152,7 +152,9 @@ def sites(model: nn.Module) -> list[Site]:
         elif isinstance(module, nn.ModuleList) and len(module) == 2 and hasattr(module[0], "to_qkv"):
             found.append(_croma_site(name, module))
     if not found:
-        raise BankError(f"{type(model).__name__} has no blocks of timm's or CROMA's kind: DEFLECT cannot adapt it")
+        raise BankError(
+            f"{type(model).__name__} has no blocks of timm's, Galileo's or CROMA's kind: DEFLECT cannot adapt it"
+        )
     return found
 
 
@@ -174,11 +176,21 @@ def _is_plain(attention: Any) -> bool:
     return known and plain and type(attention).__name__ == "Attention" and not dropout
 
 
+def _is_split(attention: Any) -> bool:
+    """Whether it is attention of a layer each for queries, keys and values, as Galileo's."""
+    layers = (getattr(attention, part, None) for part in ("to_q", "to_k", "to_v", "proj"))
+    return type(attention).__name__ == "Attention" and all(type(layer) is nn.Linear for layer in layers)
+
+
+def _taken_apart(attention: Any) -> Attention:
+    return SplitAttention(attention) if _is_split(attention) else TimmAttention(attention)
+
+
 def _timm_site(name: str, block: Any) -> Site:
     def wrap(streams: Streams, deflection: Deflection, mlp: bool) -> dict[str, nn.Module]:
         return {name: DeflectedBlock(block, streams, deflection, mlp)}
 
-    return Site(wrap, block.attn.qkv.in_features)
+    return Site(wrap, (block.attn.to_q if _is_split(block.attn) else block.attn.qkv).in_features)
 
 
 def _croma_site(name: str, pair: Any) -> Site:

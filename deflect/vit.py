@@ -138,20 +138,11 @@ class ViTEncoder(nn.Module):
                 f"images of {x.shape[-2]} x {x.shape[-1]} px for a model built for {self.image_size[0]} x"
                 f" {self.image_size[1]}: set encoder.backbone.image_size, or resize with encoder.prepare.size"
             )
-        with self._given(images):
+        with given_spectra(self.adapter, self.backbone, images, self.image_size):
             places = places_in(self.blocks, self.read_kinds)
             tokens = self.backbone.read(x, places)
         maps = [m for (_, kind), each in zip(places, tokens, strict=True) for m in self._maps(each, kind)]
         return FeatureBank(self.spec, dict(zip(self.spec.taps, maps, strict=True)))
-
-    def _given(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
-        """What an adapter wants beside the model's input: every band, at the input's size."""
-        if not self.adapter.spectra:
-            return contextlib.nullcontext()
-        if tuple(images.shape[-2:]) != self.image_size:
-            images = F.interpolate(images, self.image_size, mode="bilinear", antialias=True)
-        given: contextlib.AbstractContextManager[None] = self.backbone.model.given(images)  # type: ignore[operator]
-        return given
 
     def _maps(self, tokens: Tensor, kind: str) -> list[Tensor]:
         facts, grid, norm = self.backbone.facts, self.backbone.grid, self.backbone.norm
@@ -159,6 +150,18 @@ class ViTEncoder(nn.Module):
             tokens = norm(tokens)
         patches = tokens[:, facts.prefix :].transpose(1, 2).unflatten(2, (grid, grid))
         return [patches, tokens[:, 0, :, None, None]] if self._class_token and kind == BLOCK else [patches]
+
+
+def given_spectra(
+    adapter: Adapter, backbone: Backbone, images: Tensor, size: tuple[int, int]
+) -> contextlib.AbstractContextManager[None]:
+    """What an adapter wants beside the model's input: every band, at the input's size."""
+    if not adapter.spectra:
+        return contextlib.nullcontext()
+    if tuple(images.shape[-2:]) != size:
+        images = F.interpolate(images, size, mode="bilinear", antialias=True)
+    given: contextlib.AbstractContextManager[None] = backbone.model.given(images)  # type: ignore[operator]
+    return given
 
 
 def chosen_blocks(blocks: Blocks, depth: int, name: str) -> list[int]:

@@ -19,7 +19,7 @@ from deflect.bands import as_bands
 from deflect.galileo.channels import CHANNELS, GROUPS, Chosen, choose
 from deflect.galileo.weights import galileo, statistics
 from deflect.modules import Modules, chosen_kinds, places_in, tap_in
-from deflect.vit import Blocks, chosen_blocks
+from deflect.vit import Blocks, chosen_blocks, given_spectra
 from satdifuser.bank import BankError, BankSpec, FeatureBank, Tap
 from satdifuser.kinds import Count, Positive, Seed, Side, checked
 
@@ -48,7 +48,8 @@ class GalileoEncoder(nn.Module):
     The bands that `prepare` gives are in their units, and its own normalisation is inside: mean +- 2 deviations to
     [0, 1], nothing clipped; a picture's 1 is a reflectance of `white`. Groups of channels that they do not fill have no
     tokens. A tap is the mean over the `groups`, or they are side by side. `month` is that of images whose date is not
-    known; with `dates`, others have that of their own. `modules` are those of ViTEncoder.
+    known; with `dates`, others have that of their own. `modules` are those of ViTEncoder. Under DEFLECT it sees
+    one group of bands, and all bands of the sensor enter beside it.
     """
 
     @checked("encoder")
@@ -99,9 +100,11 @@ class GalileoEncoder(nn.Module):
             self.backbone.learnable += list(self.backbone.norm.parameters())  # type: ignore[union-attr]
         else:
             self.backbone.norm = None
-        if self.adapter.spectra:
+        if self.adapter.spectra and len(self.chosen.groups) > 1:
             raise BankError(
-                "adapter=deflect is for ViTs of RGB: galileo takes the other bands by itself (prepare.bands)"
+                f"adapter={self.adapter.name}: galileo is to see one group of bands, as"
+                f" encoder.prepare.bands=[red,green,blue], and has {', '.join(self.chosen.groups)}: all bands enter"
+                " beside it"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -190,7 +193,8 @@ class GalileoEncoder(nn.Module):
         months = torch.full((len(x),), self.month - 1, device=x.device)
         if dates is not None and self.takes_dates:
             months = torch.where(dates < 0, months, month_of(dates.to(x.device)))
-        maps = self.backbone.tokens(x, months, places_in(self.blocks, self.read_kinds))
+        with given_spectra(self.adapter, self.backbone, images, self.image_size):
+            maps = self.backbone.tokens(x, months, places_in(self.blocks, self.read_kinds))
         if self.last and self.backbone.norm is not None and self.read_kinds[-1] == BLOCK:
             maps[-1] = self.backbone.norm(maps[-1])
         return FeatureBank(self.spec, {t: self._map(m) for t, m in zip(self.spec.taps, maps, strict=True)})

@@ -288,7 +288,11 @@ def test_radar_without_data_is_dark_and_not_bright() -> None:
         ({"sensor": "SENTINEL2:B10"}, "can use none of the bands B10"),
         ({"bands": ["B02", "B03", "B04"], "ndvi": True}, "encoder.ndvi=true needs B4 .* and B8"),
         ({"resize": 16}, "prepare.size resizes the images.*set encoder.gsd"),
-        ({"adapter": Deflect()}, "adapter=deflect is for ViTs of RGB"),
+        (
+            {"adapter": Deflect()},
+            r"adapter=deflect: galileo is to see one group of bands, as encoder\.prepare\.bands=\[red,green,blue\], and"
+            " has S2_RGB, S2_Red_Edge",
+        ),
         ({"model": "huge"}, "no Galileo is called 'huge': there are nano, tiny, base"),
         (
             {"weights": "/nowhere"},

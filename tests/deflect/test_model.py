@@ -320,7 +320,7 @@ def test_a_transformer_whose_blocks_compute_something_else_is_refused(vit, name:
 
 
 def test_a_model_without_attention_is_refused() -> None:
-    with pytest.raises(BankError, match="has no blocks of timm's or CROMA's kind"):
+    with pytest.raises(BankError, match="has no blocks of timm's, Galileo's or CROMA's kind"):
         deflect.adapt(nn.Sequential(nn.Conv2d(3, 4, 3)), config())
 
 
