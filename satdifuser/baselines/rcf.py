@@ -20,7 +20,7 @@ from satdifuser.kinds import Count, Seed, Side, checked
 from satdifuser.tensors import TensorsError, read_tensors
 
 GAUSSIAN = "gaussian"
-BLOCK, FEWEST = 2**19, 32  # answers at once on a CPU, so that they stay in its cache, and filters
+BLOCK, FEWEST = 2**18, 32  # answers at once on a CPU, so that they stay in its cache, and filters
 Even = Annotated[int, Ge(2), MultipleOf(2)]
 
 

@@ -128,7 +128,7 @@ def pace(cell: Cell, form: Form | None) -> Pace:
     import torch
 
     from satdifuser.bank import FeatureBank
-    from satdifuser.build import build_task, check_series, of_series, series_of
+    from satdifuser.build import build_augmentation, build_task, check_series, of_series, series_of
     from satdifuser.data.batches import collate, to_device
     from satdifuser.data.policy import resolved
     from satdifuser.temporal import read
@@ -160,14 +160,19 @@ def pace(cell: Cell, form: Form | None) -> Pace:
             features = _seconds(lambda: model.fusion(model.bank(batch))) / samples
         return Pace(0.0, features, image)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    augment = build_augmentation(config, data.labels.ignore_index)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.trainer.mixed_precision)
 
     def step() -> None:
-        (model.loss_sum(model(batch).logits, batch).sum() / samples).backward()
+        seen = batch if augment is None else augment(batch, 0)
+        with torch.autocast(device.type, half, enabled=half is not None):
+            logits = model(seen).logits
+        (model.loss_sum(logits, seen).sum() / samples).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     train = _seconds(step)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
         score = _seconds(lambda: model(batch)) / samples
     return Pace(train, score, image)
 

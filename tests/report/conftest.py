@@ -56,7 +56,8 @@ def make_row(model, task, budget, seeds, number):
         feature_bytes=None if vit else 853_000_000,
         checkpoint_bytes=int(10 ** random.uniform(5, 7)),
     )
-    return Row(model, task, budget, int(8 * budget), tuple(seeds), scores, cost)
+    ended = {"patience": len(seeds) - 1, "max_steps": 1} if vit else {"fitted": len(seeds)}
+    return Row(model, task, budget, int(8 * budget), tuple(seeds), scores, cost, ended)
 
 
 def make_pairs(rows, metric):
