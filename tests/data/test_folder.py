@@ -281,6 +281,23 @@ def test_the_splits_are_those_of_the_rule_and_a_class_without_files_in_one_is_st
     assert all(sample["label"] == 1 for sample in splits["val"])
 
 
+def test_what_is_excluded_leaves_its_split_and_moves_nothing_else(tmp_path: Path) -> None:
+    for number in range(1, 21):
+        for kind in ("A", "B"):
+            picture(tmp_path / kind / f"{kind}_{number}.png")
+    given: dict[str, Any] = {"sensor": SENTINEL2_RGB, "size": 8, "val": 0.2, "test": 0.2}
+    out = {f"{kind}/{kind}_{number}.png" for kind in ("A", "B") for number in range(1, 15)}
+    for split in ("train", "val", "test", "all"):
+        whole = ImageFolder(str(tmp_path), split, **given)
+        part = ImageFolder(str(tmp_path), split, exclude=["*/*_[1-9].png", "*/*_1[0-4].png"], **given)
+        assert part.names == [name for name in whole.names if name not in out]
+        assert part.identity != whole.identity
+    with pytest.raises(UserError, match=r"data\.exclude has C/\*, which fits the id of no image: ids are as A/A_1"):
+        ImageFolder(str(tmp_path), exclude=["C/*"], **given)
+    with pytest.raises(UserError, match=r"of each class leave none without data\.exclude"):
+        ImageFolder(str(tmp_path), exclude=["*"], **given)
+
+
 def test_an_index_beyond_the_length_ends_iteration(tmp_path: Path) -> None:
     picture(tmp_path / "1.png")
     data = opened(tmp_path)

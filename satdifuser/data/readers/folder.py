@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +31,8 @@ class ImageFolder(Reader):
     """The images below `root`; the first folder on the way to an image is its class, and images in `root` have none.
 
     A sample's id is its path below `root`. `split` is train, val, test (see `holdout.py` for the rule) or all.
-    `classes` names the folders that count, in order; null: all, sorted.
+    `classes` names the folders that count, in order; null: all, sorted. `exclude` leaves images out by patterns of
+    their ids, after the split is made, so that no other image changes its part.
     """
 
     name = "image_folder"
@@ -46,17 +49,20 @@ class ImageFolder(Reader):
         test: Rate = 0.1,
         scaling: ScalingWords = WHITE,
         classes: Annotated[list[str | int], Len(1)] | None = None,
+        exclude: Annotated[list[str], Len(1)] | None = None,
         alpha: Alpha = "mask",
         **above: Above,
     ) -> None:
         check_split(split)
         self.root, self.split, self.alpha = find_root(root), split, alpha
         names = by_class(self.root, None if classes is None else [str(name) for name in classes])
-        found = held_out(names, val, test)[split]
+        left_out = _matching(exclude or (), [name for members in names.values() for name in members])
+        found = [name for name in held_out(names, val, test)[split] if name not in left_out]
         if not found:
             raise UserError(
                 f"data.root {shown(self.root)} has no images for {split}: of {_count(names)}, data.val={val} and"
-                f" data.test={test} of each class leave none; set other shares, or add images"
+                f" data.test={test} of each class leave none{' without data.exclude' if left_out else ''}; set other"
+                " shares, or add images"
             )
         known = list(names) if list(names) != [""] else []
         label: Answer | None = "label" if known else None
@@ -103,6 +109,19 @@ def size_of(path: str) -> int:
         return os.stat(path).st_size  # noqa: PTH116 (of each of perhaps 100,000)
     except OSError:
         return -1
+
+
+def _matching(patterns: Iterable[str], names: Sequence[str]) -> set[str]:
+    """The names that one of the patterns fits; a pattern that fits none is an error."""
+    found: set[str] = set()
+    for pattern in patterns:
+        fits = {name for name in names if fnmatchcase(name, pattern)}
+        if not fits:
+            raise UserError(
+                f"data.exclude has {shown(pattern)}, which fits the id of no image: ids are as {shown(names[0])}"
+            )
+        found |= fits
+    return found
 
 
 def _count(names: dict[str, list[str]]) -> str:
