@@ -128,6 +128,13 @@ class ImageInput(nn.Module):
         """Inputs, or what a network made to be like them, as [0, 1] of [low, high]."""
         return inputs * self._stds.to(inputs) + self._means.to(inputs)
 
+    def sensed(self, inputs: Tensor) -> Tensor:
+        """Inputs as the sensor's image that they were made from, as far as they tell: bands that they lack are 0."""
+        lows, highs = self._lows.to(inputs), self._highs.to(inputs)
+        image = inputs.new_zeros(len(inputs), len(self.sensor), *inputs.shape[-2:])
+        image[:, list(self._index)] = self.undo(inputs) * (highs - lows) + lows
+        return image
+
     @property
     def settings(self) -> Mapping[str, object]:
         """What a bank's spec records of the input: two banks made from other bands or ranges are not exchangeable."""

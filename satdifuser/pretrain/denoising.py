@@ -55,12 +55,20 @@ class Denoising(nn.Module):
 
     def error(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """Mean squared error of the prediction, for each image."""
-        signal, sigma = (table[levels].view(-1, 1, 1, 1) for table in (self.signal, self.sigma))
+        signal, sigma = self._parts(levels)
         target = {"epsilon": noise, "sample": clean}.get(self.prediction)
         if target is None:
             target = signal * noise - sigma * clean
-        found = self.unet(signal * clean + sigma * noise, levels, return_dict=False)[0]
+        found = self.unet(self.noised(clean, noise, levels), levels, return_dict=False)[0]
         return (found.float() - target).square().mean((1, 2, 3))
+
+    def noised(self, clean: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """Images with the noise of their levels."""
+        signal, sigma = self._parts(levels)
+        return signal * clean + sigma * noise
+
+    def _parts(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.signal[levels].view(-1, 1, 1, 1), self.sigma[levels].view(-1, 1, 1, 1)
 
     @torch.no_grad()
     def by_level(self, images: Tensor, ids: Sequence[str], levels: Sequence[int], batch: int) -> dict[str, float]:

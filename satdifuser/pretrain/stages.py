@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from satdifuser.build import build_encoder
+from satdifuser.data.policy import resolved
 from satdifuser.engine.progress import say
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError
+from satdifuser.pretrain.alignment import Teacher, align
 from satdifuser.pretrain.autoencoder import Autoencoding
 from satdifuser.pretrain.card import write_card
 from satdifuser.pretrain.denoising import Denoising
@@ -21,12 +25,15 @@ from satdifuser.pretrain.setup import MODEL, VAE, Setup
 from satdifuser.pretrain.soundness import writing
 from satdifuser.pretrain.trainer import Pretrainer
 
+KNOWN = 512  # images of which a teacher's channels are standardised, or a VAE's latents measured
 KEPT = (
     "seed",
     "mix_share",
     "prepare",
     "schedule",
     "min_snr",
+    "align",
+    "teacher",
     "vae",
     "unet",
     "init",
@@ -44,6 +51,7 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
     """
     vae, small = _vae(setup), setup.settings.vae.weights == "small"
     objective = _denoising(setup, vae)
+    teacher = _teacher(setup)
     setup.look_in()
     setup.begin()
     model = setup.folder.path / MODEL
@@ -52,7 +60,7 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
         if unfinished:
             return model, unfinished
         objective = _denoising(setup, done)
-    trainer = setup.trainer(objective, lambda: _look(setup, objective, trainer, model))
+    trainer = setup.trainer(_aligned(setup, objective, teacher), lambda: _look(setup, objective, trainer, model))
     if setup.agreed(trainer.finished and _complete(setup, model)):
         if setup.main and not setup.quiet:
             say(f"{setup.folder.path} was finished before, at step {trainer.state.step}: its model stays as it is")
@@ -145,6 +153,24 @@ def _denoising(setup: Setup, vae: Any) -> Denoising:
     return Denoising(unet, scheduler, vae=vae, gamma=settings.min_snr, seed=settings.seed)
 
 
+def _teacher(setup: Setup) -> Teacher | None:
+    """The frozen encoder that `teacher` asks for, on the scale of its maps of some training images."""
+    part, source = setup.settings.teacher, setup.images.sources[0]
+    if part is None:
+        return None
+    images, _ = source.some(KNOWN)
+    return Teacher(build_encoder(resolved(part, setup.settings.data)), source.prepare, images, setup.batch)
+
+
+def _aligned(setup: Setup, objective: Denoising, teacher: Teacher | None) -> nn.Module:
+    """The objective, with what the UNet learns beside denoising, if anything."""
+    settings, source = setup.settings.align, setup.images.sources[0]
+    if teacher is None and settings.views is None:
+        return objective
+    side = source.size if objective.vae is None else latent_side(objective.vae, source.size)
+    return align(objective, settings, teacher, side, setup.settings.seed)
+
+
 @torch.no_grad()
 def _look(setup: Setup, objective: Denoising, trainer: Pretrainer, model: Path) -> dict[str, float]:
     """The loss at each level on images that are held out, a grid of samples, and the model so far."""
@@ -166,20 +192,20 @@ def _look(setup: Setup, objective: Denoising, trainer: Pretrainer, model: Path) 
     parts = {"unet": objective.unet, "scheduler": objective.scheduler}
     if objective.vae is not None:
         parts["vae"] = objective.vae
-    about = _provenance(setup, trainer, losses)
+    about = _provenance(setup, trainer, objective, losses)
     rows = [*setup.folder.rows(), {"step": trainer.state.step, **losses}]
     with writing(setup.folder, model):
         export(model, parts, setup.settings.export, about, lambda folder: write_card(folder, about, rows, grid))
     return losses
 
 
-def _provenance(setup: Setup, trainer: Pretrainer, losses: dict[str, float]) -> dict[str, Any]:
+def _provenance(setup: Setup, trainer: Pretrainer, objective: Denoising, losses: dict[str, float]) -> dict[str, Any]:
     return {
         "command": "satdifuser pretrain",
         "data": [{**source.data.identity, "images": len(source.data)} for source in setup.images.sources],
         "held_out": [{**source.data.identity, "images": len(source.data)} for source in setup.held_out],
         "steps": trainer.state.step,
-        "parameters": sum(p.numel() for p in trainer.trained.values()),
+        "parameters": sum(p.numel() for p in objective.unet.parameters()),
         "loss_on_held_out_images": {name: round(value, 5) for name, value in losses.items()},
         "minutes": round(trainer.elapsed / 60, 1),
         **{key: value for key, value in setup.settings.plain().items() if key in KEPT},

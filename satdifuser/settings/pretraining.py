@@ -10,7 +10,7 @@ from annotated_types import Len
 from satdifuser.errors import UserError
 from satdifuser.kinds import Count, NotNegative, Place, Positive, Precision, Rate, Share, Whole
 from satdifuser.settings.base import RunSettings, Settings
-from satdifuser.settings.groups import Data, Input
+from satdifuser.settings.groups import Data, Encoder, Input
 from satdifuser.settings.trainer import accumulates_within, falls
 
 Weights = Literal["float32", "float16", "bfloat16"]
@@ -67,6 +67,20 @@ class Schedule(Settings):
             raise UserError(f"schedule.beta_start ({self.beta_start:g}) cannot exceed beta_end ({self.beta_end:g})")
 
 
+class Align(Settings):
+    """What else the UNet learns at one of its places, with parts that are thrown away (REPA, VICReg).
+
+    `weight` is that of the likeness to a `teacher`, `views` that of two views' loss; null: no views.
+    """
+
+    group: ClassVar[str] = "align"
+
+    tap: str = "mid_block"
+    weight: Positive = 0.5
+    width: Count = 512
+    views: Positive | None = None
+
+
 class Autoencoder(Settings):
     """The VAE before the UNet: none (null: pixels), `small` (trained first, as the rest says), or a folder's."""
 
@@ -96,6 +110,7 @@ class PretrainSettings(RunSettings):
 
     data: Data
     mix: Data | None = None
+    teacher: Encoder | None = None
     unet: dict[str, Any]
     run: Place = "runs/pretrain"
     on_error: Literal["stop", "skip"] = "stop"
@@ -104,6 +119,7 @@ class PretrainSettings(RunSettings):
     init: str | None = None
     schedule: Schedule = Schedule()
     min_snr: Positive | None = 5.0
+    align: Align = Align()
     vae: Autoencoder = Autoencoder()
     recipe: Recipe = Recipe()
     export: Weights = "float16"

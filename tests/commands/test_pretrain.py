@@ -195,6 +195,35 @@ def test_a_run_is_the_same_again_and_when_it_was_interrupted(
             assert torch.equal(tensors(run, part)[name], value), name
 
 
+def test_what_is_learned_beside_denoising_goes_on_where_it_stopped_and_leaves_the_unet_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = ["encoder@teacher=rcf", "teacher.features=8", "align.views=0.02", "align.width=16"]
+    whole = pretrain(tmp_path / "whole", *beside)
+    step = Pretrainer._step
+
+    def killed(self: Pretrainer, *args: Any) -> dict[str, Any]:
+        row = step(self, *args)
+        if self.state.step == 3:
+            raise KeyboardInterrupt
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "_step", killed)
+        pretrain(tmp_path / "run", *beside, code=130)
+    run = pretrain(tmp_path / "run", *beside, "resume=true")
+    assert RunFolder(run).rows() == RunFolder(whole).rows()
+    plain = pretrain(tmp_path / "plain")
+    assert tensors(run).keys() == tensors(plain).keys()
+    assert all(torch.equal(value, tensors(whole)[name]) for name, value in tensors(run).items())
+    assert any(not torch.equal(value, tensors(plain)[name]) for name, value in tensors(run).items())
+    about, alone = (json.loads((one / "model" / "provenance.json").read_text()) for one in (run, plain))
+    assert about["parameters"] == alone["parameters"]
+    assert about["align"]["views"] == 0.02
+    assert about["teacher"]["features"] == 8
+    assert alone["teacher"] is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["vae.weights=small", "vae.steps=2", *VAE]])
 def test_a_run_whose_time_is_over_says_so_and_goes_on_to_the_model_of_an_unbroken_one(
