@@ -65,6 +65,19 @@ def other_unit(given: ImageInput, folder: Path) -> str | None:
     )
 
 
+def trained_bands(folder: Path) -> tuple[str, ...] | None:
+    """The bands that weights were trained on, in order, by their sensor's names; None where the folder does not say."""
+    trained = _prepare(folder) or {}
+    asked = trained.get("bands")
+    if not asked:
+        return None
+    try:
+        sensor = find_sensor(str(trained.get("sensor", "SENTINEL2")).removeprefix("satdifuser.data.bands."))
+        return tuple(sensor.names[place] for place in sensor.index(asked))
+    except (UserError, TypeError):
+        return tuple(map(str, asked))
+
+
 def warn_of_other_range(given: ImageInput, folder: Path) -> None:
     """Say it, once, if weights were trained on another range or unit than they will be given, where it is known."""
     others, unit = other_range(given, folder), other_unit(given, folder)

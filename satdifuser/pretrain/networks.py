@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from satdifuser.data.trained import trained_bands
 from satdifuser.diffusion.files import find_folder, find_unet, load_model, read_config
 from satdifuser.diffusion.selection import latent_factor
 from satdifuser.errors import UserError
+from satdifuser.pretrain.bands import onto_bands
 from satdifuser.pretrain.blocks import check_blocks, check_size, runs
 from satdifuser.pretrain.soundness import unsound
 from satdifuser.settings.pretraining import Autoencoder
@@ -33,18 +35,26 @@ def build_unet(blocks: Mapping[str, Any], channels: int, size: int, seed: int) -
     return unet
 
 
-def load_unet(weights: str, channels: int, size: int) -> Any:
-    """The UNet of a folder in diffusers' layout, to be trained further, for inputs of a size of ours."""
+def load_unet(weights: str, size: int, channels: int, bands: Sequence[str] | None = None) -> Any:
+    """The UNet of a folder in diffusers' layout, to be trained further, for inputs of a size of ours.
+
+    Where the images have other `bands` than the folder says that it was trained on, it is put onto these; None: they
+    are the latents of a VAE.
+    """
     from satdifuser.diffusion.patched import UNCONDITIONAL, unet_class
 
-    folder = find_unet(find_folder(weights, "a UNet to train further", "give a folder with unet/ as init"))
+    whole = find_folder(weights, "a UNet to train further", "give a folder with unet/ as init")
+    folder, known = find_unet(whole), None if bands is None else trained_bands(whole)
     config = read_config(folder / "config.json", UNCONDITIONAL, "UNet")
-    if config.get("in_channels") != channels:
+    other = bands is not None and known is not None and tuple(known) != tuple(bands)
+    if config.get("in_channels") != channels and not other:
         raise UserError(
             f"the UNet in {folder} reads {config.get('in_channels')} channels, and the images give {channels}"
         )
     check_size(config["block_out_channels"], size, config.get("patch_size", 1))
     unet = _sound("init", load_model(unet_class(config), folder, torch_dtype=torch.float32), folder)
+    if bands is not None and known is not None and other:
+        unet = onto_bands(unet, known, bands, str(whole))
     unet.register_to_config(sample_size=size)
     runs(f"init: the UNet in {folder}", unet, channels, size)
     return unet

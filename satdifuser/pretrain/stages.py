@@ -145,7 +145,7 @@ def _denoising(setup: Setup, vae: Any) -> Denoising:
             )
         size, channels = latent_side(vae, size), vae.config["latent_channels"]
     if settings.init is not None:
-        unet = load_unet(settings.init, channels, size)
+        unet = load_unet(settings.init, size, channels, source.prepare.bands if vae is None else None)
     else:
         unet = build_unet(settings.unet, channels, size, settings.seed)
     bounds = {"clip_sample": vae is None, "clip_sample_range": source.prepare.limit}  # latents have none

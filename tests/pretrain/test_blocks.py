@@ -108,7 +108,7 @@ def test_a_vae_that_does_not_run_is_refused() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Any, unet: Any, vae: Any, bad: float) -> None:
     for folder, network, load, setting in (
-        ("unet", unet(), lambda: load_unet(str(tmp_path), 3, 8), "init"),
+        ("unet", unet(), lambda: load_unet(str(tmp_path), 8, 3), "init"),
         ("vae", vae(), lambda: load_vae(str(tmp_path)), "vae.weights"),
     ):
         network.save_pretrained(tmp_path / folder)
