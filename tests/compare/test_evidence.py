@@ -1,0 +1,72 @@
+"""The grids of evidence: the same features under each head, the floor beside them, the data folder named once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from satdifuser.compare.grid import Cell, expand
+from satdifuser.compare.shared import Shared
+from satdifuser.config import compose
+from satdifuser.decoders.fitted import is_fitted
+
+DATA = os.environ.get("SATDIFUSER_TEST_DATA")
+
+
+def grid(name: str, words: Sequence[str] = ()) -> list[Cell]:
+    return expand(compose("compare", [f"experiment={name}", "seeds=[0]", "budgets=[10]", *words]))
+
+
+def by_model(cells: Sequence[Cell]) -> dict[str, Any]:
+    return {cell.model: cell.config for cell in cells}
+
+
+def test_the_floor_and_every_head_stand_in_one_grid() -> None:
+    """Regression has what gw, lw and moe have: the same encoder with the same settings, pooled alike."""
+    found = by_model(grid("evidence"))
+    heads = [found[name] for name in ("diffusion + gw", "diffusion + lw", "diffusion + moe", "diffusion, logistic")]
+    assert len({(str(one.encoder.plain()), one.pool, str(one.select)) for one in heads}) == 1
+    assert heads[0].pool == "moments"
+    assert [one.fusion.label for one in heads] == ["GlobalWeighted", "LocalizedWeighted", "MixtureOfExperts", "Plain"]
+    fitted = [name for name, one in found.items() if is_fitted(one.decoder.target)]
+    assert {name.partition(",")[0] for name in fitted} >= {"colours", "random patches 2048", "ImageNet CNN", "Galileo"}
+    assert found["random patches 2048, logistic"].encoder["features"] == 4096
+    assert all(one.encoder["filters"] == "patches" for name, one in found.items() if name.startswith("random patches"))
+
+
+def test_nets_from_scratch_are_augmented_and_stop_when_validation_does() -> None:
+    found = by_model(grid("evidence", ["scratch=700"]))
+    for name in ("CNN from scratch", "ViT from scratch"):
+        assert found[name].augmentation.label == "RandomAugmentation"
+        assert (found[name].augmentation["turn"], found[name].augmentation["crop"]) == (0.75, 0.5)
+        assert found[name].trainer.patience is not None
+    assert found["CNN from scratch"].trainer.max_steps == 700
+    assert [found[f"ViT + {name}"].init for name in ("LoRA", "DEFLECT")] == ["ViT + gw", "ViT + gw"]
+
+
+def test_the_folder_of_the_data_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SATDIFUSER_TEST_DATA", "/somewhere")
+    found = by_model(grid("evidence_forest"))
+    assert {config.data["root"] for config in found.values()} == {"/somewhere/real/amazon"}
+    assert found["Galileo + gw"].encoder["weights"] == "/somewhere/weights/galileo-nano"
+    found = by_model(grid("evidence", ["folder=/other", "eurosat=/unpacked"]))
+    assert found["Galileo + gw"].encoder["weights"] == "/other/weights/galileo-nano"
+    assert {config.data["root"] for config in found.values()} == {"/unpacked"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="SATDIFUSER_TEST_DATA names no folder of real data")
+def test_the_forest_has_the_authors_split_and_one_store_for_each_encoder(tmp_path: Path) -> None:
+    config = compose("compare", ["experiment=evidence_forest"])
+    cells = grid("evidence_forest")
+    shared = Shared(tmp_path, config.store)
+    assert shared.lengths(cells[0])["test"] == 15 * 64
+    stored = [cell for cell in cells if cell.model.startswith(("diffusion", "colours", "random patches", "Galileo"))]
+    places = {cell.model: shared.features(cell) for cell in stored}
+    assert None not in places.values()
+    assert len({place for model, place in places.items() if model.startswith("diffusion")}) == 1
+    assert len(set(places.values())) == 4
