@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from satdifuser.augment import RandomAugmentation
+from satdifuser.compare import estimate
 from satdifuser.compare.grid import Cell, expand
 from satdifuser.compare.shared import Shared
 from satdifuser.config import compose
 from satdifuser.decoders.fitted import is_fitted
+from satdifuser.model import FeatureModel
 
 DATA = os.environ.get("SATDIFUSER_TEST_DATA")
 
@@ -70,3 +74,26 @@ def test_the_forest_has_the_authors_split_and_one_store_for_each_encoder(tmp_pat
     assert None not in places.values()
     assert len({place for model, place in places.items() if model.startswith("diffusion")}) == 1
     assert len(set(places.values())) == 4
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_dry_run_times_steps_as_they_will_be_trained(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["task=classification", "encoder=unet", "encoder.width=8", "fusion=mean", "fusion.projection_dim=8"]
+    words += ["data.size=32", "data.splits.train.length=4", "trainer.batch_size=2", "augmentation=classification"]
+    config = compose("train", [*words, f"trainer.mixed_precision={'bf16' if half else 'no'}"])
+    changed, halved, forward = list[int](), list[bool](), FeatureModel.forward
+
+    def augment(self: Any, batch: Any, step: int) -> Any:
+        changed.append(step)
+        return batch
+
+    def seen(self: Any, batch: Any) -> Any:
+        halved.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, batch)
+
+    monkeypatch.setattr(RandomAugmentation, "__call__", augment)
+    monkeypatch.setattr(FeatureModel, "forward", seen)
+    monkeypatch.setattr(estimate, "CALLS", 1)
+    estimate.pace(Cell("net", "task", 100, 0, config), None)
+    assert changed == [0, 0]  # once to warm up, and once measured
+    assert halved == 4 * [half]  # two steps, and two batches that are scored
