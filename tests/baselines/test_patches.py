@@ -151,3 +151,22 @@ def test_a_run_and_a_store_know_their_filters_and_refuse_others(
     assert f"{name} were cut from other training images" in capsys.readouterr().err
     assert main(["extract", *words, "store.path=f.zarr", "store.dtype=float32", "store.reuse=true"]) == 2
     assert "weights" in capsys.readouterr().err
+
+
+def test_a_grid_draws_other_patches_with_each_seed_and_knows_its_runs_in_another_process(
+    pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = ["task=classification", "fusion=plain", "decoder=logistic"]
+    models = [f"+models.floor={json.dumps(RCF)}", f"+tasks.rough={json.dumps(task)}"]
+    words = [*models, *pictures, "budgets=[50,100]", "seeds=[0,1]", "output=grid", "resamples=50", "shown=2"]
+    assert main(["compare", *words]) == 0
+    names = {FeatureStore(path).spec.weights for path in (tmp_path / "grid" / "features").glob("*.zarr")}
+    assert len(names) == 2  # one for each seed, whatever the budget
+    found = [json.loads(path.read_text()) for path in (tmp_path / "grid" / "runs").glob("*/result.json")]
+    assert [one["ended"] for one in found] == ["fitted"] * 4
+    _forget()
+    capsys.readouterr()
+    assert main(["compare", *words, "dry_run=true"]) == 0
+    assert "0 runs to do" in capsys.readouterr().out
+    assert "floor" in (tmp_path / "grid" / "tables.md").read_text()
