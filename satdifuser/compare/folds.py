@@ -65,6 +65,10 @@ class Pooled(Done):
 
     runs: tuple[Done, ...] = ()
 
+    @property
+    def parts(self) -> Sequence[Done]:
+        return self.runs
+
     @cached_property
     def result(self) -> dict[str, Any]:
         """As of the first fold, with the means over the folds of training samples and learned weights."""

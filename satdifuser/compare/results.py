@@ -54,7 +54,7 @@ class Done:
     @property
     def parts(self) -> Sequence[Done]:
         """The runs that it is of: itself, where it is not of several folds."""
-        return getattr(self, "runs", (self,))
+        return (self,)
 
     def predictions(self) -> Predictions:
         return Predictions.load(RunFolder(self.folder).predictions(SPLIT))

@@ -187,6 +187,7 @@ def test_a_sample_that_two_folds_test_is_refused(made: Made, tmp_path: Path) -> 
     (whole,), partial = pooled([third, first, second], cells)
     assert partial == []
     assert right([whole]) == right([first, second, third])
+    assert list(whole.parts) == [first, second, third]  # each says for itself why its training ended
     found = first.predictions()
     folder = tmp_path / "run"
     shutil.copytree(second.folder, folder)
