@@ -19,30 +19,40 @@ from satdifuser.pretrain.views import Views
 if TYPE_CHECKING:
     from satdifuser.settings.pretraining import Align
 
-ALIKE = 1e-4  # of a channel that is the same everywhere, in place of its deviation
+ALIKE = 1e-4  # what is added to a deviation, and as a share of the largest to a variance: some channels are constant
 
 
 class Teacher(nn.Module):
-    """A frozen encoder's maps of the clean images, side by side, each channel standardised by those of some images."""
+    """A frozen encoder's maps of the clean images, side by side, each channel standardised by those of some images.
+
+    With `components`, so many principal directions of the channels are standardised in their place: of channels that
+    say nearly the same, as answers of random filters do, the little in which they differ counts as much as the rest.
+    """
 
     mean: Tensor
-    deviation: Tensor
+    turn: Tensor
 
-    def __init__(self, encoder: Any, prepare: ImageInput, images: Tensor, batch: int = 32) -> None:
+    def __init__(
+        self, encoder: Any, prepare: ImageInput, images: Tensor, *, components: int | None = None, batch: int = 32
+    ) -> None:
         super().__init__()
         self.encoder, self.prepare = encoder.eval().requires_grad_(False), prepare
         self.stride = min(tap.stride for tap in encoder.spec.taps)
         found = torch.cat([self._maps(part) for part in images.split(batch)])
-        self.channels = found.shape[1]
-        self.register_buffer("mean", found.mean((0, 2, 3))[:, None, None], persistent=False)
-        self.register_buffer("deviation", found.std((0, 2, 3))[:, None, None] + ALIKE, persistent=False)
+        rows = found.permute(0, 2, 3, 1).flatten(0, 2).double()
+        mean = rows.mean(0)
+        turn = _scales(rows - mean) if components is None else _directions(rows - mean, components)
+        self.channels = turn.shape[1]
+        self.register_buffer("mean", mean.float(), persistent=False)
+        self.register_buffer("turn", turn.float(), persistent=False)
 
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        return (self._maps(inputs) - self.mean) / self.deviation
+        found = self._maps(inputs).movedim(1, -1) - self.mean
+        return (found @ self.turn).movedim(-1, 1)
 
     @torch.no_grad()
     def _maps(self, inputs: Tensor) -> Tensor:
@@ -51,6 +61,23 @@ class Teacher(nn.Module):
         maps = [bank[tap].float() for tap in bank.spec.taps]
         side = inputs.shape[-1] // self.stride
         return torch.cat([m if m.shape[-1] == side else F.interpolate(m, (side, side)) for m in maps], dim=1)
+
+
+def _scales(rows: Tensor) -> Tensor:
+    """What standardises each column of centred rows."""
+    return torch.diag(1 / (rows.std(0) + ALIKE))
+
+
+def _directions(rows: Tensor, count: int) -> Tensor:
+    """What turns centred rows into their first principal components, each of deviation 1."""
+    if count > min(rows.shape):
+        raise UserError(
+            f"align.components is {count}: the teacher has {rows.shape[1]} channels, and {len(rows)} places of it were"
+            " looked at; give fewer"
+        )
+    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
+    return vectors / (values.clamp(min=0) + ALIKE * values[0]).sqrt()
 
 
 class Aligned(nn.Module):

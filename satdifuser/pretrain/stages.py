@@ -159,7 +159,8 @@ def _teacher(setup: Setup) -> Teacher | None:
     if part is None:
         return None
     images, _ = source.some(KNOWN)
-    return Teacher(build_encoder(resolved(part, setup.settings.data)), source.prepare, images, setup.batch)
+    encoder, components = build_encoder(resolved(part, setup.settings.data)), setup.settings.align.components
+    return Teacher(encoder, source.prepare, images, components=components, batch=setup.batch)
 
 
 def _aligned(setup: Setup, objective: Denoising, teacher: Teacher | None) -> nn.Module:

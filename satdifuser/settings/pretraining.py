@@ -78,6 +78,7 @@ class Align(Settings):
     tap: str = "mid_block"
     weight: Positive = 0.5
     width: Count = 512
+    components: Count | None = None
     views: Positive | None = None
 
 

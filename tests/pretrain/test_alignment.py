@@ -116,6 +116,20 @@ def test_a_teacher_sees_the_sensors_image_and_its_channels_are_standardised(prep
     torch.testing.assert_close(found.double(), expected, atol=2e-3, rtol=1e-3)
 
 
+def test_a_teachers_components_are_principal_and_of_one_size(prepare: ImageInput) -> None:
+    inputs = prepare(torch.rand(40, 3, 8, 8) * 0.3)
+    teacher = Teacher(Answers(prepare), prepare, inputs, components=3)
+    found = teacher(inputs).double().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    assert found.shape == (640, 3)
+    np.testing.assert_allclose(np.cov(found.T), np.eye(3), atol=0.02)
+    rows = teacher._maps(inputs).double().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    scores = np.linalg.svd(rows - rows.mean(0), full_matrices=False)[0][:, :3]
+    likeness = np.abs(np.corrcoef(scores.T, found.T)[:3, 3:])
+    np.testing.assert_allclose(likeness, np.eye(3), atol=0.02)
+    with pytest.raises(UserError, match=r"align\.components is 7: the teacher has 6 channels"):
+        Teacher(Answers(prepare), prepare, inputs, components=7)
+
+
 def test_inputs_go_back_to_the_sensors_image_and_come_out_the_same() -> None:
     prepare = ImageInput(["B08", "B02"], sensor=SENTINEL2, low=[0.0, 0.1], high=[0.4, 0.3], mean=0.3, std=0.2)
     images = torch.rand(2, 13, 4, 4) * 0.5
