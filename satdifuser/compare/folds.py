@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from satdifuser.compare.grid import Cell, goes_by
+from satdifuser.compare.grid import Cell
 from satdifuser.compare.results import Done, mean_cost
+from satdifuser.compare.rows import goes_by
 from satdifuser.engine.predictions import Predictions
 from satdifuser.errors import UserError
 from satdifuser.settings.commands import CompareSettings

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from satdifuser.compare.grid import digest, file_digest, goes_by
+from satdifuser.compare.grid import digest, file_digest
 from satdifuser.compare.plan import Planned
+from satdifuser.compare.rows import goes_by
 from satdifuser.compare.worker import result
 from satdifuser.engine.run import RunFolder
 from satdifuser.errors import UserError, one_line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,33 @@ def test_without_models_and_tasks_there_is_one_run_with_the_defaults_of_train(ce
 def test_settings_that_follow_the_seed_follow_that_of_each_run(cells: Cells) -> None:
     found = cells(models={"net": ["encoder=unet"]}, seeds=[4, 7])
     assert [cell.config.encoder["seed"] for cell in found] == [4, 7]
+
+
+def test_a_model_that_is_too_dear_can_have_some_of_the_budgets_and_seeds(cells: Cells) -> None:
+    dear = {"all": ["encoder=small_vit", "fusion=gw,lw"], "budgets": [10, 100], "seeds": [1]}
+    models = {"cheap": [], "dear": dear}
+    found = cells(models=models, budgets=[1, 10, 100], seeds=[0, 1])
+    places = {name: [(cell.budget, cell.seed) for cell in found if cell.model == name] for name in ("cheap", "dear lw")}
+    assert places["cheap"] == [(1, 0), (1, 1), (10, 0), (10, 1), (100, 0), (100, 1)]
+    assert places["dear lw"] == [(10, 1), (100, 1)]
+    assert {cell.model for cell in found} == {"cheap", "dear gw", "dear lw"}
+    fewer = cells("budget=10", models=models, budgets=[1, 10, 100], seeds=[0, 1])
+    assert [(cell.model, cell.seed) for cell in fewer] == [("cheap", 0), ("cheap", 1), ("dear gw", 1), ("dear lw", 1)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"budgets": [5]}, "models.dear.budgets has 5, and the grid's budgets are 1, 10"),
+        ({"seeds": [3]}, "models.dear.seeds has 3, and the grid's seeds are 0, 1"),
+        ({"seeds": []}, "models.dear.seeds is []: give one or more different ones"),
+        ({"budget": [5]}, "models.dear has budget: as a mapping it has all"),
+    ],
+)
+def test_what_a_model_has_of_the_grid_must_be_of_it(cells: Cells, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        cells(models={"dear": {"all": [], **wrong}}, budgets=[1, 10], seeds=[0, 1])
+    assert said in str(caught.value)
 
 
 def test_a_sweep_in_a_model_makes_one_of_each(cells: Cells) -> None:
