@@ -16,11 +16,11 @@ from satdifuser.compare.rows import (
     TASK_AXIS,
     Row,
     check_own,
-    check_some,
     goes_by,
     named,
     numbers,
     of_data,
+    say_left_out,
     strings,
     whole_number,
 )
@@ -88,12 +88,9 @@ def expand(config: CompareSettings, passed: Sequence[str] = (), config_dirs: Seq
     models = models or {axes.name_by(MODEL_AXIS, "model"): Row("", [])}
     tasks = tasks or {axes.name_by(TASK_AXIS, "task"): Row("", [])}
     check_own(tasks.values(), [*models, *(config.models or {})])
-    whole: dict[str, list[Any]] = {
-        "budgets": numbers("budgets", config.budgets, float),
-        "seeds": numbers("seeds", config.seeds, whole_number),
-    }
-    check_some(models, whole)
-    budgets, seeds = axes.budgets or whole["budgets"], axes.seeds or whole["seeds"]
+    budgets = axes.budgets or numbers("budgets", config.budgets, float)
+    seeds = axes.seeds or numbers("seeds", config.seeds, whole_number)
+    say_left_out(models, {"budgets": budgets, "seeds": seeds})
     for percent in budgets:
         check_percent(percent)
     recipe = [*_as_stored(config.store.keep), *strings("recipe", config.recipe)]

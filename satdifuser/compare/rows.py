@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -11,6 +11,7 @@ from typing import Any
 from satdifuser.compare.overrides import merged, product, sweep
 from satdifuser.errors import UserError, nearest
 
+log = logging.getLogger(__name__)
 TASK_AXIS = ("task", "data")  # swept on the command line, these make tasks; everything else makes models
 # What a task may say of a model alone: of which images its samples are, as vectors in the place of light. That samples
 # and labels are those of the others, is checked when they are compared.
@@ -47,13 +48,14 @@ class Row:
         return replace(self, overrides=merged(self.overrides, more))
 
 
-def check_some(models: Mapping[str, Row], whole: Mapping[str, Sequence[Any]]) -> None:
-    """What a model says to have of the grid must be of it; the command line may then ask for less."""
-    for model, axis in itertools.product(models.values(), whole):
-        beyond = next((one for one in getattr(model, axis) if one not in whole[axis]), None)
-        if beyond is not None:
-            there = ", ".join(f"{one:g}" for one in whole[axis])
-            raise UserError(f"models.{model.name}.{axis} has {beyond:g}, and the grid's {axis} are {there}")
+def say_left_out(models: Mapping[str, Row], whole: Mapping[str, Sequence[Any]]) -> None:
+    """Name the models that have none of the grid's budgets or seeds: a grid may be asked for fewer than it has."""
+    for name, model in models.items():
+        for axis, there in whole.items():
+            own = getattr(model, axis)
+            if own and not set(own) & set(there):
+                shown = (", ".join(f"{one:g}" for one in ones) for ones in (own, there))
+                log.warning("%s has the %s %s, and the grid %s: it is left out", name, axis, *shown)
 
 
 def of_data(key: str) -> bool:

@@ -139,16 +139,23 @@ def test_a_model_that_is_too_dear_can_have_some_of_the_budgets_and_seeds(cells: 
     assert [(cell.model, cell.seed) for cell in fewer] == [("cheap", 0), ("cheap", 1), ("dear gw", 1), ("dear lw", 1)]
 
 
+def test_a_model_that_has_nothing_of_the_grid_is_named(cells: Cells, caplog: pytest.LogCaptureFixture) -> None:
+    models = {"cheap": [], "dear": {"all": [], "budgets": [5, 10]}}
+    assert {cell.model for cell in cells(models=models, budgets=[1, 10], seeds=[0])} == {"cheap", "dear"}
+    assert not caplog.messages
+    assert {cell.model for cell in cells(models=models, budgets=[1, 100], seeds=[0])} == {"cheap"}
+    assert caplog.messages == ["dear has the budgets 5, 10, and the grid 1, 100: it is left out"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"budgets": [5]}, "models.dear.budgets has 5, and the grid's budgets are 1, 10"),
-        ({"seeds": [3]}, "models.dear.seeds has 3, and the grid's seeds are 0, 1"),
         ({"seeds": []}, "models.dear.seeds is []: give one or more different ones"),
+        ({"budgets": ["few"]}, "models.dear.budgets is ['few']: give numbers"),
         ({"budget": [5]}, "models.dear has budget: as a mapping it has all"),
     ],
 )
-def test_what_a_model_has_of_the_grid_must_be_of_it(cells: Cells, wrong: dict[str, Any], said: str) -> None:
+def test_what_a_model_cannot_say_of_the_grid_is_an_error(cells: Cells, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
         cells(models={"dear": {"all": [], **wrong}}, budgets=[1, 10], seeds=[0, 1])
     assert said in str(caught.value)
