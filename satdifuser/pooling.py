@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +15,10 @@ from torch import Tensor
 from satdifuser.bank import BankSpec, FeatureBank
 from satdifuser.errors import UserError, nearest
 
-WHOLE = ("mean", "max", "moments")  # over the whole map; moments are its mean and its standard deviation
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+# Over the whole map, and how many numbers of each channel: moments are its mean and its standard deviation, and
+# quantiles have these first and then how its values are spread.
+WHOLE = {"mean": 1, "max": 1, "moments": 2, "quantiles": 2 + len(QUANTILES)}
 NAMES = (*WHOLE, "grid2", "grid4")  # and any other grid<n>: means of n x n cells
 
 
@@ -45,9 +49,10 @@ class Pooling:
     def spec(self, spec: BankSpec) -> BankSpec:
         """The spec of what is left: all maps have one stride, in an image made square where it is not.
 
-        Moments have twice the channels: the means, and then the deviations.
+        Moments have twice the channels: the means, and then the deviations; of quantiles follow the lowest to the
+        highest.
         """
-        stride, times = -(-max(spec.image_size) // self.cells), 2 if self.name == "moments" else 1
+        stride, times = -(-max(spec.image_size) // self.cells), WHOLE.get(self.name, 1)
         return replace(
             spec,
             taps=tuple(replace(tap, stride=stride, channels=times * tap.channels) for tap in spec.taps),
@@ -59,17 +64,34 @@ class Pooling:
         """In float32, whatever the maps are in; of each date by itself."""
         if maps.ndim == 5:
             return self.maps(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
-        if self.name == "moments":
+        if self.name in ("moments", "quantiles"):
             deviation, mean = torch.std_mean(maps.float(), (2, 3), correction=0, keepdim=True)
-            return torch.cat((mean, deviation), dim=1)
+            spread = _quantiles(maps.float()) if self.name == "quantiles" else []
+            return torch.cat((mean, deviation, *spread), dim=1)
         pool: Callable[..., Any] = F.adaptive_max_pool2d if self.name == "max" else F.adaptive_avg_pool2d
         pooled: Tensor = pool(maps.float(), self.cells)
         return pooled
+
+    @property
+    def numbers(self) -> int:
+        """How many are left of each channel."""
+        return WHOLE.get(self.name, 1) * self.cells**2
 
     def bank(self, bank: FeatureBank) -> FeatureBank:
         """A bank of what is left, through which gradients pass."""
         spec = self.spec(bank.spec)
         return FeatureBank(spec, {spec.find(tap.name, tap.timestep): self.maps(maps) for tap, maps in bank.items()})
+
+
+def _quantiles(maps: Tensor) -> list[Tensor]:
+    """Of the values of each map `[batch, channels, height, width]`, between two of them in proportion."""
+    values = maps.flatten(2).sort(dim=2).values  # torch.quantile does not take as many values as large maps have
+    found = []
+    for share in QUANTILES:
+        place = share * (values.shape[2] - 1)
+        below, above = values[:, :, math.floor(place)], values[:, :, math.ceil(place)]
+        found.append(torch.lerp(below, above, place - math.floor(place))[:, :, None, None])
+    return found
 
 
 def pooling_for(spec: BankSpec, name: str | None) -> Pooling | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,17 @@ def test_a_map_that_deviates_from_nothing_has_a_gradient(shape: tuple[int, int])
     torch.testing.assert_close(maps.grad, torch.full_like(maps, 1 / (shape[0] * shape[1])))  # that of the means alone
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (16, 16), (1, 1), (1, 2), (300, 301)])
+def test_quantiles_are_the_moments_and_then_numpys(shape: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, *shape) * torch.rand(2, 3, 1, 1) * 4 + torch.randn(2, 3, 1, 1)
+    found = Pooling("quantiles").maps(maps)
+    assert found.shape == (2, 21, 1, 1)
+    assert Pooling("quantiles").numbers == 7
+    assert torch.equal(found[:, :6], Pooling("moments").maps(maps))
+    expected = np.quantile(maps.double().flatten(2).numpy(), [0.1, 0.25, 0.5, 0.75, 0.9], axis=2)
+    np.testing.assert_allclose(found[:, 6:, 0, 0].reshape(2, 5, 3).numpy(), np.moveaxis(expected, 0, 1), atol=1e-5)
+
+
 def test_what_is_pooled_already_stays_and_cannot_be_pooled_to_something_else(toy_spec: Spec) -> None:
     spec = toy_spec()
     assert pooling_for(spec, None) is None
@@ -54,5 +66,7 @@ def test_what_is_pooled_already_stays_and_cannot_be_pooled_to_something_else(toy
 
 @pytest.mark.parametrize(("name", "near"), [("means", "mean"), ("grid0", "grid"), ("maps", "max"), (4, "")])
 def test_an_unknown_name_is_one_line_with_those_that_there_are(toy_spec: Spec, name: Any, near: str) -> None:
-    with pytest.raises(UserError, match=f"pool is '{name}': it can be mean, max, moments, grid2, grid4.*{near}"):
+    with pytest.raises(
+        UserError, match=f"pool is '{name}': it can be mean, max, moments, quantiles, grid2, grid4.*{near}"
+    ):
         pooling_for(toy_spec(), name)

@@ -15,7 +15,7 @@ from satdifuser.settings.trainer import TrainerConfig
 if TYPE_CHECKING:
     from satdifuser.bank import BankSpec
 
-POOLINGS = "mean, max, moments, grid2, grid4 (or any grid<n>)"
+POOLINGS = "mean, max, moments, quantiles, grid2, grid4 (or any grid<n>)"
 
 
 class StoreSettings(Settings):

@@ -11,7 +11,7 @@ from satdifuser.settings.base import Settings
 from satdifuser.settings.commands import Select
 from satdifuser.settings.groups import Data, Encoder, Task
 
-VIEWS = "mean, class, both (the mean and the class token), moments, max, grid2 (or any grid<n>)"
+VIEWS = "mean, class, both (the mean and the class token), moments, quantiles, max, grid2 (or any grid<n>)"
 
 
 class ProbeConfig(Settings):
@@ -57,7 +57,7 @@ class CkaConfig(Settings):
     group: ClassVar[str] = "cka"
 
     modules: Literal["taps", "all"] | Annotated[list[str], Len(1)] = "taps"
-    pool: Annotated[str, Len(1), Word("flat, mean, max, moments, grid2, grid4 (or any grid<n>)")] = "mean"
+    pool: Annotated[str, Len(1), Word("flat, mean, max, moments, quantiles, grid2, grid4 (or any grid<n>)")] = "mean"
     batch: Annotated[int, Ge(4)] = 256
     samples: Count | None = 2048
     shapes: bool = True

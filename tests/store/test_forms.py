@@ -141,9 +141,9 @@ def test_moments_are_the_mean_and_the_deviation_of_each_channel(size: tuple[int,
 
 
 def test_a_pooled_spec_says_how_and_of_what_so_that_it_is_not_taken_for_maps(spec: BankSpec) -> None:
-    specs = [Form("float32", keep).spec(spec) for keep in ("mean", "max", "moments", "grid2", "grid4")]
-    assert len({spec, *specs}) == 6
-    assert [[str(tap) for tap in other.taps] for other in specs] == [[str(tap) for tap in spec.taps]] * 5
+    specs = [Form("float32", keep).spec(spec) for keep in ("mean", "max", "moments", "quantiles", "grid2", "grid4")]
+    assert len({spec, *specs}) == 7
+    assert [[str(tap) for tap in other.taps] for other in specs] == [[str(tap) for tap in spec.taps]] * 6
     assert Form("int8").spec(spec) == Form("float16", "latents").spec(spec) == spec
     for side in ((24, 16), (16, 48)):
         other = BankSpec(spec.taps, spec.encoder, spec.weights, side, settings=spec.settings)
@@ -205,12 +205,13 @@ def test_unpacking_twice_gives_the_same_twice(made: Any) -> None:
         ("float64", "maps", "float64.*float32, float16, bfloat16, int8"),
         ("bflot16", "maps", "did you mean bfloat16"),
         ("int4", "maps", "int4.*float32, float16, bfloat16, int8"),
-        ("float32", "maxx", "maxx.*maps, mean, max, moments, grid2, grid4, latents.*did you mean max"),
+        ("float32", "maxx", "maxx.*maps, mean, max, moments, quantiles, grid2, grid4, latents.*did you mean max"),
         ("float32", "grid0", "grid0"),
         ("float32", "latent", "did you mean latents"),
         ("int8", "mean", "int8.*mean"),
         ("int8", "max", "int8.*max"),
         ("int8", "moments", "int8.*moments"),
+        ("int8", "quantiles", "int8.*quantiles"),
     ],
 )
 def test_an_unknown_form_is_a_user_error_that_says_what_there_is(dtype: str, keep: str, words: str) -> None:

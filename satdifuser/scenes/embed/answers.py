@@ -70,9 +70,7 @@ class BankAnswers:
 
     def _each(self, name: str) -> int:
         """How many numbers pooling leaves of a channel."""
-        if self.pooling is None:
-            return 1
-        return 2 if self.pooling.name == "moments" else self.pooling.cells**2
+        return 1 if self.pooling is None else self.pooling.numbers
 
     def bank(self, images: Tensor, ids: Sequence[str]) -> FeatureBank:
         """The selected features of windows `[n, bands, size, size]`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from satdifuser.analysis.dimension import effective_rank, two_nn
 from satdifuser.data.splits.evenly import evenly
+from satdifuser.pooling import WHOLE
 from satdifuser.report.depth.content import Shape
 from satdifuser.study.cka.streaming import Rows, Stream
 
@@ -24,9 +25,9 @@ class Shapes:
 
     def __init__(self, stream: Stream, wanted: bool) -> None:
         self.kept: list[list[list[Tensor]]] = [[[] for _ in side.spec.taps] for side in stream.sides]
-        self.means = stream.pool not in ("mean", "max", "moments")
+        self.means = stream.pool not in WHOLE
         self.channels = [[tap.channels for tap in side.spec.taps] for side in stream.sides]
-        times = 2 if stream.pool == "moments" else 1
+        times = WHOLE.get(stream.pool, 1)
         one = 4 * times * max(sum(channels) for channels in self.channels)
         self.ids = set(evenly(stream.ids, max(1, min(SAMPLES, BYTES // one)))) if wanted else set()
 

@@ -41,11 +41,10 @@ class Column:
     @property
     def width(self) -> int:
         """Numbers of each sample."""
-        channels = self.tap.channels // (2 if self.held == "moments" else 1)
-        if self.view in ("both", "moments"):
+        channels = self.tap.channels // WHOLE.get(str(self.held), 1)
+        if self.view == "both":
             return 2 * channels
-        cells = 1 if self.view in ("class", PIXELS, *WHOLE) else Pooling(self.view).cells
-        return channels * cells**2
+        return channels if self.view in ("class", PIXELS) else channels * Pooling(self.view).numbers
 
     def rows(self, bank: FeatureBank) -> Tensor:
         """[samples, width], float32."""
@@ -64,8 +63,9 @@ class Column:
 
     def _mean(self, maps: Tensor) -> Tensor:
         """Of a map, or of what is held of it; of a class token the mean of its one pixel is the token."""
-        if self.held == "moments":  # the means come first
-            return maps[:, : maps.shape[1] // 2].float().flatten(1)
+        times = WHOLE.get(str(self.held), 1)
+        if times > 1:  # the means come first
+            return maps[:, : maps.shape[1] // times].float().flatten(1)
         return Pooling("mean").maps(maps).flatten(1)
 
 
@@ -106,6 +106,7 @@ def _check_held(view: str, held: str | None, tokens: bool) -> None:
     from_held = {
         "mean": ("mean", *with_token),
         "moments": ("moments", "mean", *with_token),
+        "quantiles": ("quantiles", "mean", *with_token),
         "max": ("max",),
     }
     offered = from_held.get(str(held), (held,))

@@ -62,7 +62,7 @@ def test_a_finer_stride_repeats_coarse_cells_and_a_coarser_one_averages() -> Non
     assert whole.shape == (2, 8, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["mean", "max", "moments", "grid2"])
+@pytest.mark.parametrize("name", ["mean", "max", "moments", "quantiles", "grid2"])
 def test_a_tile_is_pooled_as_a_store_pools_it(name: str) -> None:
     encoder, images = Toy({"deep": 4, "fine": 2}), torch.rand(2, 13, 16, 16)
     pooling = Pooling(name)

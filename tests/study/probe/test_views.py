@@ -13,6 +13,7 @@ from satdifuser.store import FeatureStore
 from satdifuser.study.probe.views import columns, maps_of
 
 KEPT = ["maps mean", "mean mean", "moments mean", "maps moments", "moments moments", "maps max", "max max"]
+KEPT += ["quantiles mean", "maps quantiles", "quantiles quantiles", "quantiles both"]
 KEPT += ["maps grid2", "grid2 grid2", "maps class", "mean class", "moments both", "maps both", "maps grid4"]
 
 
@@ -39,7 +40,7 @@ def test_a_view_is_what_its_name_says_of_maps_and_of_what_is_pooled(
     assert [column.tap.name for column in made] == ["blocks.0", "blocks.1"]
     for column in made:
         maps, token = (bank[data.spec.find(name)].double().numpy() for name in (column.tap.name, f"{column.tap}.class"))
-        if keep == "moments":
+        if keep in ("moments", "quantiles"):
             own, tokens = maps[:, :6, 0, 0], token[:, :6, 0, 0]
         else:
             own, tokens = maps.mean((2, 3)), token.mean((2, 3))
@@ -50,6 +51,10 @@ def test_a_view_is_what_its_name_says_of_maps_and_of_what_is_pooled(
         elif view == "moments":
             both = np.concatenate([own, maps.std((2, 3))], 1)
             expected = maps[:, :, 0, 0] if keep == "moments" else both
+        elif view == "quantiles":
+            spread = np.quantile(maps.reshape(*maps.shape[:2], -1), [0.1, 0.25, 0.5, 0.75, 0.9], axis=2)
+            whole = np.concatenate([own, maps.std((2, 3)), *spread], 1)
+            expected = maps[:, :, 0, 0] if keep == "quantiles" else whole
         else:
             expected = cells(maps, int(view.removeprefix("grid")))
         found = column.rows(bank)
