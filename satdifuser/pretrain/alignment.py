@@ -107,7 +107,7 @@ class Aligned(nn.Module):
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
         """The loss of each image; what views add is of the batch, and each image has it."""
         clean = self.denoising.latents(images)
-        levels = draws.levels(len(self.denoising.weight))
+        levels = self.denoising.levels(draws)
         noise = draws.normal(tuple(clean.shape[1:]))
         with recording(self.denoising.unet, [self.tap]) as read:
             error = self.denoising.error(clean, noise, levels)

@@ -18,16 +18,25 @@ class Denoising(nn.Module):
 
     `forward` gives the loss of each image at a random level, weighted by min-SNR (Hang et al. 2023): the squared error
     counts as min(SNR, gamma) times that of the clean image, so that easy levels do not drown the others; `gamma` null
-    leaves the plain error.
+    leaves the plain error. `power` above 1 draws more of the levels with little noise.
     """
 
     signal: Tensor
     sigma: Tensor
     weight: Tensor
 
-    def __init__(self, unet: Any, scheduler: Any, *, vae: Any = None, gamma: float | None = 5.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        unet: Any,
+        scheduler: Any,
+        *,
+        vae: Any = None,
+        gamma: float | None = 5.0,
+        power: float = 1.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.unet, self.scheduler, self.seed = unet, scheduler, seed
+        self.unet, self.scheduler, self.seed, self.power = unet, scheduler, seed, power
         self.vae = None if vae is None else vae.eval().requires_grad_(False)
         self.prediction = scheduler.config.prediction_type
         kept = scheduler.alphas_cumprod.double()
@@ -43,8 +52,12 @@ class Denoising(nn.Module):
 
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
         clean = self.latents(images)
-        levels = draws.levels(len(self.weight))
+        levels = self.levels(draws)
         return self.error(clean, draws.normal(tuple(clean.shape[1:])), levels) * self.weight[levels]
+
+    def levels(self, draws: Draws) -> Tensor:
+        """A level of noise for each image."""
+        return draws.levels(len(self.weight), self.power)
 
     def latents(self, images: Tensor) -> Tensor:
         """What the UNet denoises: the pixels, or what the VAE makes of them."""

@@ -32,6 +32,7 @@ KEPT = (
     "prepare",
     "schedule",
     "min_snr",
+    "level_power",
     "align",
     "teacher",
     "vae",
@@ -150,7 +151,7 @@ def _denoising(setup: Setup, vae: Any) -> Denoising:
         unet = build_unet(settings.unet, channels, size, settings.seed)
     bounds = {"clip_sample": vae is None, "clip_sample_range": source.prepare.limit}  # latents have none
     scheduler = build_scheduler({**bounds, **settings.schedule.plain()})
-    return Denoising(unet, scheduler, vae=vae, gamma=settings.min_snr, seed=settings.seed)
+    return Denoising(unet, scheduler, vae=vae, gamma=settings.min_snr, power=settings.level_power, seed=settings.seed)
 
 
 def _teacher(setup: Setup) -> Teacher | None:

@@ -120,6 +120,7 @@ class PretrainSettings(RunSettings):
     init: str | None = None
     schedule: Schedule = Schedule()
     min_snr: Positive | None = 5.0
+    level_power: Positive = 1.0
     align: Align = Align()
     vae: Autoencoder = Autoencoder()
     recipe: Recipe = Recipe()
