@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError, nearest
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -50,20 +50,26 @@ class Pooling:
         """The spec of what is left: all maps have one stride, in an image made square where it is not.
 
         Moments have twice the channels: the means, and then the deviations; of quantiles follow the lowest to the
-        highest.
+        highest. Quantiles leave of a map of one pixel its value alone.
         """
-        stride, times = -(-max(spec.image_size) // self.cells), WHOLE.get(self.name, 1)
+        stride = -(-max(spec.image_size) // self.cells)
+        alone = [tap.name for tap in spec.taps if self.numbers_of(spec, tap) == 1 < self.numbers]
+        one_pixel = (("pooled_alone", ",".join(dict.fromkeys(alone))),) if alone else ()
         return replace(
             spec,
-            taps=tuple(replace(tap, stride=stride, channels=times * tap.channels) for tap in spec.taps),
+            taps=tuple(
+                replace(tap, stride=stride, channels=self._times(spec, tap) * tap.channels) for tap in spec.taps
+            ),
             image_size=(stride * self.cells, stride * self.cells),
-            settings=(*spec.settings, ("pooled", self.name), ("pooled_from", spec.image_size)),
+            settings=(*spec.settings, ("pooled", self.name), ("pooled_from", spec.image_size), *one_pixel),
         )
 
     def maps(self, maps: Tensor) -> Tensor:
         """In float32, whatever the maps are in; of each date by itself."""
         if maps.ndim == 5:
             return self.maps(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        if self.name == "quantiles" and maps.shape[-2:] == (1, 1):
+            return maps.float()
         if self.name in ("moments", "quantiles"):
             deviation, mean = torch.std_mean(maps.float(), (2, 3), correction=0, keepdim=True)
             spread = _quantiles(maps.float()) if self.name == "quantiles" else []
@@ -74,8 +80,16 @@ class Pooling:
 
     @property
     def numbers(self) -> int:
-        """How many are left of each channel."""
+        """How many are left of each channel of a map."""
         return WHOLE.get(self.name, 1) * self.cells**2
+
+    def numbers_of(self, spec: BankSpec, tap: Tap) -> int:
+        """How many are left of each channel of this tap of `spec`."""
+        return self._times(spec, tap) * self.cells**2
+
+    def _times(self, spec: BankSpec, tap: Tap) -> int:
+        one_pixel = self.name == "quantiles" and spec.shape(tap)[-2:] == (1, 1)
+        return 1 if one_pixel else WHOLE.get(self.name, 1)
 
     def bank(self, bank: FeatureBank) -> FeatureBank:
         """A bank of what is left, through which gradients pass."""
@@ -92,6 +106,14 @@ def _quantiles(maps: Tensor) -> list[Tensor]:
         below, above = values[:, :, math.floor(place)], values[:, :, math.ceil(place)]
         found.append(torch.lerp(below, above, place - math.floor(place))[:, :, None, None])
     return found
+
+
+def held_of(spec: BankSpec, tap: Tap) -> str | None:
+    """How a tap of `spec` is pooled already; a value that is alone is its own mean."""
+    known = dict(spec.settings)
+    alone = str(known.get("pooled_alone", "")).split(",")
+    found = known.get("pooled")
+    return "mean" if tap.name in alone else None if found is None else str(found)
 
 
 def pooling_for(spec: BankSpec, name: str | None) -> Pooling | None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError
-from satdifuser.pooling import NAMES, Pooling, pooling_for
+from satdifuser.pooling import NAMES, Pooling, held_of, pooling_for
 from satdifuser.store import Form
 
 Spec, Bank = Callable[..., BankSpec], Callable[..., FeatureBank]
@@ -43,7 +43,7 @@ def test_a_map_that_deviates_from_nothing_has_a_gradient(shape: tuple[int, int])
     torch.testing.assert_close(maps.grad, torch.full_like(maps, 1 / (shape[0] * shape[1])))  # that of the means alone
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (16, 16), (1, 1), (1, 2), (300, 301)])
+@pytest.mark.parametrize("shape", [(7, 5), (16, 16), (1, 2), (300, 301)])
 def test_quantiles_are_the_moments_and_then_numpys(shape: tuple[int, int]) -> None:
     maps = torch.randn(2, 3, *shape) * torch.rand(2, 3, 1, 1) * 4 + torch.randn(2, 3, 1, 1)
     found = Pooling("quantiles").maps(maps)
@@ -52,6 +52,20 @@ def test_quantiles_are_the_moments_and_then_numpys(shape: tuple[int, int]) -> No
     assert torch.equal(found[:, :6], Pooling("moments").maps(maps))
     expected = np.quantile(maps.double().flatten(2).numpy(), [0.1, 0.25, 0.5, 0.75, 0.9], axis=2)
     np.testing.assert_allclose(found[:, 6:, 0, 0].reshape(2, 5, 3).numpy(), np.moveaxis(expected, 0, 1), atol=1e-5)
+
+
+def test_of_a_map_of_one_pixel_quantiles_leave_its_value_alone() -> None:
+    taps = (Tap("map", None, 0, 3, 4), Tap("map.class", None, 1, 5, 16))
+    spec = BankSpec(taps, "toy", "none", (16, 16))
+    bank = FeatureBank(spec, {taps[0]: torch.randn(2, 3, 4, 4), taps[1]: torch.randn(2, 5, 1, 1)})
+    pooling = Pooling("quantiles")
+    found = pooling.bank(bank)
+    assert [found.spec.shape(tap) for tap in found.spec.taps] == [(21, 1, 1), (5, 1, 1)]
+    assert torch.equal(found.map("map.class", None), bank.map("map.class", None))
+    assert [pooling.numbers_of(spec, tap) for tap in taps] == [7, 1]
+    assert [held_of(found.spec, tap) for tap in found.spec.taps] == ["quantiles", "mean"]
+    assert [held_of(spec, tap) for tap in taps] == [None, None]
+    assert Form("float32", "quantiles").pack(bank).unpack().spec == found.spec
 
 
 def test_what_is_pooled_already_stays_and_cannot_be_pooled_to_something_else(toy_spec: Spec) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satdifuser.bank import BankSpec, FeatureBank
+from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError
 from satdifuser.pooling import Pooling
 from satdifuser.scenes.answers import ModelAnswers, bands_of, window_size
@@ -49,9 +49,7 @@ class BankAnswers:
         self.coarsest = max(strides.values())
         self.exact = pooling is None and set(strides.values()) == {self.step}
         """Whether maps are kept as they are, so that a head can read them."""
-        self.names = tuple(
-            f"{tap}:{number}" for tap in spec.taps for number in range(tap.channels * self._each(tap.name))
-        )
+        self.names = tuple(f"{tap}:{number}" for tap in spec.taps for number in range(tap.channels * self._each(tap)))
 
     @property
     def channels(self) -> int:
@@ -68,9 +66,9 @@ class BankAnswers:
             )
         return self.size // cells
 
-    def _each(self, name: str) -> int:
+    def _each(self, tap: Tap) -> int:
         """How many numbers pooling leaves of a channel."""
-        return 1 if self.pooling is None else self.pooling.numbers
+        return 1 if self.pooling is None else self.pooling.numbers_of(self.spec, tap)
 
     def bank(self, images: Tensor, ids: Sequence[str]) -> FeatureBank:
         """The selected features of windows `[n, bands, size, size]`."""

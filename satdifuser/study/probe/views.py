@@ -9,7 +9,7 @@ from torch import Tensor, cat
 
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError, nearest
-from satdifuser.pooling import NAMES, WHOLE, Pooling, is_pooling
+from satdifuser.pooling import NAMES, WHOLE, Pooling, held_of, is_pooling
 
 TOKEN = ".class"  # what follows a block's name in that of its class token
 READ_TOKEN = ("class", "both")
@@ -30,7 +30,9 @@ class Column:
     tap: Tap
     view: str
     token: Tap | None = None
-    held: str | None = None  # how the features are pooled already
+    held: str | None = None  # how the map is pooled already
+    token_held: str | None = None
+    each: int = 1  # how many numbers of a channel the view reads
 
     @property
     def taps(self) -> list[Tap]:
@@ -44,16 +46,16 @@ class Column:
         channels = self.tap.channels // WHOLE.get(str(self.held), 1)
         if self.view == "both":
             return 2 * channels
-        return channels if self.view in ("class", PIXELS) else channels * Pooling(self.view).numbers
+        return channels * self.each
 
     def rows(self, bank: FeatureBank) -> Tensor:
         """[samples, width], float32."""
         if self.view == "class":
-            return self._mean(bank[self._token()])
+            return _mean(bank[self._token()], self.token_held)
         if self.view == "both":
-            return cat((self._mean(bank[self.tap]), self._mean(bank[self._token()])), 1)
+            return cat((_mean(bank[self.tap], self.held), _mean(bank[self._token()], self.token_held)), 1)
         if self.view == "mean":
-            return self._mean(bank[self.tap])
+            return _mean(bank[self.tap], self.held)
         maps = bank[self.tap]
         return (maps.float() if self.held == self.view else Pooling(self.view).maps(maps)).flatten(1)
 
@@ -61,12 +63,13 @@ class Column:
         assert self.token is not None
         return self.token
 
-    def _mean(self, maps: Tensor) -> Tensor:
-        """Of a map, or of what is held of it; of a class token the mean of its one pixel is the token."""
-        times = WHOLE.get(str(self.held), 1)
-        if times > 1:  # the means come first
-            return maps[:, : maps.shape[1] // times].float().flatten(1)
-        return Pooling("mean").maps(maps).flatten(1)
+
+def _mean(maps: Tensor, held: str | None) -> Tensor:
+    """Of a map, or of what is held of it; of a class token the mean of its one pixel is the token."""
+    times = WHOLE.get(str(held), 1)
+    if times > 1:  # the means come first
+        return maps[:, : maps.shape[1] // times].float().flatten(1)
+    return Pooling("mean").maps(maps).flatten(1)
 
 
 def is_token(tap: Tap) -> bool:
@@ -95,10 +98,22 @@ def columns(spec: BankSpec, chosen: BankSpec, views: Sequence[str]) -> list[Colu
                     f"probe.views: {view} needs the class token of {tap}, which these features do not have: set"
                     " encoder.class_token=true (when a store is extracted), of a ViT that has one"
                 )
-            found.append(Column(tap, view, token if view in READ_TOKEN else None, held))
+            read = token if view in READ_TOKEN else None
+            of_token = None if read is None else held_of(spec, read)
+            found.append(Column(tap, view, read, held_of(spec, tap), of_token, _each(spec, tap, view)))
     if not found:
         raise UserError("select chooses class tokens alone, which are read beside their blocks: choose these, too")
     return found
+
+
+def _each(spec: BankSpec, tap: Tap, view: str) -> int:
+    """How many numbers of a channel a view reads; quantiles of a value that is alone are the value."""
+    if view in READ_TOKEN:
+        return 1
+    held = held_of(spec, tap)
+    if held is None:
+        return Pooling(view).numbers_of(spec, tap)
+    return 1 if held == "mean" else Pooling(view).numbers
 
 
 def _check_held(view: str, held: str | None, tokens: bool) -> None:

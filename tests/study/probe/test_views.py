@@ -41,7 +41,7 @@ def test_a_view_is_what_its_name_says_of_maps_and_of_what_is_pooled(
     for column in made:
         maps, token = (bank[data.spec.find(name)].double().numpy() for name in (column.tap.name, f"{column.tap}.class"))
         if keep in ("moments", "quantiles"):
-            own, tokens = maps[:, :6, 0, 0], token[:, :6, 0, 0]
+            own, tokens = maps[:, :6, 0, 0], token[:, :6, 0, 0]  # of quantiles a token has no more
         else:
             own, tokens = maps.mean((2, 3)), token.mean((2, 3))
         if view in ("mean", "class", "both"):
