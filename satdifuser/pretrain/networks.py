@@ -47,6 +47,7 @@ def load_unet(weights: str, size: int, channels: int, bands: Sequence[str] | Non
     folder, known = find_unet(whole), None if bands is None else trained_bands(whole)
     config = read_config(folder / "config.json", UNCONDITIONAL, "UNet")
     other = bands is not None and known is not None and tuple(known) != tuple(bands)
+    other = other and config.get("in_channels") == len(known or ())  # else its channels are a VAE's, and no bands
     if config.get("in_channels") != channels and not other:
         raise UserError(
             f"the UNet in {folder} reads {config.get('in_channels')} channels, and the images give {channels}"

@@ -75,3 +75,12 @@ def test_bands_that_have_nothing_in_common_or_are_not_known_are_refused(tmp_path
     unet().save_pretrained(tmp_path / "unet")
     with pytest.raises(UserError, match="reads 3 channels, and the images give 5"):
         load_unet(str(tmp_path), 8, 5, WANTED)
+
+
+def test_the_channels_of_latents_are_not_taken_for_bands(tmp_path: Path, unet: Make) -> None:
+    latent = unet(4)
+    latent.save_pretrained(tmp_path / "unet")
+    about = {"prepare": {"sensor": "satdifuser.data.bands.SENTINEL2_RGB", "bands": ["red", "green", "blue"]}}
+    (tmp_path / "provenance.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="reads 4 channels, and the images give 5"):
+        load_unet(str(tmp_path), 8, 5, WANTED)
