@@ -204,6 +204,7 @@ def test_a_sample_that_two_folds_test_is_refused(made: Made, tmp_path: Path) -> 
         ({"folds": 4, "all": ["data=synthetic"]}, "its data is not split in folds: give data.split_by={by: folds}"),
         ({"folds": 4, "all": ["{by: hash}"]}, "its data is not split in folds"),
         ({"folds": 4, "all": ["{by: folds, of: 5}"]}, r"folds is 4, and data\.split_by\.of is 5: leave the latter out"),
+        ({"folds": 4, "all": ["{by: folds, of: all}"]}, r"data\.split_by\.of is all: leave the latter out"),
     ],
 )
 def test_what_does_not_go_together_is_refused(task: dict[str, Any], said: str) -> None:
