@@ -37,6 +37,12 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.prepare = encoder.eval().requires_grad_(False), prepare
+        lacking = [band for band in encoder.prepare.bands if band not in prepare.bands]
+        if lacking:
+            raise UserError(
+                f"teacher sees {', '.join(lacking)}, which the UNet's input lacks: set teacher.prepare.bands to some of"
+                f" prepare.bands, {', '.join(prepare.bands)}"
+            )
         self.stride = min(tap.stride for tap in encoder.spec.taps)
         found = torch.cat([self._maps(part) for part in images.split(batch)])
         rows = found.permute(0, 2, 3, 1).flatten(0, 2).double()

@@ -207,3 +207,9 @@ def test_an_encoder_of_ours_can_be_the_teacher(objective: Denoising, prepare: Im
     loss = align(objective, Align(), teacher, 8, seed=0)(images, Draws(0, 0, 4))
     assert loss.shape == (4,)
     assert bool(loss.isfinite().all())
+
+
+def test_a_teacher_is_not_shown_bands_that_the_unet_lacks_as_zeros() -> None:
+    some, more = (ImageInput(bands, sensor=SENTINEL2) for bands in (["B04", "B03", "B02"], ["B04", "B03", "B08"]))
+    with pytest.raises(UserError, match=r"teacher sees B08, which the UNet's input lacks: set teacher\.prepare\.bands"):
+        Teacher(Answers(more), some, torch.zeros(4, 3, 8, 8))
