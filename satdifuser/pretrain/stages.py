@@ -25,6 +25,7 @@ from satdifuser.pretrain.setup import MODEL, VAE, Setup
 from satdifuser.pretrain.soundness import writing
 from satdifuser.pretrain.trainer import Pretrainer
 
+LEAST = 2  # images that two views need beside them to vary
 KNOWN = 512  # images of which a teacher's channels are standardised, or a VAE's latents measured
 KEPT = (
     "seed",
@@ -53,6 +54,7 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
     vae, small = _vae(setup), setup.settings.vae.weights == "small"
     objective = _denoising(setup, vae)
     teacher = _teacher(setup)
+    whole = _aligned(setup, objective, teacher)
     setup.look_in()
     setup.begin()
     model = setup.folder.path / MODEL
@@ -61,7 +63,8 @@ def pretrain(setup: Setup) -> tuple[Path, str | None]:
         if unfinished:
             return model, unfinished
         objective = _denoising(setup, done)
-    trainer = setup.trainer(_aligned(setup, objective, teacher), lambda: _look(setup, objective, trainer, model))
+        whole = _aligned(setup, objective, teacher)
+    trainer = setup.trainer(whole, lambda: _look(setup, objective, trainer, model))
     if setup.agreed(trainer.finished and _complete(setup, model)):
         if setup.main and not setup.quiet:
             say(f"{setup.folder.path} was finished before, at step {trainer.state.step}: its model stays as it is")
@@ -169,6 +172,12 @@ def _aligned(setup: Setup, objective: Denoising, teacher: Teacher | None) -> nn.
     settings, source = setup.settings.align, setup.images.sources[0]
     if teacher is None and settings.views is None:
         return objective
+    at_once = setup.images.total // (setup.accelerator.num_processes * setup.recipe.accumulate)
+    if settings.views is not None and at_once < LEAST:
+        raise UserError(
+            f"align.views compares images that go through the network at once, and there is {at_once}: raise"
+            " recipe.batch_size, or lower recipe.accumulate"
+        )
     side = source.size if objective.vae is None else latent_side(objective.vae, source.size)
     return align(objective, settings, teacher, side, setup.settings.seed)
 

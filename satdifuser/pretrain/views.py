@@ -16,8 +16,9 @@ class Views(nn.Module):
     """Three layers on the mean of a map, which are thrown away, and the loss of two views' vectors.
 
     A view is a square part of the image of at least `smallest` of its area, in any of the eight positions, lighter or
-    darker and of a little more or less contrast. The loss is of the whole batch: the vectors of two views of an image
-    are alike, each number varies over the images, and no two numbers say the same.
+    darker and of a little more or less contrast. The loss is of all images that go through the network at once (of a
+    process, and of a micro-batch): the vectors of two views of an image are alike, each number varies over the images,
+    and no two numbers say the same.
     """
 
     def __init__(self, channels: int, *, width: int = 1024, out: int = 512, smallest: float = 0.35) -> None:

@@ -224,6 +224,12 @@ def test_what_is_learned_beside_denoising_goes_on_where_it_stopped_and_leaves_th
     assert alone["teacher"] is None
 
 
+def test_two_views_of_one_image_at_once_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    run = pretrain(tmp_path / "run", "align.views=0.02", "recipe.accumulate=4", code=2)
+    assert "align.views compares images that go through the network at once, and there is 1" in capsys.readouterr().err
+    assert not run.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["vae.weights=small", "vae.steps=2", *VAE]])
 def test_a_run_whose_time_is_over_says_so_and_goes_on_to_the_model_of_an_unbroken_one(
