@@ -34,7 +34,7 @@ def test_the_floor_and_every_head_stand_in_one_grid() -> None:
     found = by_model(grid("evidence"))
     heads = [found[name] for name in ("diffusion + gw", "diffusion + lw", "diffusion + moe", "diffusion, logistic")]
     assert len({(str(one.encoder.plain()), one.pool, str(one.select)) for one in heads}) == 1
-    assert heads[0].pool == "moments"
+    assert heads[0].pool == "quantiles"
     assert [one.fusion.label for one in heads] == ["GlobalWeighted", "LocalizedWeighted", "MixtureOfExperts", "Plain"]
     fitted = [name for name, one in found.items() if is_fitted(one.decoder.target)]
     assert {name.partition(",")[0] for name in fitted} >= {"colours", "random patches 2048", "ImageNet CNN", "Galileo"}
