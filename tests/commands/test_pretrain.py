@@ -372,7 +372,14 @@ def test_a_unet_that_is_there_can_be_trained_further(tmp_path: Path, pixels: Pat
     run = pretrain(tmp_path / "run", f"init={pixels / 'model'}", "recipe.lr=1e-9", "recipe.weight_decay=0", *further)
     for name, value in tensors(pixels).items():
         torch.testing.assert_close(tensors(run)[name], value.float(), atol=1e-6, rtol=0)
-    pretrain(tmp_path / "other", f"init={pixels / 'model'}", "prepare.bands=[B04,B03]", code=2)
+    fewer = pretrain(
+        tmp_path / "fewer", f"init={pixels / 'model'}", "prepare.bands=[B04,B08]", "recipe.lr=1e-9", *further
+    )
+    red, new = tensors(fewer)["conv_in.weight"].split(1, dim=1)
+    torch.testing.assert_close(red, tensors(pixels)["conv_in.weight"][:, :1].float(), atol=1e-6, rtol=0)
+    assert float(new.abs().max()) < 1e-6  # a band that it has not seen
+    (shutil.copytree(pixels / "model", tmp_path / "unsaid") / "provenance.json").unlink()
+    pretrain(tmp_path / "other", f"init={tmp_path / 'unsaid'}", "prepare.bands=[B04,B03]", code=2)
     assert "reads 3 channels, and the images give 2" in capsys.readouterr().err
     pretrain(tmp_path / "none", "init=/nowhere", code=2)
     assert "no folder /nowhere: a UNet to train further" in capsys.readouterr().err

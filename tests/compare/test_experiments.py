@@ -25,14 +25,14 @@ RELEASED = {
 @pytest.mark.parametrize("name", [name for name in groups()["experiment"] if name != "transfer"])  # that is in parts
 def test_every_grid_that_ships_has_runs_of_different_settings(name: str) -> None:
     config = compose("compare", [f"experiment={name}"])
-    config = config.but(seeds=config.seeds[:1], budgets=config.budgets[:2])
+    config = config.but(seeds=config.seeds[:1], budgets=sorted({config.budgets[0], config.budgets[-1]}))
     cells = expand(config, [] if config.tasks else ["task=segmentation"])
     assert len({cell.model for cell in cells}) >= len(config.models) >= 3
     seen = [cell.settings() for cell in cells]
     assert all(one not in seen[:place] for place, one in enumerate(seen))
-    assert len(cells) == len({cell.task for cell in cells}) * len({c.model for c in cells}) * len(config.budgets) * len(
-        config.seeds
-    )
+    whole = len({cell.task for cell in cells}) * len({c.model for c in cells}) * len(config.budgets)
+    dear = [one for one in config.models.values() if isinstance(one, dict) and one.get("budgets")]
+    assert whole - len(dear) <= len(cells) <= whole
 
 
 @pytest.mark.parametrize("paper", [False, True])

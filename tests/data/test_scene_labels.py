@@ -192,7 +192,7 @@ def test_objects_that_cannot_count_are_said_in_a_line_each(tmp_path: Path, caplo
         ({"classes": ["water"]}, "has no object of data.classes (water): its column has a, b; name these"),
         ({"labels": "nowhere.gpkg"}, "data.labels nowhere.gpkg is not there: give a GeoPackage"),
         ({"layer": "other"}, "has no layer other: it has labels"),
-        ({"split_by": "folder"}, "data.split_by is 'folder': it can be hash, list, column, blocks, scene"),
+        ({"split_by": "folder"}, "data.split_by is 'folder': it can be hash, list, column, blocks, folds, scene"),
         (
             {"split": "val", "split_by": {"by": "scene", "val": ["x"]}},
             "data.split_by.val has x, which is no scene: there are scene",
