@@ -355,7 +355,7 @@ def test_torchrun_is_refused_in_one_line(
         (["hydra/launcher=joblib", "hydra.launcher.njobs=2"], ["no setting 'hydra.launcher.njobs'"]),
         (["seeds=[a]"], ["seed"]),
         (["store.keep=moment"], ["store.keep is 'moment'", "did you mean moments or mean?"]),
-        (["store.keep=4"], ["store.keep is 4: it must be maps, mean, max, moments, grid2"]),
+        (["store.keep=4"], ["store.keep is 4: it must be maps, mean, max, moments, quantiles, grid2"]),
     ],
 )
 def test_what_is_not_there_is_one_line(

@@ -64,4 +64,4 @@ def test_galileo_is_adapted_by_the_switch_that_other_vits_have(
     result = json.loads((tmp_path / "lora" / "result.json").read_text())
     assert 0 < result["encoder_parameters"]["trainable"] < result["encoder_parameters"]["total"] / 10
     assert main(["train", *words, "adapter=deflect", "run=deflect"]) == 2
-    assert "adapter=deflect is for ViTs of RGB" in capsys.readouterr().err
+    assert "encoder.prepare.bands=[red,green,blue]" in capsys.readouterr().err
