@@ -86,7 +86,7 @@ def numbers(name: str, values: Any, kind: Any) -> list[Any]:
 
 def named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[str, Row]:
     """The configured models or tasks, each in every variant that its own sweeps and those passed make of it."""
-    named: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
     there = {name: values for name, values in (configured or {}).items() if values is not None}
     for name, values in there.items():
         whole, own, models = _of_task(name, values) if what == "task" else (values, {}, ())
@@ -102,12 +102,12 @@ def named(configured: Any, swept: Mapping[str, list[str]], what: str) -> dict[st
         row = Row(name, [choices[0] for _, choices in parts if len(choices) == 1], own, models, budgets, seeds)
         variants = product({key: choices for key, choices in parts if len(choices) > 1})
         for label, chosen in (variants or {"": []}).items():
-            named[f"{name} {label}".strip()] = row.but(chosen)
+            rows[f"{name} {label}".strip()] = row.but(chosen)
     if not swept:
-        return named
+        return rows
     return {
         f"{name} {label}".strip(): row.but(chosen)
-        for name, row in (named or {"": Row("", [])}).items()
+        for name, row in (rows or {"": Row("", [])}).items()
         for label, chosen in swept.items()
     }
 

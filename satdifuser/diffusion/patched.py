@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,6 +11,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
+from satdifuser.diffusion.signatures import extending
+
 UNCONDITIONAL = ("UNet2DModel", "PatchUNet2DModel")  # what a configuration may call an unconditional UNet
 
 
@@ -19,14 +20,6 @@ def unet_class(config: Mapping[str, Any]) -> type:
     """The class of an unconditional UNet's configuration, or of settings for one."""
     patched = config.get("_class_name", UNCONDITIONAL["patch_size" in config]) == UNCONDITIONAL[1]
     return PatchUNet2DModel if patched else UNet2DModel
-
-
-def _with_patch_size(init: Callable[..., None]) -> Callable[..., None]:
-    """State the parameters of UNet2DModel and our one: diffusers reads a configuration by this signature."""
-    inherited = inspect.signature(UNet2DModel.__init__).parameters.values()
-    own = inspect.signature(init).parameters["patch_size"]
-    init.__signature__ = inspect.Signature([*inherited, own])  # type: ignore[attr-defined]
-    return init
 
 
 class PatchUNet2DModel(UNet2DModel):
@@ -41,7 +34,7 @@ class PatchUNet2DModel(UNet2DModel):
     register_to_config: Any
 
     @register_to_config
-    @_with_patch_size
+    @extending(UNet2DModel, "patch_size")
     def __init__(self, *, patch_size: int = 2, **unet: Any) -> None:
         size, area = unet.get("sample_size"), patch_size**2
         outside = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
+from satdifuser.diffusion.signatures import extending
 from satdifuser.errors import UserError
 
 # name, lowest value, width of the range
@@ -27,15 +26,6 @@ METADATA = (
 SCALE = 1000.0
 
 
-def _with_metadata(init: Callable[..., None]) -> Callable[..., None]:
-    """State the parameters of UNet2DConditionModel and our two: diffusers reads a configuration by this signature."""
-    own = inspect.signature(init).parameters
-    inherited = inspect.signature(UNet2DConditionModel.__init__).parameters.values()
-    extra = [own[name] for name in ("use_metadata", "num_metadata")]
-    init.__signature__ = inspect.Signature([*inherited, *extra])  # type: ignore[attr-defined]
-    return init
-
-
 class SatUNet(UNet2DConditionModel):
     """`UNet2DConditionModel` with `metadata_embedding.{0..6}`: each number goes through the timestep's sinusoids.
 
@@ -47,7 +37,7 @@ class SatUNet(UNet2DConditionModel):
     config: Any
 
     @register_to_config
-    @_with_metadata
+    @extending(UNet2DConditionModel, "use_metadata", "num_metadata")
     def __init__(self, *, use_metadata: bool = True, num_metadata: int = 7, **unet: Any) -> None:
         super().__init__(**unet)
         channels = self.config["block_out_channels"][0]

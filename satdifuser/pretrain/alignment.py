@@ -112,12 +112,8 @@ class Aligned(nn.Module):
 
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
         """The loss of each image; what views add is of the batch, and each image has it."""
-        clean = self.denoising.latents(images)
-        levels = self.denoising.levels(draws)
-        noise = draws.normal(tuple(clean.shape[1:]))
         with recording(self.denoising.unet, [self.tap]) as read:
-            error = self.denoising.error(clean, noise, levels)
-        loss = error * self.denoising.weight[levels]
+            loss: Tensor = self.denoising(images, draws)
         if self.teacher is not None:
             loss = loss + self.weight * self.unlike(read[self.tap], self.teacher(images))
         if self.views is not None:

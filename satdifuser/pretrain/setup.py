@@ -57,9 +57,14 @@ class Setup:
         return bool(self.accelerator.is_main_process)
 
     @property
+    def at_once(self) -> int:
+        """How many images of a step go through a network together: a process's share of a micro-batch."""
+        return self.images.total // (self.accelerator.num_processes * self.recipe.accumulate)
+
+    @property
     def batch(self) -> int:
         """How many images go through a network at once where none is trained on: no more than where some are."""
-        return max(1, min(64, self.images.total // (self.accelerator.num_processes * self.recipe.accumulate)))
+        return max(1, min(64, self.at_once))
 
     @cached_property
     def unseen(self) -> list[tuple[Tensor, list[str]]]:

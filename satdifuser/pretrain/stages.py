@@ -172,10 +172,9 @@ def _aligned(setup: Setup, objective: Denoising, teacher: Teacher | None) -> nn.
     settings, source = setup.settings.align, setup.images.sources[0]
     if teacher is None and settings.views is None:
         return objective
-    at_once = setup.images.total // (setup.accelerator.num_processes * setup.recipe.accumulate)
-    if settings.views is not None and at_once < LEAST:
+    if settings.views is not None and setup.at_once < LEAST:
         raise UserError(
-            f"align.views compares images that go through the network at once, and there is {at_once}: raise"
+            f"align.views compares images that go through the network at once, and there is {setup.at_once}: raise"
             " recipe.batch_size, or lower recipe.accumulate"
         )
     side = source.size if objective.vae is None else latent_side(objective.vae, source.size)

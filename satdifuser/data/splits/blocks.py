@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from satdifuser.data.files.names import shown
+from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.files.tree import warn_once
 from satdifuser.data.splits.near import Tiles, closest, near
 from satdifuser.data.splits.places import Footprint, Places
@@ -65,7 +65,7 @@ def by_blocks(
 
 def dealt(counts: dict[tuple[int, int], int], wanted: dict[str, float], seed: int) -> dict[str, list[tuple[int, int]]]:
     """Blocks for each split, of how many samples each holds and how many a split should have."""
-    left = sorted(counts, key=lambda block: (_place(block, seed), block))
+    left = sorted(counts, key=lambda block: (place_of(f"{block[0]} {block[1]}", seed), block))
     found: dict[str, list[tuple[int, int]]] = {}
     for part, want in wanted.items():
         taken, have = list[tuple[int, int]](), 0
@@ -81,8 +81,9 @@ def dealt(counts: dict[tuple[int, int], int], wanted: dict[str, float], seed: in
     return {**found, "train": left}
 
 
-def _place(block: tuple[int, int], seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {block[0]} {block[1]}".encode(), digest_size=16).digest()
+def place_of(group: str, seed: int) -> bytes:
+    """By which groups of samples are put in an order that hangs on their names and the seed alone."""
+    return hashlib.blake2b(f"{seed} ".encode() + name_bytes(group), digest_size=16).digest()
 
 
 def kept_apart(tiles: Tiles, numbers: dict[str, np.ndarray], apart: float) -> dict[str, np.ndarray]:

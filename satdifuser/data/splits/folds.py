@@ -9,7 +9,6 @@ their names and the seed alone: each that brings the classes of validation neare
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Literal
 
 from satdifuser.data.files.names import name_bytes, shown
 from satdifuser.data.files.tree import warn_once
-from satdifuser.data.splits.blocks import kept_apart, say_left_out
+from satdifuser.data.splits.blocks import kept_apart, place_of, say_left_out
 from satdifuser.data.splits.holdout import held_out
 from satdifuser.data.splits.places import Footprint, Places
 from satdifuser.errors import UserError
@@ -112,7 +111,7 @@ def by_name(names: Sequence[str], group: str, setting: str = "data.split") -> di
 def dealt(groups: Mapping[str, Sequence[str]], count: int, seed: int, classes: Classes = None) -> dict[str, int]:
     """Group -> the number of its fold, each of which has a group; by the rule above."""
     tallies = _tallies(groups, classes)
-    order = sorted(groups, key=lambda key: (-len(groups[key]), _place(key, seed), key))
+    order = sorted(groups, key=lambda key: (-len(groups[key]), place_of(key, seed), key))
     if count >= len(order):
         return {key: number for number, key in enumerate(order)}
     whole = sum(tallies.values(), Counter[str]())
@@ -156,7 +155,7 @@ def _validation(
     def away(have: Counter[str]) -> float:
         return math.fsum((have[name] - val * times) ** 2 / times for name, times in whole.items())
 
-    order = sorted(groups, key=lambda key: (_place(key, seed), key))
+    order = sorted(groups, key=lambda key: (place_of(key, seed), key))
     taken, have = list[str](), Counter[str]()
     for key in order:
         if away(have + tallies[key]) < away(have) and len(taken) < len(order) - 1:
@@ -189,7 +188,3 @@ def _tallies(groups: Mapping[str, Sequence[str]], classes: Classes) -> dict[str,
 
 def _class(name: str, classes: Classes) -> str:
     return "" if classes is None else str(classes.get(name, ""))
-
-
-def _place(key: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} ".encode() + name_bytes(key), digest_size=16).digest()
