@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from satdifuser.engine.carried import with_carried
 from satdifuser.engine.files import GOES_ON, DamagedError, json_text, read_json, remove_strays, write_text, writing
 from satdifuser.errors import UserError
 from satdifuser.yaml_file import load_yaml
@@ -128,7 +129,7 @@ class RunFolder:
         if not there:
             raise UserError(f"no run at {self.path}: give a folder that satdifuser train wrote")
         try:
-            return TrainSettings(**self._record(TRAINING))
+            return TrainSettings(**with_carried(self.path, self._record(TRAINING)))
         except UntrustedError as error:
             raise UserError(f"{self.config}: {error}") from error
         except UserError as error:

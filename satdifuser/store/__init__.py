@@ -2,9 +2,20 @@
 
 from satdifuser.store.background import BackgroundWriter
 from satdifuser.store.forms import Form
+from satdifuser.store.loading import StoreLoader, collate
 from satdifuser.store.plan import StorePlan
 from satdifuser.store.processes import Processes
 from satdifuser.store.reader import FeatureStore, StoredFeatures
 from satdifuser.store.writer import StoreWriter
 
-__all__ = ["BackgroundWriter", "FeatureStore", "Form", "Processes", "StorePlan", "StoreWriter", "StoredFeatures"]
+__all__ = [
+    "BackgroundWriter",
+    "FeatureStore",
+    "Form",
+    "Processes",
+    "StoreLoader",
+    "StorePlan",
+    "StoreWriter",
+    "StoredFeatures",
+    "collate",
+]

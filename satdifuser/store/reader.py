@@ -20,6 +20,7 @@ from satdifuser.store.describe import Array
 from satdifuser.store.files import Piece
 from satdifuser.store.forms import Packed, empty_stacks
 from satdifuser.store.layout import LABEL_COLUMNS, files_key
+from satdifuser.store.loading import StoreLoader
 from satdifuser.store.opened import OpenStore, ids_from_bytes
 
 IN_MEMORY_BYTES = 4 * 2**30
@@ -177,6 +178,22 @@ class FeatureStore(OpenStore):
                 f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}{nearest(name, self.splits)}"
             )
         return StoredFeatures(self, name, spec or self.spec, in_memory=in_memory)
+
+    def loader(
+        self,
+        split: str,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        num_workers: int = 1,
+        drop_last: bool = False,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        spec: BankSpec | None = None,
+    ) -> StoreLoader:
+        """Batches of a split for a plain loop, each pass an epoch; of all taps or of those of a smaller spec."""
+        chosen: Any = {"shuffle": shuffle, "num_workers": num_workers, "drop_last": drop_last, "seed": seed}
+        return StoreLoader(self.split(split, spec), batch_size, device=device, **chosen)
 
     def require(self, spec: BankSpec) -> None:
         """Raise, saying what differs, unless the store holds what an encoder of that spec would give.

@@ -41,11 +41,16 @@ def load_run(path: str, stored: BankSpec | None = None) -> Trained:
 
     The last one is kept: a process that goes over many scenes builds its model once.
     """
-    return _loaded(path, stored, stamp(RunFolder(path).best))
+    return _kept(path, stored, stamp(RunFolder(path).best))
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str, stored: BankSpec | None, there: tuple[int, int] | None) -> Trained:
+def _kept(path: str, stored: BankSpec | None, there: tuple[int, int] | None) -> Trained:
+    return read_run(path, stored)
+
+
+def read_run(path: str, stored: BankSpec | None = None) -> Trained:
+    """As `load_run`, built anew each time: whoever asks may change it."""
     from satdifuser.build import assemble, build_encoder, build_task
     from satdifuser.data.policy import resolved
     from satdifuser.engine.checkpoint import load_checkpoint
