@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -33,7 +36,9 @@ class DeflectConfig:
     """How a ViT is adapted. `bands` are those of the `spectra` that the adapted model is given, in their order.
 
     `indices`: names of spyndex, or None for the default set as far as the bands allow it. `blocks`: numbers of the
-    adapted blocks, or None for all. `patch_size`: of the model, or None to ask it.
+    adapted blocks, or None for all. `patch_size`: of the model, or None to ask it. `modules_to_save`: the names of
+    modules that train beside the adapter and are saved with it, such as a classifier (`["head"]`); as in peft, a name
+    means every module of that name.
     """
 
     bands: tuple[Band, ...]
@@ -46,12 +51,13 @@ class DeflectConfig:
     mlp_on_auxiliary: bool = False
     blocks: Sequence[Whole] | None = None
     patch_size: Count | None = None
+    modules_to_save: Sequence[str] | None = None
     peft_type: str = field(default="DEFLECT", init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", as_bands(self.bands))
         check_fields(self, "encoder.adapter")
-        for name in ("indices", "index_limits", "blocks"):
+        for name in ("indices", "index_limits", "blocks", "modules_to_save"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
 
@@ -83,6 +89,7 @@ class DeflectModel(nn.Module):
         if any(isinstance(module, Deflection) for module in model.modules()):
             raise BankError("the model is adapted with DEFLECT already: call remove() first")
         found = sites(model)
+        _named(model, config.modules_to_save or ())  # an error leaves the model as it was
         chosen = range(len(found)) if config.blocks is None else config.blocks
         wrong = [number for number in chosen if not 0 <= number < len(found)]
         if wrong or len(set(chosen)) != len(chosen) or not chosen:
@@ -98,6 +105,11 @@ class DeflectModel(nn.Module):
         self._replaced: dict[str, nn.Module] = {}
         self._streams = Streams(prefix_tokens(model))
         model.requires_grad_(False)
+        self._saved: list[nn.Module] = []
+        for name in _named(model, config.modules_to_save or ()):
+            self._replaced[name] = model.get_submodule(name)
+            self._saved.append(copy.deepcopy(self._replaced[name]).requires_grad_(True))
+            model.set_submodule(name, self._saved[-1])
         for number, deflection in zip(sorted(chosen), adapters, strict=True):
             mlp = config.mlp_on_auxiliary and number < max(chosen)  # after the last of them nobody reads it
             for name, module in found[number].wrap(self._streams, deflection, mlp).items():
@@ -140,8 +152,15 @@ class DeflectModel(nn.Module):
         return self.base_model
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """What DEFLECT adds to the model, by name."""
-        return {name: p for name, p in self.named_parameters() if name.startswith("upe.") or ".deflection." in name}
+        """What DEFLECT adds to the model, by name, and the parameters of `modules_to_save`."""
+        saved = {id(p) for module in self._saved for p in module.parameters()}
+        named = self.named_parameters()
+        return {n: p for n, p in named if n.startswith("upe.") or ".deflection." in n or id(p) in saved}
+
+    def _adapter_state(self) -> dict[str, Tensor]:
+        """What is saved: the adapter's parameters, and what `modules_to_save` have of buffers."""
+        saved = {id(b) for module in self._saved for b in module.buffers()}
+        return {**self.adapter_parameters(), **{name: b for name, b in self.named_buffers() if id(b) in saved}}
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         """Parameters that train, and all of them."""
@@ -150,6 +169,19 @@ class DeflectModel(nn.Module):
     def print_trainable_parameters(self) -> None:
         trainable, total = self.get_nb_trainable_parameters()
         print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
+        for name, count in self.what_trains().items():
+            print(f"  {name}: {count:,}")
+
+    def what_trains(self) -> dict[str, int]:
+        """The modules that train and how many parameters each has; those of one name in many blocks are one line."""
+        found: dict[str, list[int]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                module = name.removeprefix("base_model.").replace(".base_layer.", ".").rpartition(".")[0]
+                for part in (".deflection", "upe"):
+                    module = module.partition(part)[0] + part if part in f".{module}" else module
+                found.setdefault(re.sub(r"\.\d+(?=\.|$)", ".*", module), []).append(parameter.numel())
+        return {name: sum(counts) for name, counts in found.items()}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """The adapter alone: its configuration and its weights, each written aside and renamed."""
@@ -157,7 +189,7 @@ class DeflectModel(nn.Module):
 
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        weights = {name: p.detach().cpu().contiguous() for name, p in self.adapter_parameters().items()}
+        weights = {name: value.detach().cpu().contiguous() for name, value in self._adapter_state().items()}
         written = {WEIGHTS: save(weights), CONFIG: (json.dumps(self.config.to_dict(), indent=2) + "\n").encode()}
         for name, data in written.items():
             aside = path / f".{name}.{os.getpid()}"
@@ -186,7 +218,7 @@ class DeflectModel(nn.Module):
                 raise
             raise BankError(f"the adapter in {path.absolute()} is damaged ({error}): save it again") from error
         adapted = cls(model, config)
-        own = adapted.adapter_parameters()
+        own = adapted._adapter_state()
         wrong = sorted(own.keys() ^ weights.keys())
         wrong += [name for name in sorted(own.keys() & weights.keys()) if own[name].shape != weights[name].shape]
         if wrong:
@@ -195,12 +227,15 @@ class DeflectModel(nn.Module):
                 f"the adapter in {path.absolute()} is of another model: {len(wrong)} weights differ, {wrong[0]} first"
             )
         with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(weights[name])
+            for name, value in own.items():
+                value.copy_(weights[name])
         return adapted
 
     def remove(self) -> nn.Module:
-        """The model as it was, to the bit: its blocks, its names, and which of its parameters train."""
+        """The model as it was, to the bit: its blocks, its names, and which of its parameters train.
+
+        What `modules_to_save` have learned is not in it: save it first.
+        """
         model = self.base_model
         for name, module in reversed(self._replaced.items()):
             model.set_submodule(name, module)
@@ -211,8 +246,33 @@ class DeflectModel(nn.Module):
 
 
 def adapt(model: nn.Module, config: DeflectConfig) -> DeflectModel:
-    """DEFLECT on a ViT of timm or torchgeo, in place: the model's weights are frozen and its blocks wrapped."""
+    """DEFLECT on a ViT of timm or torchgeo, in place: the model's weights are frozen and its blocks wrapped.
+
+    All of the model is frozen, and its classifier too, unless `config.modules_to_save` names it (`["head"]` of timm's
+    ViTs). `print_trainable_parameters()` says what trains.
+    """
     return DeflectModel(model, config)
+
+
+def _named(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """The modules of these names, wherever they are; those inside one of them are not named again."""
+    there = [name for name, _ in model.named_modules() if name]
+    found: list[str] = []
+    for word in wanted:
+        names = [name for name in there if name == word or name.endswith(f".{word}")]
+        if not names:
+            close = difflib.get_close_matches(
+                word, sorted({n.rpartition(".")[2] for n in there} - {""}), n=3, cutoff=0.5
+            )
+            near = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise BankError(f"modules_to_save: {type(model).__name__} has no module {word!r}{near}")
+        if not any(list(model.get_submodule(name).parameters()) for name in names):
+            raise BankError(
+                f"modules_to_save: {names[0]} of {type(model).__name__} has no parameters that could train: put a layer"
+                " there first (of timm's ViTs: reset_classifier(classes))"
+            )
+        found += [name for name in names if name not in found]
+    return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
