@@ -22,6 +22,7 @@ def test_a_wheel_carries_configurations_and_weights_and_runs_elsewhere(tmp_path:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"satdifuser", "deflect"}
+    assert {"satdifuser/py.typed", "deflect/py.typed"} <= set(names)
     code = (
         "import sys; sys.path.insert(0, 'site'); import satdifuser; assert 'site' in satdifuser.__file__;"
         "from satdifuser.cli import main; sys.exit(main(['train', '--help']) or main(['extract', 'data.size=16',"

@@ -196,7 +196,7 @@ def test_a_hub_that_is_not_there_is_one_sentence(run: Path, monkeypatch: pytest.
         satdifuser.TrainedRun.from_pretrained("me/tiles")
     with pytest.raises(UserError, match="'tiles' is no name of the hub"):
         satdifuser.load_run(run).push_to_hub("tiles")
-    with pytest.raises(UserError, match="no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
         satdifuser.TrainedRun.from_pretrained("nowhere")
 
 
