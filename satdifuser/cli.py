@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from satdifuser.commands.table import COMMANDS, Command, Launch, named
+from satdifuser.commands.table import COMMANDS, Launch, named
 from satdifuser.errors import UserError, expected, nearest, one_line
 
 
@@ -19,9 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         return _dispatch(words)
-    except KeyboardInterrupt:
-        print("satdifuser: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"satdifuser: interrupted{f' {stopped}' if str(stopped) else ''}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read it (head, less) has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if debug:
             raise
@@ -37,13 +41,15 @@ def _dispatch(words: list[str]) -> int:
         print(f"satdifuser {__version__}")
         return 0
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+        from satdifuser.commands.usage import overview
+
+        print(overview())
         return 0 if words else 2
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}: there is {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     command = COMMANDS[name]
-    asked = "-h" in rest or "--help" in rest
+    asked, shown = "-h" in rest or "--help" in rest, "--cfg" in rest
     if command.words and not asked:
         code: int = importlib.import_module(command.module).run(rest)
         return code
@@ -59,12 +65,21 @@ def _dispatch(words: list[str]) -> int:
                 f"{nearest(first, command.verbs)}"
             )
     rest = named(command.positional, rest)
-    given = _options(name, [word for word in rest if word not in ("-h", "--help")])
+    given = _options(name, [word for word in rest if word not in ("-h", "--help", "--cfg")])
     if asked:
-        print(_help(name, command, given))
+        from satdifuser.commands.usage import usage
+
+        with given.trusted():
+            print(usage(name, command, given.overrides, given.config_dirs))
         return 0
-    if not command.configured and given.overrides:
-        raise UserError(f"satdifuser {name} takes no overrides, but got {given.overrides[0]!r}")
+    if not command.configured and (given.overrides or shown):
+        got = given.overrides[0] if given.overrides else "--cfg"
+        raise UserError(f"satdifuser {name} takes no overrides, but got {got!r}")
+    if shown:
+        from satdifuser.commands.resolved import resolved
+
+        print(resolved(name, command, given.overrides, given.config_dirs), end="")
+        return 0
     run = importlib.import_module(command.module).run
     if not command.configured:
         return int(run())
@@ -106,6 +121,16 @@ class Given:
         return trusting({*map(check_trusted, self.trust), *trusted_by(self.config_dirs, self.overrides)})
 
 
+def _instead(name: str, option: str, options: Iterable[str]) -> str:
+    """What there is in the place of an option that there is not; Hydra's own are known to many."""
+    if option in ("-m", "--multirun"):
+        return "satdifuser compare makes a run of each of several values, as fusion=gw,lw"
+    if option in ("-c", "--info", "--resolve"):
+        return "--cfg prints the resolved configuration"
+    known = ("--help", "--cfg", *options, "--debug")
+    return f"it has {', '.join(known[:-1])} and {known[-1]}{nearest(option, known)}"
+
+
 def _options(name: str, words: list[str]) -> Given:
     """Split `--config-dir DIR` and `--trust PACKAGE` from the overrides; any other option is an error."""
     given, rest = Given(), iter(words)
@@ -119,50 +144,7 @@ def _options(name: str, words: list[str]) -> Given:
                 raise UserError(f"{option} needs {what}")
             found.append(value)
         elif word.startswith("-"):
-            raise UserError(
-                f"satdifuser {name} has no option {word!r}: it has --help, {', '.join(options)} and --debug"
-            )
+            raise UserError(f"satdifuser {name} has no option {word!r}: {_instead(name, option, options)}")
         else:
             given.overrides.append(word)
     return given
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [
-        "satdifuser: features of generative geospatial diffusion models, compared fairly with discriminative ones",
-        "",
-        "usage: satdifuser COMMAND [name=value ...] [--config-dir DIR] [--trust PACKAGE] [--debug]",
-        "",
-        *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
-        "",
-        "satdifuser COMMAND --help shows the command's groups and examples",
-    ]
-    return "\n".join(lines)
-
-
-def _help(name: str, command: Command, given: Given) -> str:
-    """What a command does; with choices of groups behind it, what every setting can then be."""
-    chosen = given.overrides
-    if chosen and command.configured and not command.composes:
-        from satdifuser.help import lines as described
-
-        with given.trusted():
-            return "\n".join([f"satdifuser {name} {' '.join(chosen)}", *described(name, chosen, given.config_dirs)])
-    lines = [f"satdifuser {name}: {command.summary}", "", "examples:", *(f"  {line}" for line in command.examples)]
-    if command.configured:
-        from satdifuser.config import config_root, groups
-
-        file = f"{name}.yaml" if name != "demo" else "experiment/demo.yaml"
-        top = (config_root() / file).read_text().rstrip()
-        used = {group: names for group, names in groups().items() if f"- {group}:" in top}
-        lines += ["", "groups (choose with group=name):"] if used else []
-        lines += [f"  {group:<9} {', '.join(names)}" for group, names in used.items()]
-        lines += ["", f"settings (configs/{file}):", *(f"  {line}" for line in top.splitlines())]
-        if not command.composes and used:
-            group = "fusion=moe" if "fusion" in used else next(f"{g}={n[0]}" for g, n in used.items())
-            lines += ["", f"satdifuser {name} --help {group} shows what every setting can be"]
-        if command.composes:
-            lines += ["", "every other override goes to each satdifuser train; a,b makes one run with each"]
-    lines += ["", "--config-dir DIR adds your own groups, --trust PACKAGE your own classes; --debug shows tracebacks"]
-    return "\n".join(lines)

@@ -13,32 +13,11 @@ from satdifuser import facts
 from satdifuser.errors import UserError, nearest
 from satdifuser.settings.by_command import COMMANDS
 from satdifuser.settings.trust import named_in, trusting
+from satdifuser.wording import reworded, several, without_advice
+from satdifuser.written import config_root, groups
 from satdifuser.yaml_file import load_yaml
 
 MISSING = "???"
-
-
-def config_root() -> Path:
-    """The folder of the configuration groups: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise UserError(f"no configurations beside {package}: reinstall satdifuser")
-
-
-def groups(config_dirs: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Group -> the names that can be chosen in it (Hydra's own groups, and facts, are not among them).
-
-    Choices of a user's own folders are there too, if these are given.
-    """
-    root = config_root()
-    roots = [root, *(Path(folder).expanduser() for folder in config_dirs)]
-    return {
-        folder.name: sorted({path.stem for own in roots for path in (own / folder.name).glob("*.yaml")})
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and folder.name not in ("hydra", facts.FOLDER)
-    }
 
 
 def compose(command: str, overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequence[str] = ()) -> Any:
@@ -106,7 +85,16 @@ def _composed(command: str, overrides: Sequence[str]) -> Any:
         try:
             return hydra_compose(command, overrides=list(overrides))
         except (ValueError, TypeError, AttributeError, AssertionError) as error:  # of overrides that nobody would make
-            raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
+            raise UserError(_no_choice(overrides) or f"{' '.join(overrides)}: {without_advice(str(error))}") from error
+
+
+def _no_choice(overrides: Sequence[str]) -> str | None:
+    """Of overrides the one that gives a group what is no name of a choice."""
+    known = groups()
+    for name, _, value in (override.partition("=") for override in overrides):
+        if name in known and (value == "null" or not re.search(r"[A-Za-z_]", value)):
+            return f"{name}={value} is no choice: there is {', '.join(known[name])}"
+    return None
 
 
 def readable(command: str, overrides: Sequence[str]) -> list[str]:
@@ -121,16 +109,25 @@ def readable(command: str, overrides: Sequence[str]) -> list[str]:
     parser, found = OverridesParser.create(), []
     for override in overrides:
         name, equals, value = override.partition("=")
-        if not equals and not override.startswith("~"):
+        if not name.lstrip("+~") or (not equals and not override.startswith("~")):
             raise UserError(
                 f"{override!r} is not an override: write name=value (satdifuser {command} --help shows them)"
             )
         try:
             parser.parse_override(override)
         except HydraException:
+            if not re.fullmatch(r"[+~]*[\w.@/:-]+", name):
+                raise UserError(_odd_name(name, override)) from None
             override = f"{name}={quoted(value)}"
         found.append(override)
     return found
+
+
+def _odd_name(name: str, override: str) -> str:
+    place = re.fullmatch(r"([\w.]+)\[(\d+)\]", name)
+    if place:
+        return f"{override!r}: a place in a list is written with a dot, as {place[1]}.{place[2]}=..."
+    return f"{override!r} is not an override: a name has letters, digits, _ and dots, as encoder.image_size=64"
 
 
 def quoted(text: object) -> str:
@@ -186,15 +183,17 @@ def _ours(error: BaseException | None) -> UserError | None:
 
 def _explain(message: str, command: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> str:
     """One line for what Hydra says in many."""
-    several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)'\n", message)
-    if several:
-        name, value = several.groups()
-        return f'{name}={value} reads as several values: quote one with a comma, as "{name}={quoted(value)}"'
+    many = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^=]+)=(.*?)'(?:\n| requires)", message)
+    if many:
+        name, value = many.groups()
+        others = [word for word in overrides if word != f"{name}={value}"]
+        held = _held(_of_choices(command, others, config_dirs), name.lstrip("+"))
+        return several(name, value, None if held == MISSING else held, command, groups(config_dirs))
     launcher = re.search(r"Could not (?:find|load) 'hydra/launcher/([^']+)'", message)
     if launcher:
         remedy = "submitit comes with pip install 'satdifuser[launchers]', Ray with pip install 'satdifuser[ray]'"
         return f"no hydra/launcher={launcher.group(1)} is installed: basic and joblib are there, {remedy}"
-    missing = re.search(r"Could not find '([^']+)/([^']+)'", message)
+    missing = re.search(r"Could not find '([^']+)/([^']*)'", message)
     if missing:
         group, name = missing.groups()
         known = groups(config_dirs).get(group, [])
@@ -202,7 +201,7 @@ def _explain(message: str, command: str, overrides: Sequence[str], config_dirs: 
     merging = re.match(r"Error merging override ([^=\n]+)=", message)
     if merging:
         said = _of_another_shape(merging.group(1).lstrip("+"), _of_choices(command, overrides, config_dirs), overrides)
-        return said or " ".join(message.split())
+        return said or reworded(message, command) or without_advice(message)
     unknown = re.search(r"Could not override '([^']+)'", message) or re.search(
         r"Key '([^']+)' is not in struct", message
     )
@@ -215,7 +214,11 @@ def _explain(message: str, command: str, overrides: Sequence[str], config_dirs: 
         if above in known and _held(config, above) is None:
             return f"{above} is null, and so has no {key} yet: write +{name}=..., or {above}={{{key}: ...}}"
         return f"no setting {name!r} in satdifuser {command}{nearest(name, known)}"
-    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+    group = re.search(r"Override (\S+) looks like a config group override, but config group '([^']*)'", message)
+    if group:
+        known = groups(config_dirs)
+        return f"{group[1]}: there is no group {group[2]}, but {', '.join(known)}{nearest(group[2], known)}"
+    return reworded(message, command) or without_advice(message)
 
 
 def _of_another_shape(name: str, config: Any, overrides: Sequence[str]) -> str | None:

@@ -342,4 +342,4 @@ def test_own_groups_of_any_path_are_found_and_have_help(tmp_path: Path, capsys: 
     assert main(["train", "--help", "fusion=own", "--config-dir", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "fusion=own:" in said
-    assert "; mine" in said
+    assert "mine; takes a whole number" in said
