@@ -8,14 +8,23 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 console = Console(stderr=True)
-QUIET_SECONDS = 60.0  # between lines where there is no bar
+FIRST_SECONDS, QUIET_SECONDS = 10.0, 60.0  # until the first line, and between lines, where there is no bar
 
 
 def say(text: str) -> None:
@@ -34,10 +43,45 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed * self.each:.1f} {self.unit}/s" if task.speed else "")
 
 
+def live() -> bool:
+    """Whether a bar can be drawn: on a terminal, and not in a file, whatever the environment says of colours."""
+    file = console.file
+    return console.is_terminal and not console.is_dumb_terminal and hasattr(file, "isatty") and file.isatty()
+
+
+class Reported(Progress):
+    """A bar on a terminal; elsewhere a line of a task that goes on, the first soon and then one a minute."""
+
+    def __init__(self, *columns: ProgressColumn, unit: str, quiet: bool) -> None:
+        super().__init__(*columns, console=console, disable=quiet or not live(), transient=True)
+        self._unit, self._lines = unit, not quiet and not live()
+        self._due = time.monotonic() + FIRST_SECONDS
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if not self._lines or now < self._due:
+            return
+        self._due = now + QUIET_SECONDS
+        task = next(task for task in self.tasks if task.id == task_id)
+        total = "" if task.total is None else f"/{task.total:.0f}"
+        rate = f", {task.speed:.1f} {self._unit}/s" if task.speed else ""
+        left = task.time_remaining
+        end = "" if left is None or task.finished else f", {left / 60:.0f} min left"
+        say(f"{task.description}: {task.completed:.0f}{total} {self._unit}{rate}{end}")
+
+
 def bar(unit: str, quiet: bool = False) -> Progress:
-    """The project's progress bar; where there is no terminal it prints nothing."""
+    """The project's progress bar; where there is no terminal it is a line a minute."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
+    return Reported(*columns, unit=unit, quiet=quiet)
 
 
 class Shown:
@@ -107,7 +151,7 @@ class ExtractProgress(Shown):
             TextColumn("{task.fields[free]}"),
         )
         self._quiet = process is None
-        self._bar = Progress(*columns, console=console, disable=self._quiet or not console.is_terminal, transient=True)
+        self._bar = Progress(*columns, console=console, disable=self._quiet or not live(), transient=True)
         self._name, self._folder, self._bytes = f"extracting{process or ''}", folder, sample_bytes
         self._task = self._bar.add_task(self._name, total=total, completed=done, free="")
         self._total, self._done, self._began = total, done, done
@@ -118,7 +162,7 @@ class ExtractProgress(Shown):
         free = f"{shutil.disk_usage(self._folder).free / 1e9:.0f} GB free"
         self._bar.update(self._task, completed=self._done, free=free)
         now = time.monotonic()
-        if not self._quiet and not console.is_terminal and now - self._said >= QUIET_SECONDS:
+        if not self._quiet and not live() and now - self._said >= QUIET_SECONDS:
             self._said = now
             rate = (self._done - self._began) / (now - self._start)
             left = (self._total - self._done) / rate
