@@ -25,6 +25,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str] = (), trust: Sequen
 
 def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[str]) -> list[Path]:
     from satdifuser.compare import study
+    from satdifuser.compare.baseline import check_floor
     from satdifuser.compare.content import content_of
     from satdifuser.compare.depths import depths_of
     from satdifuser.compare.folds import folded
@@ -45,7 +46,9 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str], trust: Sequence[s
     output = Path(config.output).resolve()
     tidy(output)
     shared = Shared(output, config.store, config.share_features)
-    planned = plan(folded(expand(config, passed, config_dirs), config), shared)
+    cells = expand(config, passed, config_dirs)
+    check_floor(config.floor, [cell.model for cell in cells])
+    planned = plan(folded(cells, config), shared)
     studies = study.studies(config, planned, shared)
     if config.dry_run:
         from satdifuser.compare.estimate import show

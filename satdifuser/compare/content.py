@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from satdifuser.compare.baseline import chance, floor
 from satdifuser.compare.folds import pooled
 from satdifuser.compare.grid import Cell
+from satdifuser.compare.made import curves, environments, made
 from satdifuser.compare.plan import Planned
-from satdifuser.compare.results import Done, Results, environments
+from satdifuser.compare.results import Done, Results
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.worker import failure, result
-from satdifuser.report.content import Content, Failure
+from satdifuser.report.content import Content, Failure, Section
 from satdifuser.settings.commands import CompareSettings
 
 
@@ -32,7 +35,7 @@ def content_of(config: CompareSettings, planned: Sequence[Planned], shared: Shar
     return Content(
         title=config.title or "Comparison",
         command=command,
-        sections=[results.section(task, config.shown) for task in results.tasks],
+        sections=[_section(results, task, config.shown) for task in results.tasks],
         rows=results.rows(),
         comparisons=results.comparisons(),
         failures=failures,
@@ -41,7 +44,15 @@ def content_of(config: CompareSettings, planned: Sequence[Planned], shared: Shar
         environments=environments(done),
         configurations=configurations,
         settings=config.plain(),
+        floor=floor(config.floor, done),
+        curves=curves(done),
+        made=made(done),
     )
+
+
+def _section(results: Results, task: str, shown: int) -> Section:
+    truth = results.of(task)[0].predictions().truth
+    return replace(results.section(task, shown), chance=chance(results.task(task), truth))
 
 
 def _failures(planned: Sequence[Planned]) -> list[Failure]:

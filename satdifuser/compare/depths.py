@@ -20,6 +20,7 @@ from satdifuser.report.content import Content, Insight, Row
 from satdifuser.report.depth.content import Decoded, Depths, Place, Point, Probed, Weighed
 from satdifuser.report.depth.drawing import finite
 from satdifuser.report.depth.series import largest, series_of
+from satdifuser.report.weights import shares
 from satdifuser.settings.part import Part
 from satdifuser.yaml_file import load_yaml
 
@@ -143,17 +144,13 @@ def _weighed(insight: Insight, probed: Probed) -> Weighed | None:
 
 
 def equal_shares(insight: Insight) -> dict[tuple[str, int | None], float]:
-    """(tap, timestep) -> its weight over the equal share of what the softmax runs over: all maps, or a stride's."""
-    totals = {stride: float(np.sum(values)) for stride, values in insight.weights.items()}
-    together = math.isclose(sum(totals.values()), 1.0, rel_tol=1e-2)
-    count = sum(values.size for values in insight.weights.values())
-    found = {}
-    for stride, values in insight.weights.items():
-        maps, total = (count, 1.0) if together else (values.size, totals[stride] or 1.0)
-        for row, step in enumerate(insight.timesteps):
-            for column, tap in enumerate(insight.taps[stride]):
-                found[tap, step] = float(values[row, column]) * maps / total
-    return found
+    """(tap, timestep) -> its weight over the equal share of what the weights sum over: all maps, or a stride's."""
+    return {
+        (tap, step): float(values[row, column])
+        for stride, values in shares(insight.weights).values.items()
+        for row, step in enumerate(insight.timesteps)
+        for column, tap in enumerate(insight.taps[stride])
+    }
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

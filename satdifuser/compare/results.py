@@ -28,12 +28,13 @@ from satdifuser.data.dates import one_of
 from satdifuser.engine.files import read_json
 from satdifuser.engine.insight import SHOWN, load_insight
 from satdifuser.engine.predictions import Predictions
-from satdifuser.engine.run import RunFolder
+from satdifuser.engine.run import START, RunFolder
 from satdifuser.errors import UserError
 from satdifuser.report.content import Comparison, Cost, Estimate, Insight, Panel, Row, Section
 from satdifuser.tasks.base import Task
 
 SPLIT = "test"
+EQUAL = ("GlobalWeighted", "UniformMean")  # heads that begin with the same weight for every map
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class Done:
     def insight(self) -> dict[str, dict[int, NDArray[Any]]]:
         """`usage` of experts and weights of `pixels` by stride, where the head has them."""
         return load_insight(RunFolder(self.folder).insight(SPLIT))
+
+    def start(self) -> dict[int, NDArray[Any]] | None:
+        """The head's weights before its first step, by stride; None where nobody kept them."""
+        try:
+            kept = [read_json(part.folder / START, dict, "") for part in self.parts]
+            return {int(s): np.mean([one[s] for one in kept], axis=0) for s in kept[0]}
+        except (OSError, UserError, KeyError, ValueError, TypeError):  # the run is none the worse for it
+            return None
 
     def cost(self) -> Cost:
         """Of the whole model, whether its encoder ran in this run or before it."""
@@ -202,7 +211,9 @@ class Results:
     def _insight(self, model: str, task: str, runs: Sequence[Done]) -> Insight:
         first, seen = runs[0].result["weights"], [run.insight() for run in runs]
         weights = {int(s): np.mean([run.result["weights"][s]["weights"] for run in runs], axis=0) for s in first}
-        answers = [run.predictions() for run in runs]
+        answers, starts = [run.predictions() for run in runs], [run.start() for run in runs]
+        kept = [start for start in starts if start is not None and {*start} == {*weights}]
+        head = str(runs[0].cell.config.fusion.plain()["_target_"]).rpartition(".")[2]
         return Insight(
             model=model,
             task=task,
@@ -212,6 +223,12 @@ class Results:
             usage={s: np.mean([one["usage"][s] for one in seen], axis=0) for s in seen[0]["usage"]},
             maps=seen[0]["pixels"],
             confusion=_confusion(self.task(task), answers),
+            head=head,
+            start={s: np.mean([one[s] for one in kept], axis=0) for s in weights}
+            if len(kept) == len(runs)
+            else equal_weights(weights)
+            if head in EQUAL and all(run.cell.config.init is None for run in runs)
+            else None,
         )
 
     def _panel(self, runs: Mapping[str, Done], shown: int) -> Panel:
@@ -229,6 +246,12 @@ class Results:
             predictions={model: found.prediction[: len(drawn)] for model, found in answers.items()},
             told=told,
         )
+
+
+def equal_weights(weights: Mapping[int, NDArray[Any]]) -> dict[int, NDArray[Any]]:
+    """The same weight for every map, with the sums that these have."""
+    maps, total = sum(one.size for one in weights.values()), sum(float(one.sum()) for one in weights.values())
+    return {stride: np.full(one.shape, total / maps) for stride, one in weights.items()}
 
 
 def tiles_of(ids: Sequence[str]) -> int:
@@ -274,17 +297,3 @@ def _confusion(task: Task, answers: Sequence[Predictions]) -> NDArray[Any] | Non
 def _unknown(bands: int) -> Sensor:
     """Of a data set that does not say its bands."""
     return Sensor("unknown", tuple(Band(f"band {number + 1}", "", 0.0, 0.0) for number in range(bands)))
-
-
-def environments(done: Iterable[Done]) -> list[dict[str, Any]]:
-    """The distinct environments of the runs, apart from when they were begun."""
-    found: list[dict[str, Any]] = []
-    for run in done:
-        try:
-            values = dict(read_json(run.folder / "environment.json", dict, ""))
-        except (OSError, UserError):  # the run is none the worse for it
-            continue
-        values.pop("time", None)
-        if values and values not in found:
-            found.append(values)
-    return found

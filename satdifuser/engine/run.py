@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.engine.carried import with_carried
+from satdifuser.engine.commit import commit
 from satdifuser.engine.files import GOES_ON, DamagedError, json_text, read_json, remove_strays, write_text, writing
 from satdifuser.errors import UserError
 from satdifuser.yaml_file import load_yaml
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
     from satdifuser.bank import BankSpec
     from satdifuser.settings.base import RunSettings
@@ -30,7 +32,7 @@ PASSING = (
     *("run", "resume", "overwrite", "features", "check_features", "trainer.workers", "trainer.tensorboard"),
     *("recipe.workers", "recipe.tensorboard", "recipe.save_every", "recipe.samples", "recipe.minutes"),
 )
-SPEC, SEEN, LABELS = "spec.json", "training-samples.json", "labels.json"
+SPEC, SEEN, LABELS, START = "spec.json", "training-samples.json", "labels.json", "start.json"
 ANEW = "remove that folder, and train it again"
 TRAINING = ("data", "encoder", "fusion", "decoder", "task", "trainer", "features", "select", "seed", "overwrite")
 LIBRARIES = "diffusers accelerate timm peft torchgeo torchmetrics zarr numpy hydra-core xformers"
@@ -218,6 +220,10 @@ class RunFolder:
                 found.append(row)
         return found
 
+    def keep_start(self, weights: Mapping[int, Tensor]) -> None:
+        """Keep what a head's readable weights are before its first step, on its first batch."""
+        self.write_json(START, {str(stride): value.float().tolist() for stride, value in weights.items()})
+
     def forget_after(self, step: int) -> None:
         """Drop rows logged after the checkpoint that a resume starts from: they will be logged again."""
         rows = [row for row in self.rows() if row["step"] <= step]
@@ -255,6 +261,7 @@ def environment(processes: int = 1) -> dict[str, Any]:
             versions[name] = None
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions,

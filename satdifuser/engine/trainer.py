@@ -148,6 +148,8 @@ class Trainer:
                     loss = loss + output.fused.aux_loss * (len(micro["id"]) / len(batch["id"]))
                 accelerator.backward(loss)
             total += loss.detach() / world
+        if self.state.step == 0 and accelerator.is_main_process:
+            self.run.keep_start(output.fused.weights)
         norm = accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm) if self.config.clip_norm else None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -6,17 +6,19 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from satdifuser.report import numbers
-from satdifuser.report.content import Cost, Section
-from satdifuser.report.ranking import Place, cells, front, largest, whole_seconds
+from satdifuser.report.content import Section
+from satdifuser.report.ranking import Place, cells, chance, floors, largest
+from satdifuser.report.words import leads
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, less yellow
 MARKERS = "os^DvPX<>ph*d"
+WIDE = 4.3  # inches: what a phone shows without shrinking the letters
 LINES = ("-", "--", ":", "-.")
 RC: Any = {
     "svg.fonttype": "none",
@@ -32,12 +34,6 @@ RC: Any = {
     "grid.linewidth": 0.7,
     "axes.edgecolor": "#555555",
 }
-COSTS: tuple[tuple[str, Callable[[Cost], float | None], Callable[[float | None], str]], ...] = (
-    ("training time, with extraction", whole_seconds, numbers.seconds),
-    ("trainable parameters", lambda cost: cost.trainable, numbers.count),
-    ("FLOPs of one image", lambda cost: cost.flops, numbers.count),
-    ("peak memory of training", lambda cost: cost.peak_bytes, numbers.size),
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def budget_curves(section: Section, found: Sequence[Place], style: dict[str, Sty
     budgets = [group[0].row.budget for group in groups]
     order = list(dict.fromkeys(place.row.model for group in reversed(groups) for place in group))
     gap = (budgets[-1] / budgets[0]) ** min(0.008, 0.05 / len(order))  # from one model's points to the next one's
-    with canvas(6.4, max(3.3, 0.9 + 0.19 * len(order))) as figure:
+    with canvas(WIDE, 2.9 + legend_height(len(order))) as figure:
         axes = figure.subplots()
         for number, model in enumerate(order):
             mine = [place for group in groups for place in group if place.row.model == model]
@@ -97,16 +93,17 @@ def budget_curves(section: Section, found: Sequence[Place], style: dict[str, Sty
         axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
         axes.minorticks_off()
         axes.set_xlabel("label budget (% of the training samples, log scale)")
-        axes.set_ylabel(_axis(section))
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        axes.set_ylabel(axis_of(section))
+        drawn = _references(axes, section, found, budgets)
+        legend(figure, *axes.get_legend_handles_labels())
         svg = markup(figure)
     low, high = groups[0], groups[-1]
     words = [
-        f"{_axis(section)} of {numbers.plural(len(order), 'model')} on {section.name} over label budgets of "
-        f"{_and([numbers.percent(budget) for budget in budgets])}.",
-        f"At {numbers.percent(budgets[0])} {_leads(low)}; at {numbers.percent(budgets[-1])} {_leads(high)}.",
+        f"{axis_of(section)} of {numbers.plural(len(order), 'model')} on {section.name} over label budgets of "
+        f"{listed([numbers.percent(budget) for budget in budgets])}.",
+        f"At {numbers.percent(budgets[0])} {leads(low[0])}; at {numbers.percent(budgets[-1])} {leads(high[0])}.",
     ]
-    caption = f"{section.name}: the names stand in their order at {numbers.percent(budgets[-1])}."
+    caption = f"{section.name}: the names stand in their order at {numbers.percent(budgets[-1])}.{drawn}"
     return Chart(svg, " ".join(words), caption)
 
 
@@ -116,84 +113,56 @@ def intervals(section: Section, found: Sequence[Place], style: dict[str, Style])
     if not group:
         return None
     several = any(len(place.row.seeds) > 1 for place in group)
-    with canvas(6.4, 0.9 + 0.28 * len(group)) as figure:
+    with canvas(WIDE, 0.9 + 0.28 * len(group)) as figure:
         axes = figure.subplots()
         for height, place in enumerate(reversed(group)):
             estimate, look = place.estimate, style[place.row.model]
             assert estimate is not None  # it has a score
-            _bars(axes, [estimate.value], [height], [_reach(place)], look, horizontal=True)
+            bars(axes, [estimate.value], [height], [reach(place)], look, horizontal=True)
             if several:
                 axes.plot(estimate.seeds, [height - 0.25] * len(estimate.seeds), "o", ms=3, mfc="none", mec="#555555")
-        axes.set_yticks(range(len(group)), [short(place.row.model) for place in reversed(group)])
+        axes.set_yticks(range(len(group)), [short(place.row.model, 22) for place in reversed(group)], fontsize=8)
         axes.set_ylim(-0.7, len(group) - 0.4)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(_axis(section))
+        axes.set_xlabel(axis_of(section))
+        drawn = _references(axes, section, group, [], across=True)
         svg = markup(figure)
-    listed = "; ".join(f"{place.row.model} {_value(place)}" for place in group)
+    told = "; ".join(f"{place.row.model} {_value(place)}" for place in group)
     budget = numbers.percent(group[0].row.budget)
-    alt = f"{_axis(section)} on {section.name} with {budget} of the labels, from best to worst: {listed}."
+    alt = f"{axis_of(section)} on {section.name} with {budget} of the labels, from best to worst: {told}."
     seeds = " Small open dots: the single seeds." if several else ""
-    return Chart(svg, alt, f"{section.name}, {budget} of the labels: mean and 95 % interval.{seeds}")
+    return Chart(svg, alt, f"{section.name}, {budget} of the labels: mean and 95 % interval.{seeds}{drawn}")
 
 
-def cost_charts(section: Section, found: Sequence[Place], style: dict[str, Style]) -> Chart | None:
-    """The score against each cost that was measured, at the largest budget of a task; the Pareto front is filled."""
-    group = [place for place in largest(found, section.name) if place.score is not None]
-    panels = []
-    for name, cost, show in COSTS:
-        points = [(float(value), place) for place in group if (value := cost(place.row.cost)) and numbers.known(value)]
-        if points:
-            panels.append((name, show, points))
-    if not panels or len(group) < 2:
-        return None
-    fronts = []
-    with canvas(2.4 + 2.7 * len(panels), max(2.9, 0.5 + 0.19 * len(group))) as figure:
-        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (name, show, points) in zip(grid, panels, strict=True):
-            best = front([(cost, place.score or 0.0) for cost, place in points])
-            _scatter(axes, points, best, style)
-            _cost_ticks(axes, [cost for cost, _ in points], show)
-            axes.set_xlabel(name)
-            ahead = sorted((point for point, on in zip(points, best, strict=True) if on), key=lambda point: point[0])
-            fronts.append(f"for {name}: {_and([place.row.model for _, place in ahead])}")
-        grid[0].set_ylabel(_axis(section))
-        handles = [_handle(style[place.row.model]) for place in group]
-        figure.legend(
-            handles, [short(p.row.model, 24) for p in group], loc="outside right upper", frameon=False, fontsize=8
-        )
-        svg = markup(figure)
-    budget = numbers.percent(group[0].row.budget)
-    alt = f"{_axis(section)} on {section.name} with {budget} of the labels against costs: {_leads(group)}."
-    listed = "; ".join(fronts)
-    return Chart(svg, f"{alt} On the Pareto front {listed}.", f"{section.name}, {budget}. On the front {listed}.")
+def legend_height(count: int) -> float:
+    """Inches under a chart for so many names, two beside each other."""
+    return 0.1 + 0.18 * -(-count // 2)
 
 
-def _scatter(axes: Any, points: Sequence[tuple[float, Place]], best: Sequence[bool], style: dict[str, Style]) -> None:
-    axes.set_xscale("log")
-    ahead = sorted(((c, p.score or 0.0) for (c, p), on in zip(points, best, strict=True) if on))
-    axes.step(*zip(*ahead, strict=True), where="post", color="#999999", lw=1, zorder=1)
-    for (cost, place), on in zip(points, best, strict=True):
-        _bars(axes, [cost], [place.score or 0.0], [_reach(place)], style[place.row.model], filled=on)
+def legend(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """The names under the drawing, so that it is as wide as a phone shows it."""
+    figure.legend(handles, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8, columnspacing=1.0)
 
 
-def _cost_ticks(axes: Any, costs: Sequence[float], show: Callable[[float | None], str]) -> None:
-    """Ticks of a logarithmic cost where people would set them, with room for their words."""
-    low, high = min(costs), max(costs)
-    room = max(1.5, (high / low) ** 0.1)
-    low, high = low / room, high * room
-    finer = [[a * 10.0**b for b in range(-4, 19) for a in some] for some in ((1, 2, 5), (1, 3), (1,))]
-    if show is numbers.seconds:
-        minutes = [60.0, 120.0, 300.0, 600.0, 1800.0]
-        finer = [[s for s in some if s < 40] + minutes + [3600 * s for s in some if s >= 1] for some in finer]
-    for steps in finer:
-        ticks = [step for step in steps if low <= step <= high]
-        if len(ticks) <= 4:
-            break
-    while len(ticks) > 4:
-        ticks = ticks[::2]
-    axes.set_xlim(low, high)
-    axes.set_xticks(ticks, [show(tick) for tick in ticks])
-    axes.minorticks_off()
+def _references(
+    axes: Any, section: Section, found: Sequence[Place], shares: Sequence[float], across: bool = False
+) -> str:
+    """Chance as a line, where it lies near the scores, and the floor as a step; gives the words that name them."""
+    value, said = chance(section), ""
+    low, high = axes.get_xlim() if across else axes.get_ylim()
+    if value is not None and low - 0.35 * (high - low) <= value <= high:
+        (axes.axvline if across else axes.axhline)(value, color="#555555", lw=0.9, ls=(0, (1, 2)), zorder=1)
+        said += " Dotted: chance."
+    elif value is not None:
+        said += f" Chance, {numbers.score(value)}, lies outside."
+    lowest = floors(place for place in found if place.row.task == section.name)
+    below = {share: place.score for (_, share), place in lowest.items() if place.score is not None}
+    if below and across:
+        axes.axvline(max(below.items())[1], color="#555555", lw=0.9, ls="--", zorder=1)
+    elif below and len(shares) > 1:
+        there = [share for share in shares if share in below]
+        axes.plot(there, [below[share] for share in there], color="#555555", lw=5, alpha=0.25, zorder=1)
+    return said + ((" Dashed: the floor." if across else " Broad and grey: the floor.") if below else "")
 
 
 def _line(axes: Any, points: Sequence[tuple[float, Place]], look: Style, label: str) -> None:
@@ -201,20 +170,20 @@ def _line(axes: Any, points: Sequence[tuple[float, Place]], look: Style, label: 
     places = [place for _, place in points]
     heights = [place.score or 0.0 for place in places]
     axes.plot([x for x, _ in points], heights, color=look.colour, ls=look.line, lw=1.4)
-    _bars(axes, [x for x, _ in points], heights, [_reach(place) for place in places], look)
+    bars(axes, [x for x, _ in points], heights, [reach(place) for place in places], look)
 
 
-def _bars(
+def bars(
     axes: Any,
     x: Sequence[float],
     y: Sequence[float],
-    reach: Sequence[tuple[float, float]],
+    reaches: Sequence[tuple[float, float]],
     look: Style,
     filled: bool = True,
     horizontal: bool = False,
 ) -> None:
     """Markers with their intervals."""
-    lengths = [[below for below, _ in reach], [above for _, above in reach]]
+    lengths = [[below for below, _ in reaches], [above for _, above in reaches]]
     axes.errorbar(
         x,
         y,
@@ -229,13 +198,7 @@ def _bars(
     )
 
 
-def _handle(look: Style) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=look.colour, marker=look.marker, ls="none", ms=6)
-
-
-def _reach(place: Place) -> tuple[float, float]:
+def reach(place: Place) -> tuple[float, float]:
     """How far the interval goes below and above the score."""
     estimate = place.estimate
     if estimate is None or not (numbers.known(estimate.low) and numbers.known(estimate.high)):
@@ -243,7 +206,7 @@ def _reach(place: Place) -> tuple[float, float]:
     return max(estimate.value - estimate.low, 0.0), max(estimate.high - estimate.value, 0.0)
 
 
-def _axis(section: Section) -> str:
+def axis_of(section: Section) -> str:
     return numbers.metric_name(section.metric)
 
 
@@ -253,11 +216,7 @@ def _value(place: Place) -> str:
     return f"{numbers.score(estimate.value)} [{numbers.score(estimate.low)}, {numbers.score(estimate.high)}]"
 
 
-def _leads(group: Sequence[Place]) -> str:
-    return f"{group[0].row.model} is best with {_value(group[0])}"
-
-
-def _and(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

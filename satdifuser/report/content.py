@@ -75,7 +75,8 @@ class Insight:
 
     `weights`: stride -> [timesteps, taps], the mean over the seeds. `usage` (moe): stride -> [timesteps, experts].
     `maps` (lw, of the first seed): stride -> [panel samples, timesteps, taps, height, width]. `confusion`: [truth,
-    prediction] counts summed over the seeds (pixels or images), None where there are no classes to confuse.
+    prediction] counts summed over the seeds (pixels or images), None where there are no classes to confuse. `head` is
+    the head's name (gw, lw, ...); `start`: its weights before the first step, None where nobody kept them.
     """
 
     model: str
@@ -86,6 +87,40 @@ class Insight:
     usage: Mapping[int, NDArray[Any]] = field(default_factory=dict)
     maps: Mapping[int, NDArray[Any]] = field(default_factory=dict)
     confusion: NDArray[Any] | None = None
+    head: str = ""
+    start: Mapping[int, NDArray[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What the answer scores that is the same for every test sample, by metric; `told` says which answer that is."""
+
+    scores: Mapping[str, float]
+    told: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a run trained: (step, mean loss of the steps up to there), and (step, main metric on validation)."""
+
+    model: str
+    task: str
+    budget: float
+    seed: int
+    losses: Sequence[tuple[int, float]]
+    scores: Sequence[tuple[int, float]]
+    ended: str = ""
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """When the runs were begun, the first and the last of them, and the commits of this project that made them."""
+
+    first: str = ""
+    last: str = ""
+    commits: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +166,7 @@ class Section:
     scene: SceneMaps | None = None
     folds: int = 0
     """Of how many folds the test samples are, in each of which each model was trained once; 0 where there are none."""
+    chance: Chance | None = None
 
 
 @dataclass(frozen=True)
@@ -166,3 +202,7 @@ class Content:
     depths: Depths = field(default_factory=Depths)
     partial: Sequence[str] = ()
     """What is not shown, because some of its folds have no result, a line each."""
+    floor: Sequence[str] = ()
+    """The models that have learned nothing of images of the Earth."""
+    curves: Sequence[Curve] = ()
+    made: Made = field(default_factory=Made)

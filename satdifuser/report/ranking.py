@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from satdifuser.report.content import Comparison, Content, Cost, Estimate, Row, Section
@@ -18,7 +18,10 @@ class Place:
     """A row and where it stands within its task and budget; more of the main metric is better.
 
     `rank` counts from 1, equals share the better one, None without a score. `average` is the rank with equals at their
-    mean. `p` is the adjusted one against `against`, the best row; None for that row itself and where none was made.
+    mean. `p` is the adjusted one against `against`, the row with the highest score; None for that row itself and where
+    none was made. `best`: significantly better than each of the others. `close`: the highest score and all that are not
+    significantly different from it, where there are such; then none is best. `floor`: of the models that have learned
+    nothing of images of the Earth.
     """
 
     row: Row
@@ -28,6 +31,9 @@ class Place:
     against: str | None
     comparison: Comparison | None
     of_seeds: int
+    best: bool = False
+    close: bool = False
+    floor: bool = False
 
     @property
     def estimate(self) -> Estimate | None:
@@ -38,22 +44,18 @@ class Place:
         return self.estimate.value if self.estimate and known(self.estimate.value) else None
 
     @property
-    def best(self) -> bool:
-        return self.rank == 1
+    def leads(self) -> bool:
+        """Whether this is the row that the others are tested against."""
+        return self.against == self.row.model
 
     @property
     def p(self) -> float | None:
         return self.comparison.adjusted if self.comparison and known(self.comparison.adjusted) else None
 
-    @property
-    def close(self) -> bool:
-        """Not the best, and not significantly different from it."""
-        return not self.best and self.p is not None and self.p >= LEVEL
-
 
 @dataclass(frozen=True)
 class Standing:
-    """A model over all tasks and budgets: its mean rank, and how often it is best or not to be told from the best."""
+    """A model over all tasks and budgets: its mean rank, and how often it is best or shares the first place."""
 
     model: str
     mean: float
@@ -78,24 +80,55 @@ def places(content: Content) -> list[Place]:
         scored = value(row)
         return sections[row.task][0], row.budget, scored is None, -(scored or 0.0)
 
-    found = []
+    found: list[Place] = []
     for (task, budget), group in groupby(sorted(content.rows, key=order), key=lambda row: (row.task, row.budget)):
         rows = list(group)
         scores = [scored for row in rows if (scored := value(row)) is not None]
+        leader = rows[0].model if scores else None
+        against = {row.model: pairs.get((task, budget, frozenset((row.model, leader or "")))) for row in rows}
+        tested = [pair.adjusted for row in rows[1 : len(scores)] if (pair := against[row.model])]
+        alone = 0 < len(tested) == len(scores) - 1 and all(p < LEVEL for p in tested)
+        shared = any(p >= LEVEL for p in tested)
         for row in rows:
             scored, rank, average = value(row), None, None
             if scored is not None:
                 rank = 1 + sum(other > scored for other in scores)
                 average = rank + (scores.count(scored) - 1) / 2
-            leader = rows[0].model if scores else None
-            pair = pairs.get((task, budget, frozenset((row.model, leader)))) if leader and leader != row.model else None
-            found.append(Place(row, sections[task][1], rank, average, leader, pair, most))
+            leads, pair = row.model == leader, against[row.model] if row.model != leader else None
+            place = Place(row, sections[task][1], rank, average, leader, pair, most, floor=row.model in content.floor)
+            close = shared if leads else place.p is not None and place.p >= LEVEL
+            found.append(replace(place, best=leads and alone, close=close))
     return found
 
 
 def cells(found: Iterable[Place]) -> list[list[Place]]:
     """The places of each task and budget."""
     return [list(group) for _, group in groupby(found, key=lambda place: (place.row.task, place.row.budget))]
+
+
+def floor(group: Iterable[Place]) -> Place | None:
+    """The best of the floor among the places of one task and budget; None where it has none."""
+    scored = [place for place in group if place.floor and place.score is not None]
+    return max(scored, key=lambda place: place.score or 0.0, default=None)
+
+
+def floors(found: Iterable[Place]) -> dict[tuple[str, float], Place]:
+    """(task, budget) -> the best of the floor, where there is one."""
+    groups = {(group[0].row.task, group[0].row.budget): floor(group) for group in cells(found)}
+    return {key: place for key, place in groups.items() if place is not None}
+
+
+def chance(section: Section, metric: str = "") -> float | None:
+    """What chance scores in a metric, or in the main one."""
+    return section.chance.scores.get(metric or section.metric) if section.chance else None
+
+
+def models_of(found: Iterable[Place]) -> dict[tuple[str, str], list[Place]]:
+    """(task, model) -> its places, the smallest budget first."""
+    groups: dict[tuple[str, str], list[Place]] = {}
+    for place in sorted(found, key=lambda place: place.row.budget):
+        groups.setdefault((place.row.task, place.row.model), []).append(place)
+    return groups
 
 
 def budgets(found: Iterable[Place]) -> list[float]:

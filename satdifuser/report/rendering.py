@@ -14,6 +14,7 @@ TEMPLATES = (
     "template.html",
     "parts.html",
     "repeat.html",
+    "reading.html",
     "depth.html",
     "depth_page.html",
     "accuracy.html",

@@ -1,9 +1,9 @@
-"""What a section shows of its models, as tables for the page: learned weights, weight maps, confusions, predictions."""
+"""What a section shows of its models, as tables for the page: confusions and predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from satdifuser.report import numbers
 from satdifuser.report.content import Insight, Panel, Section
-from satdifuser.report.figures import shorten
 from satdifuser.report.pictures import SIDE, Pictures, drawn, png, shaded, shrink
 from satdifuser.report.ranking import Place, largest
 
 SHADES = 32
 SAMPLES = 6  # of a panel
-MAPPED = 3  # samples with weight maps
 
 
 @dataclass(frozen=True)
@@ -57,31 +55,11 @@ class View:
     opened: bool = False  # shown without a click
 
 
-def weights(section: Section, found: Sequence[Place], pictures: Pictures) -> list[View]:
-    """The learned weights of every model that has some, in the order of the ranking; noise levels are shown at once."""
-    views = []
-    for insight in _ranked(section, found):
-        if not insight.weights:
-            continue
-        high = max(float(np.nanmax(values)) for values in insight.weights.values())
-        low = min(float(np.nanmin(values)) for values in insight.weights.values())
-        steps = ["-" if step is None else str(step) for step in insight.timesteps]
-        grids = [
-            _heat(f"stride {stride}", "timestep", values, steps, insight.taps[stride], low, high)
-            for stride, values in sorted(insight.weights.items())
-        ]
-        maps, note = _maps(section, insight, pictures)
-        used = [_usage(insight, steps)] if insight.usage else []
-        view = View(insight.model, _most(insight, steps), grids, f"{low:.3f}", f"{high:.3f}", maps, note, extra=used)
-        views.append(replace(view, opened=len(steps) > 1))
-    return views
-
-
 def confusions(section: Section, found: Sequence[Place]) -> list[View]:
     """Confusion matrices in per cent of the true class, in the order of the ranking."""
     views: list[View] = []
     names = list(section.task.labels.classes)
-    for insight in _ranked(section, found):
+    for insight in ranked(section, found):
         if insight.confusion is None:
             continue
         counts = np.asarray(insight.confusion, dtype=np.float64)
@@ -204,69 +182,6 @@ def _counts(section: Section, truth: NDArray[Any]) -> NDArray[np.bool_]:
     return ~np.isin(truth.astype(np.int64), section.task.ignored)
 
 
-def _maps(section: Section, insight: Insight, pictures: Pictures) -> tuple[Grid | None, str]:
-    """Where each timestep counts: the weight of the finest stride's pixels, summed over its taps."""
-    if not insight.maps:
-        return None, ""
-    stride = min(insight.maps)
-    values = np.asarray(insight.maps[stride], dtype=np.float64).sum(2)[:MAPPED]
-    low, high = float(values.min()), float(values.max())
-    shown = section.panel
-    rows, taken = [], []
-    for number, sample in enumerate(values):
-        name = shown.ids[number] if shown and number < len(shown.ids) else str(number + 1)
-        cells = []
-        if shown and number < len(shown.ids):
-            cells.append(Cell(picture=png(shrink(shown.pictures[number], 96)), alt=f"test sample {name}"))
-        for step, weight in zip(insight.timesteps, sample, strict=True):
-            said = f"mean {weight.mean():.2f}"
-            alt = f"weight of timestep {step} on sample {name}: {said}, from {weight.min():.2f} to {weight.max():.2f}"
-            cells.append(Cell(said, picture=png(shrink(shaded(weight, low, high), 96)), alt=alt))
-        rows.append((name, cells))
-        taken += [cell.picture for cell in cells]
-    if not pictures.take(taken):
-        return None, "The weight maps are left out, to keep the file small."
-    columns = ["image"] if shown else []
-    columns += ["-" if step is None else f"timestep {step}" for step in insight.timesteps]
-    caption = (
-        f"stride {stride}: weight of each timestep at each place, summed over taps; dark {low:.2f}, light {high:.2f}"
-    )
-    return Grid(caption, "sample", columns, rows), ""
-
-
-def _usage(insight: Insight, steps: Sequence[str]) -> View:
-    high = max(float(np.nanmax(values)) for values in insight.usage.values())
-    grids = [
-        _heat(
-            f"stride {stride}",
-            "timestep",
-            values,
-            steps,
-            [f"expert {n + 1}" for n in range(values.shape[1])],
-            0.0,
-            high,
-        )
-        for stride, values in sorted(insight.usage.items())
-    ]
-    return View(insight.model, "How often each expert is used, by timestep.", grids, "0.000", f"{high:.3f}")
-
-
-def _heat(
-    caption: str,
-    corner: str,
-    values: NDArray[Any],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    low: float,
-    high: float,
-) -> Grid:
-    lines = [
-        (name, [Cell(f"{value:.3f}", shade(value, low, high)) for value in line])
-        for name, line in zip(rows, np.asarray(values, dtype=np.float64), strict=True)
-    ]
-    return Grid(caption, corner, [shorten(name) for name in columns], lines, full=columns)
-
-
 def shade(value: float, low: float, high: float) -> int | None:
     """A number's place on the scale of colours."""
     if not np.isfinite(value):
@@ -277,16 +192,6 @@ def shade(value: float, low: float, high: float) -> int | None:
 
 def _percent(value: float) -> str:
     return f"{value:.0f}" if np.isfinite(value) else "-"
-
-
-def _most(insight: Insight, steps: Sequence[str]) -> str:
-    """The largest weight in words."""
-    stride = max(insight.weights, key=lambda stride: float(np.nanmax(insight.weights[stride])))
-    values = np.asarray(insight.weights[stride])
-    step, tap = map(int, np.unravel_index(int(np.nanargmax(values)), values.shape))
-    place = f"{insight.taps[stride][tap]}, stride {stride}"
-    place += "" if steps[step] == "-" else f", timestep {steps[step]}"
-    return f"most weight, {float(values[step, tap]):.3f}, on {place}"
 
 
 def _confused(share: NDArray[Any], names: Sequence[str]) -> str:
@@ -302,7 +207,7 @@ def _models(section: Section, found: Sequence[Place]) -> list[str]:
     return [place.row.model for place in largest(found, section.name)]
 
 
-def _ranked(section: Section, found: Sequence[Place]) -> list[Insight]:
+def ranked(section: Section, found: Sequence[Place]) -> list[Insight]:
     """The insights in the order of the ranking at the largest budget."""
     order = {model: number for number, model in enumerate(_models(section, found))}
     return sorted(section.insights, key=lambda insight: order.get(insight.model, len(order)))

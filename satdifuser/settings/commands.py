@@ -138,6 +138,7 @@ class CompareSettings(Settings):
     threads: Count | None = 1
     resamples: Count = 10000
     shown: Whole = 6
+    floor: list[str] | None = None
     probe: dict[str, Any] | bool | None = None
     cka: dict[str, Any] | bool | None = None
     dry_run: bool = False

@@ -17,8 +17,9 @@ import pytest
 from satdifuser.commands import extract, train
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.launch import do
+from satdifuser.compare.made import environments
 from satdifuser.compare.plan import Planned, plan, with_features
-from satdifuser.compare.results import Done, Results, environments
+from satdifuser.compare.results import Done, Results
 from satdifuser.compare.shared import Shared
 from satdifuser.compare.worker import failure, perform, result, tidy
 from satdifuser.engine.run import RunFolder

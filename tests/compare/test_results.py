@@ -17,8 +17,9 @@ from satdifuser.build import build_data, build_model
 from satdifuser.compare.content import content_of
 from satdifuser.compare.grid import expand
 from satdifuser.compare.launch import do
+from satdifuser.compare.made import environments
 from satdifuser.compare.plan import plan, with_features
-from satdifuser.compare.results import Done, Results, environments
+from satdifuser.compare.results import Done, Results
 from satdifuser.compare.shared import Shared
 from satdifuser.engine.predictions import Predictions
 from satdifuser.errors import UserError

@@ -12,7 +12,20 @@ import numpy as np
 import pytest
 
 from satdifuser.data.base import Labels
-from satdifuser.report.content import Comparison, Content, Cost, Estimate, Failure, Insight, Panel, Row, Section
+from satdifuser.report.content import (
+    Chance,
+    Comparison,
+    Content,
+    Cost,
+    Curve,
+    Estimate,
+    Failure,
+    Insight,
+    Made,
+    Panel,
+    Row,
+    Section,
+)
 from satdifuser.report.html import write_report
 from satdifuser.tasks import Classification, MultiLabel, Regression, Segmentation
 
@@ -28,6 +41,7 @@ LABELS = Labels(
     ("water", "forest", "grassland", "farmland", "bare soil", "built-up", "road", "snow & ice"),
     ("#3060a0", "#1b6b2f", "#8fbf5a", "#d9b44a", "#b08968", "#a03c3c", "#606060", "#f0f4f8"),
 )
+WINNER = ("deflect ViT-S", "segmentation", 100.0)  # the only one that beats all others
 TIMESTEPS = (21, 61, 97)
 TAPS = {8: ("up_blocks.1.resnets.0", "up_blocks.1.attentions.0"), 4: ("up_blocks.2.resnets.0", "up_blocks.2.resnets.1")}
 
@@ -42,6 +56,7 @@ def make_row(model, task, budget, seeds, number):
     scores = {}
     for metric in TASKS[task][1]:
         value = 0.95 - 0.5 / (1 + 0.5 * np.log10(budget) + 0.1 * number) + random.normal(0, 0.01)
+        value += 0.2 * ((model, task, budget) == WINNER)
         by_seed = tuple(float(value + random.normal(0, 0.01)) for _ in seeds)
         mean = float(np.mean(by_seed))
         scores[metric] = Estimate(mean, mean - random.uniform(0.01, 0.05), mean + random.uniform(0.01, 0.05), by_seed)
@@ -78,6 +93,9 @@ def make_pairs(rows, metric):
         )
 
 
+HEADS = {"lw": "LocalizedWeighted", "moe": "MixtureOfExperts"}
+
+
 def make_insight(model, task, timesteps=TIMESTEPS, taps=TAPS, side=8):
     random = _random(model, task, "insight")
     weights = {
@@ -93,7 +111,26 @@ def make_insight(model, task, timesteps=TIMESTEPS, taps=TAPS, side=8):
     if task in ("segmentation", "classification"):
         confusion = random.integers(0, 40, (8, 8)) + np.diag(random.integers(100, 400, 8))
         confusion[6] = 0  # a class that no test sample has
-    return Insight(model, task, timesteps, taps, weights, usage, maps, confusion)
+    head = HEADS.get(model.partition(" ")[0], "GlobalWeighted")
+    if head == "GlobalWeighted":
+        weights = {s: values / len(taps) for s, values in weights.items()}
+    start = {s: np.full(values.shape, values.sum() / values.size) for s, values in weights.items()}
+    return Insight(model, task, timesteps, taps, weights, usage, maps, confusion, head, start)
+
+
+def make_curve(model, task, budget, seed):
+    """A loss that falls and a score that rises."""
+    random, steps = _random(model, task, budget, seed, "curve"), range(5, 205, 5)
+    losses = [(step, float(2 * np.exp(-step / 60) + 0.05 * random.random())) for step in steps]
+    scores = [(step, float(0.7 - 0.4 * np.exp(-step / 50) + 0.01 * random.random())) for step in range(20, 201, 20)]
+    return Curve(model, task, budget, seed, losses, scores, "max_steps" if seed else "patience")
+
+
+CHANCE = {
+    "segmentation": Chance({"miou": 0.0391, "accuracy": 0.3127}, "always forest, the class of most test pixels"),
+    "classification": Chance({"accuracy": 0.2083, "macro_f1": 0.0431}, "always water, the class of most test images"),
+    "regression": Chance({"r2": 0.0, "rmse": 2.9}, "always the mean of the test samples"),
+}
 
 
 def make_panel(task, models, samples=4, side=32):
@@ -148,6 +185,7 @@ def make_content(models=MODELS, tasks=tuple(TASKS)[:3], budgets=(1.0, 10.0, 100.
             metric=TASKS[task][1][0],
             test_samples=120,
             panel=make_panel(task, models, **panel_sizes),
+            chance=CHANCE.get(task),
             insights=[make_insight(model, task, **insight_sizes) for model in models if "ViT" not in model],
         )
         for task in tasks
@@ -166,6 +204,9 @@ def make_content(models=MODELS, tasks=tuple(TASKS)[:3], budgets=(1.0, 10.0, 100.
         ],
         configurations={(model, task): f"model: {model}\ntask: <{task}>\n" * 20 for model in models for task in tasks},
         settings={"resamples": 2000, "permutations": 10000, "seeds": list(seeds), "epochs": 30},
+        floor=models[-1:],
+        curves=[make_curve(models[0], task, budget, seed) for task in tasks for budget in budgets for seed in seeds],
+        made=Made("2026-01-01", "2026-01-02", ("0123456789ab",), ("0.2.0",)),
     )
 
 

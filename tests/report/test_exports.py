@@ -70,7 +70,7 @@ def test_no_cell_is_a_formula_for_a_spreadsheet() -> None:
 def test_markdown_has_a_whole_table_for_each_task_and_shows_names_as_they_are(rich) -> None:
     text = tables_md(rich)
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    widths = {19, 20, 8, 6, 5}  # with and without a further metric
+    widths = {21, 22, 8, 6, 5}  # with and without a further metric
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} <= widths
     assert "<b>" not in text
     assert '&lt;b&gt;&amp;"x\\_1%' in text
@@ -85,7 +85,10 @@ def test_markdown_has_the_budgets_side_by_side_and_a_dash_for_a_run_that_is_miss
     for section, (_, _, *lines) in zip(rich.sections, tables, strict=True):
         there = [place for place in places(rich) if place.row.task == section.name]
         said = {cells[1]: cells[2:5] for line in lines if (cells := re.split(r" ?(?<!\\)\| ?", line))}
-        assert len(said) == len(lines) == 5
+        assert len(said) == len(lines) == 7
+        assert [*said][-2:] == ["floor", "chance"]
+        said.pop("chance"), said.pop("floor")
+        said = {name.removesuffix(" (floor)"): cells for name, cells in said.items()}
         for place in there:
             cell = said[markdown_text(place.row.model)][[1.0, 10.0, 100.0].index(place.row.budget)]
             score = numbers.score(place.score)
@@ -147,7 +150,9 @@ def test_tables_say_what_their_metrics_are_by_the_settings_of_the_task(make) -> 
     text, tex = tables_md(content), " ".join(tables_tex(content).split())
     part = text[text.index("## segmentation: mIoU") : text.index("## regression: R²")]
     lines = [line for line in part.splitlines() if line.startswith("* ")]
-    assert [line.split(" is ")[0] for line in lines] == ["* mIoU", "* Accuracy"]
+    assert [line.split(" is ")[0] for line in lines] == ["* mIoU", "* Accuracy", lines[2], lines[3]]
+    assert lines[2] == "* Chance: always forest, the class of most test pixels."
+    assert lines[3].endswith("learned nothing of images of the Earth (b).")
     assert said in lines[0]
     assert "counts as 0, as in the released SatDiFuser code; pixels whose truth is road are ignored." in lines[0]
     assert "those of a task with other settings do not compare with them" in text

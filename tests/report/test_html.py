@@ -19,7 +19,7 @@ from satdifuser.report import views
 from satdifuser.report.content import Failure
 from satdifuser.report.html import page, write_report
 from satdifuser.report.pictures import Pictures
-from satdifuser.report.ranking import places
+from satdifuser.report.ranking import floors, places
 from satdifuser.tasks import Segmentation
 
 LABELS = Labels(
@@ -29,7 +29,7 @@ LABELS = Labels(
 
 EVIL = '<b>&"x_1%'
 VOID = {"meta", "link", "img", "br", "input"}
-SVG = {"svg", "g", "path", "use", "rect", "text", "defs", "style", "clipPath", "clippath"}
+SVG = {"svg", "g", "path", "circle", "use", "rect", "text", "defs", "style", "clipPath", "clippath"}
 
 
 class Page(HTMLParser):
@@ -108,12 +108,15 @@ def test_every_tag_is_closed_and_every_name_is_used_once(parsed) -> None:
 def test_every_picture_says_what_it_shows(parsed, rich) -> None:
     pictures = [attrs["alt"] for attrs in parsed.all("img")]
     charts = [attrs["aria-label"] for attrs in parsed.all("div") if attrs.get("role") == "img"]
-    assert len(charts) == len(parsed.all("svg")) == 6  # a curve and the costs of three tasks
+    small = [attrs["aria-label"] for attrs in parsed.all("svg") if "aria-label" in attrs]
+    assert len(charts) == len(parsed.all("svg")) - len(small) == 15  # a curve and four costs of three tasks
+    assert len(small) == 18  # score and loss of three tasks and budgets
+    assert all("runs: from" in alt and "at the end" in alt for alt in small)
     assert len(pictures) > 40
     assert all(len(alt) > 10 for alt in pictures)
-    best = [place.row.model for place in places(rich) if place.best and place.row.budget == 100.0]
-    for alt, model in zip(charts[:3], best, strict=True):
-        assert f"at 100 % {model} is best with 0." in alt
+    leads = [place for place in places(rich) if place.leads and place.row.budget == 100.0]
+    for alt, place in zip(charts[:3], leads, strict=True):
+        assert f"at 100 % {place.row.model} is {'best' if place.best else 'highest'} with 0." in alt
     assert all("Pareto front" in alt for alt in charts[3:])
 
 
@@ -137,16 +140,16 @@ def test_the_ranking_says_what_the_content_says(parsed, rich) -> None:
     for place, cells in zip(places(rich), rows, strict=True):
         line = {name.strip(): cell.strip() for name, cell in zip(head, cells, strict=True)}
         estimate = place.estimate
-        assert (line["task"], line["budget"], line["model"]) == (
-            place.row.task,
-            f"{place.row.budget:g} %",
-            place.row.model,
-        )
+        assert (line["task"], line["budget"]) == (place.row.task, f"{place.row.budget:g} %")
+        assert line["model"] == place.row.model
         assert line["rank"] == str(place.rank)
         assert line["score"] == f"{estimate.value:.3f}"
         assert line["95 % interval"] == f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-        assert line["p to best"].startswith("\u2248") == place.close
-        assert (line["p to best"] == "best") == place.best
+        assert line["p to highest"].startswith("\u2248") == place.close
+        assert (line["p to highest"] == "best") == place.best
+        assert line["chance"] == f"{place.section.chance.scores[place.section.metric]:.3f}"
+        lowest = floors(places(rich))[place.row.task, place.row.budget]
+        assert line["floor"] == f"{lowest.score:.3f}"
         assert line["extraction"] == ("-" if "ViT" in place.row.model else "5.2 min")
     assert any(place.close for place in places(rich))
 
@@ -190,8 +193,9 @@ def test_a_single_row_makes_a_page_without_comparisons(make) -> None:
 def test_without_comparisons_nothing_is_called_significant(make) -> None:
     content = dataclasses.replace(make(models=("a", "b"), tasks=("segmentation",)), comparisons=[])
     text = page(content)
-    assert "is best with" in text
-    assert "significantly better" not in text
+    assert "has the highest mIoU" in text
+    assert "is best with" not in text
+    assert "significantly better than all" not in text
     assert "not significantly different from it" not in text
 
 

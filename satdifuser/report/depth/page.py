@@ -12,6 +12,7 @@ from satdifuser.report.depth import exports
 from satdifuser.report.depth.content import Depths, Likeness, Probed
 from satdifuser.report.depth.drawing import write_figures
 from satdifuser.report.depth.sections import OPENED, Part, figures, parts
+from satdifuser.report.glossary import GLOSSARY, OF_DEPTH
 from satdifuser.report.rendering import rendered, shown
 
 NAMES = {"explain": "scores", "splits": "samples"}  # of what a study says of itself, in a reader's words
@@ -36,10 +37,15 @@ def page(depths: Depths, found: Sequence[Part], title: str, command: str, files:
         content=content,
         parts=found,
         opened=OPENED,
-        nav=[*((part.id, part.name) for part in found), ("repeat", "To repeat it")],
+        nav=[
+            *([("reading", "How to read this")] if found else []),
+            *((part.id, part.name) for part in found),
+            ("repeat", "To repeat it"),
+        ],
         about=[*map(_of_probe, depths.probes), *map(_of_likeness, depths.likeness)],
         in_short=_in_short(found),
         settings=_settings(depths),
+        glossary={word: GLOSSARY[word] for word in OF_DEPTH},
         environments=[],
         files=files,
     )
