@@ -30,6 +30,15 @@ IMPORTED = {
     "sklearn": "scikit-learn",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
 }  # those that are imported by another
+EXTRAS = {
+    "h5py": "data",
+    "pyarrow": "data",
+    "xformers": "xformers",
+    "fsspec": "cloud",
+    "s3fs": "cloud",
+    "gcsfs": "cloud",
+    "wandb": "wandb",
+}  # the extra of ours that brings a library
 
 
 def there(name: str) -> bool:
@@ -62,11 +71,30 @@ def missing(error: BaseException) -> str | None:
     >>> missing(KeyError("peft"))
     """
     for cause in _causes(error):
-        module = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        module = _module(cause)
         name = IMPORTED.get(module, module)
-        if name in OPTIONAL and not there(module):
-            return f"this needs {name} ({OPTIONAL[name]}), which is not installed: pip install {name}"
+        if not name or name.startswith(("satdifuser", "deflect")):
+            continue
+        what = f"{name} ({OPTIONAL[name]})" if name in OPTIONAL else name
+        if not there(module):
+            if name in OPTIONAL or name in EXTRAS:
+                extra = EXTRAS.get(name)
+                return f"this needs {what}, which is not installed: pip install {_wanted(name, extra)}"
+        elif name in OPTIONAL or name in EXTRAS:
+            reason = " ".join(str(cause).split())[:200]
+            return f"this needs {what}, which is installed but cannot be loaded ({reason}): install it again"
     return None
+
+
+def _wanted(name: str, extra: str | None) -> str:
+    return name if extra is None else f"'satdifuser[{extra}]'"
+
+
+def _module(cause: BaseException) -> str:
+    """The package that an import failed in; of an import of a name from a package that is there, that package."""
+    if not isinstance(cause, ImportError):
+        return ""
+    return (cause.name or "").partition(".")[0]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from satdifuser.errors import UserError
 
+UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError", "TimeoutException"}
+
 
 def find_folder(weights: str, wanted: str, source: str) -> Path:
     """The checkpoint folder: a local path, or a repository of the Hugging Face hub, downloaded once into its cache.
@@ -37,6 +39,7 @@ def find_unet(folder: Path, published: bool = False) -> Path:
 def read_config(path: Path, expected: tuple[str, ...] | None, part: str) -> dict[str, Any]:
     """A JSON configuration, of one of the expected classes."""
     if not path.is_file():
+        _refuse_transformer(path.parent.parent)
         raise UserError(f"no {path.name} at {path}: a folder in diffusers' layout is expected, with its {part} there")
     try:
         config = json.loads(path.read_text())
@@ -49,6 +52,18 @@ def read_config(path: Path, expected: tuple[str, ...] | None, part: str) -> dict
             f"{path} describes a {config.get('_class_name')}, but a {' or '.join(expected)} is expected here"
         )
     return config
+
+
+def _refuse_transformer(folder: Path) -> None:
+    """Say of a diffusion transformer (DiT, PixArt, SD3, Flux) that it is one: the encoders here read UNets."""
+    for own in (folder / "transformer" / "config.json", folder / "config.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            name = str(json.loads(own.read_text()).get("_class_name"))
+            if "Transformer" in name:
+                raise UserError(
+                    f"{own.parent} is a diffusion transformer ({name}), and this encoder reads a UNet: give a model"
+                    " that has a folder unet/, as those of Stable Diffusion 1.5 and 2.1 have"
+                )
 
 
 def load_scheduler(folder: Path) -> Any:
@@ -135,7 +150,11 @@ def _download(repository: str, wanted: str, source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     models = ("unet", "checkpoint-*/unet", "vae", "text_encoder")
-    parts = ["model_index.json", *(f"{part}/*" for part in (*models, "tokenizer", "scheduler"))]
+    parts = [
+        "model_index.json",
+        "transformer/config.json",
+        *(f"{part}/*" for part in (*models, "tokenizer", "scheduler")),
+    ]
     others = ["*.fp16.*", "*.non_ema.*", "*.msgpack", "*.onnx", "*.ckpt"]
     try:
         folder = Path(snapshot_download(repository, allow_patterns=parts, ignore_patterns=[*others, "*.bin"]))
@@ -143,8 +162,23 @@ def _download(repository: str, wanted: str, source: str) -> Path:
         if not all(any(path.glob("*.safetensors")) for path in found):
             folder = Path(snapshot_download(repository, allow_patterns=parts, ignore_patterns=others))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"no folder {repository} here, and {wanted} cannot be had from the hub under that name ({reason}); {source}"
-        ) from error
+        raise UserError(f"no folder {repository} here, and {_why(error, repository, wanted)}; {source}") from error
     return folder
+
+
+def _why(error: BaseException, repository: str, wanted: str) -> str:
+    """Why a repository of the hub was not to be had, and what to do about it, as a sentence."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "ConnectionError",
+        "ConnectError",
+        "TimeoutException",
+    }:
+        return (
+            f"the Hugging Face hub cannot be reached from this machine to fetch {wanted}: on one with a network, run"
+            f" hf download {repository} --local-dir FOLDER, and give that folder"
+        )
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"{wanted} cannot be had from the hub under that name ({reason})"

@@ -24,6 +24,7 @@ from satdifuser.data.splits.holdout import check_split, held_out
 from satdifuser.errors import UserError
 from satdifuser.kinds import Above, Rate, Side, Word, checked
 
+IMAGES, MASKS = ("images", "image", "img", "imgs"), ("masks", "mask", "labels", "label", "annotations")
 WHITE = {"numbers": "auto", "white": 0.275}
 
 
@@ -56,6 +57,7 @@ class ImageFolder(Reader):
         check_split(split)
         self.root, self.split, self.alpha = find_root(root), split, alpha
         names = by_class(self.root, None if classes is None else [str(name) for name in classes])
+        _refuse_masks(self.root, names)
         left_out = _matching(exclude or (), [name for members in names.values() for name in members])
         found = [name for name in held_out(names, val, test)[split] if name not in left_out]
         if not found:
@@ -101,6 +103,21 @@ class ImageFolder(Reader):
 
     def answer(self, name: str) -> str:
         return name.partition("/")[0]
+
+
+def _refuse_masks(root: Path, names: dict[str, list[str]]) -> None:
+    """Say of images with masks beside them which reader is theirs: they are no two classes."""
+    known = {name.lower(): name for name in names}
+    images = next((known[name] for name in IMAGES if name in known), None)
+    masks = next((known[name] for name in MASKS if name in known), None)
+    if images is None or masks is None or len(names) > 3:
+        return
+    ends = [Path(names[part][0]).suffix for part in (images, masks)]
+    raise UserError(
+        f"data.root {shown(root)} has images in {images}/ and masks in {masks}/, which are no classes: read them with"
+        f" data=rasters data.root={shown(root)} data.images='{images}/{{id}}{ends[0]}'"
+        f" data.masks='{masks}/{{id}}{ends[1]}' data.size=64 data.sensor=... (the bands of the images, in order)"
+    )
 
 
 def size_of(path: str) -> int:
