@@ -71,7 +71,18 @@ def test_the_page_works_in_a_browser(written, rich, open_page, tmp_path) -> None
     assert browser.evaluate("Array.from(document.images).every((one) => one.complete && one.naturalWidth > 0)")
     browser.call("Emulation.setDeviceMetricsOverride", width=420, height=800, deviceScaleFactor=1, mobile=False)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    browser.call("Emulation.setEmulatedMedia", media="print")
+    inside = (
+        "Array.from(document.querySelectorAll('#rows td.score, table.scores td')).every((one) =>"
+        " { const box = one.getBoundingClientRect(); return box.width > 0 && box.left >= 0 && box.right <= 420; })"
+    )
+    assert browser.evaluate(inside)  # no score is behind a column or to be scrolled to
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.call("Emulation.setEmulatedMedia", media="screen", features=dark)
+    shown = "getComputedStyle(document.querySelector('.chart svg text')).fill"
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
+    assert browser.evaluate(shown) == "rgb(230, 230, 227)"
+    browser.call("Emulation.setEmulatedMedia", media="print", features=dark)
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.evaluate("getComputedStyle(document.getElementById('filters')).display") == "none"
     browser.call("Emulation.setEmulatedMedia", media="screen")
     picture = browser.save("Page.captureScreenshot", tmp_path / "report.png")
