@@ -14,7 +14,7 @@ from satdifuser.errors import UserError, expected, nearest, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console command; gives the exit code (0 done, 1 failed, 2 bad usage, 130 interrupted)."""
+    """The console command; gives the exit code (0 done, 1 failed, 2 bad usage, 130 interrupted, 143 by SIGTERM)."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except KeyboardInterrupt as stopped:
         print(f"satdifuser: interrupted{f' {stopped}' if str(stopped) else ''}", file=sys.stderr)
-        return 130
+        return int(getattr(stopped, "code", 130))
     except BrokenPipeError:  # who read it (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -68,6 +68,7 @@ COMMANDS = {
             "satdifuser train encoder=small_vit adapter=deflect run=runs/deflect",
             "torchrun --nproc_per_node 2 -m satdifuser train features=features.zarr run=runs/two",
         ),
+        typed=True,
     ),
     "eval": Command(
         "satdifuser.commands.eval",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from satdifuser.build import build_augmentation, build_model, build_task, open_split
@@ -16,13 +20,39 @@ if TYPE_CHECKING:
     from satdifuser.settings.commands import TrainSettings
 
 
-def run(settings: TrainSettings, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
-    """Train, test the best checkpoint, write the run's folder, and give its result."""
+def run(settings: TrainSettings, typed: str = "", *, quiet: bool = False, draw: bool = True) -> dict[str, Any]:
+    """Train, test the best checkpoint, write the run's folder, and give its result; `typed` is the user's command."""
     from satdifuser.engine.run import RunFolder
 
     run_folder = RunFolder(settings.run)
-    with run_folder.alone():
+    with run_folder.alone(), _told_how_to_go_on(run_folder, typed, settings.resume):
         return _train(settings, run_folder, quiet, draw)
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(run_folder: RunFolder, typed: str, resumed: bool) -> Iterator[None]:
+    """Who interrupts a run that has a checkpoint by then is told the command that goes on from it."""
+    from satdifuser.engine.interrupt import Interrupted
+
+    def written() -> int:
+        return run_folder.last.stat().st_mtime_ns if run_folder.last.is_file() else 0
+
+    before = 0 if resumed else written()  # of a run that is still to be replaced
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if not typed or int(os.environ.get("RANK", "0")) or written() in (0, before):
+            raise
+        told = Interrupted(f"{str(stopped) or 'after its last checkpoint'}: go on with  {_going_on(typed)}")
+        told.code = getattr(stopped, "code", told.code)
+        raise told from stopped
+
+
+def _going_on(typed: str) -> str:
+    words = [word for word in shlex.split(typed) if word.partition("=")[0] not in ("resume", "overwrite")]
+    world, here = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    launch = [] if world == "1" else ["torchrun", "--nproc_per_node", here, "-m"]
+    return shlex.join([*launch, *words, "resume=true"])
 
 
 def _train(settings: TrainSettings, run_folder: RunFolder, quiet: bool, draw: bool) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,8 @@ from satdifuser.data.base import Batch, LabelledDataset
 from satdifuser.data.batches import ShuffledBatches, loader, part, to_device
 from satdifuser.engine.checkpoint import TrainState, restore_optimizer, save_checkpoint, take_up
 from satdifuser.engine.evaluate import at_least_something, evaluate
-from satdifuser.engine.log import check_loss, check_scores, logged
+from satdifuser.engine.interrupt import Interrupted, Stop
+from satdifuser.engine.log import Row, check_loss, check_scores, logged
 from satdifuser.engine.memory import keep_memory
 from satdifuser.engine.progress import TrainProgress
 from satdifuser.engine.run import RunFolder
@@ -87,6 +90,7 @@ class Trainer:
         self.rates = Rates(self.config, self.batches.per_epoch)
         self.total = self.rates.total
         self.eval_every = self.config.eval_every or self.batches.per_epoch
+        self._stop, self._stopping, self._saved = Stop(), False, 0
 
     def resume(self) -> None:
         """Go on from the last checkpoint of the run."""
@@ -96,29 +100,73 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
 
     def fit(self) -> TrainState:
-        """Train to the end or until it stops getting better; the best checkpoint is then the one to test."""
-        self.batches.start = self.state.step
+        """Train to the end or until it stops getting better; the best checkpoint is then the one to test.
+
+        A signal ends it after the step that is going on, or in an evaluation at once, with a checkpoint to go on from.
+        """
+        self.batches.start = self._saved = self.state.step
         self._since = time.perf_counter()
         wrapped = self.accelerator.prepare_model(self.model)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
-        progress = TrainProgress(self.total, self.state.step, quiet=self.quiet or not self.accelerator.is_main_process)
         main, tensorboard = self.accelerator.is_main_process, self.config.tensorboard
-        with progress, logged(self.run, self.state.step, main=main, tensorboard=tensorboard) as write:
-            for batch in loader(self.train, self.batches, self.config.workers, self.model.check):
-                if self.state.step >= self.total or self._stale():
-                    break
-                wrapped.train()
-                row = self._step(wrapped, to_device(batch, self.accelerator.device))
-                progress.step(self.state.step, row["loss"])
-                looks = self.state.step % self.eval_every == 0 or self.state.step == self.total
-                if looks:
-                    row |= self._evaluate()
-                    progress.say(self.state.step, row)
-                write(row)
-                if looks:
-                    self._save()  # after its row: what a checkpoint knows is in the log, whenever a kill comes
+        quiet = self.quiet or not main
+        self._stop, self._stopping = Stop("" if quiet else "stopping after this step; once more stops at once"), False
+        progress = TrainProgress(self.total, self.state.step, quiet=quiet)
+        logged_until = self.state.step - (self.state.row is not None)
+        with self._stop, progress, logged(self.run, logged_until, main=main, tensorboard=tensorboard) as write:
+            try:
+                self._train(wrapped, progress, write)
+            except Interrupted as stopped:
+                if not stopped.whole:
+                    raise self._interrupted(f"in step {self.state.step + 1} of {self.total}") from None
+            except UserError:
+                raise
+            except Exception as error:  # the signal has ended another process before this one
+                if self._stop.number is None:
+                    raise
+                raise self._interrupted(f"in step {self.state.step + 1} of {self.total}") from error
+            if self._stop.number is not None or self._stopping:
+                raise self._kept()
         self._count_time()
         return self.state
+
+    def _train(self, wrapped: torch.nn.Module, progress: TrainProgress, write: Callable[[Row], None]) -> None:
+        if self.state.row is not None:  # of a step that was done when its evaluation was interrupted
+            self._finish(self.state.row, progress, write)
+        batches = loader(self.train, self.batches, self.config.workers, self.model.check)
+        for batch in self._stop.reading(batches, alone=self.accelerator.num_processes == 1):
+            if self.state.step >= self.total or self._stale():
+                break
+            wrapped.train()
+            row = self._step(wrapped, to_device(batch, self.accelerator.device))
+            progress.step(self.state.step, row["loss"])
+            self._finish(row, progress, write)
+            if self._stopping:
+                break
+
+    def _finish(self, row: Row, progress: TrainProgress, write: Callable[[Row], None]) -> None:
+        """Log a step, and after some of them look at the validation split and write the checkpoints."""
+        looks = self.state.step % self.eval_every == 0 or self.state.step == self.total
+        if looks:
+            self.state.row = dict(row)  # a checkpoint that is written from here on begins with the look
+            row = {**row, **self._evaluate()}
+            self.state.row = None
+            progress.say(self.state.step, row)
+        write(row)
+        if looks:
+            self._save()  # after its row: what a checkpoint knows is in the log, whenever a kill comes
+
+    def _kept(self) -> Interrupted:
+        """Keep what is done; nobody waits for the other processes, which may have ended."""
+        if self.state.step > self._saved or self.state.row is not None:
+            self._count_time()
+            self._save_last()
+        kept = f"at step {self.state.step} of {self.total}, which {self.run.path} keeps"
+        return self._interrupted(kept if self.state.step else "before its first step")
+
+    def _interrupted(self, text: str) -> Interrupted:
+        number = self._stop.number or signal.SIGTERM  # which another process was sent
+        return Interrupted(text if self.accelerator.is_main_process else "", number)
 
     def _count_time(self) -> None:
         now = time.perf_counter()
@@ -155,13 +203,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.model.fusion.step_done()
         self.state.step += 1
-        row: dict[str, Any] = {"step": self.state.step, "loss": float(accelerator.reduce(total, "sum")), "lr": rate}
+        asked = total.new_tensor(float(self._stop.number is not None))
+        value, stopping = accelerator.reduce(torch.stack([total, asked]), "sum").tolist()
+        self._stopping = stopping > 0  # all processes stop after the same step
+        row: dict[str, Any] = {"step": self.state.step, "loss": value, "lr": rate}
         check_loss(row["loss"], self.state.step, "lower trainer.lr or set trainer.clip_norm=1")
         return row if norm is None else {**row, "grad_norm": float(norm)}
 
     def _evaluate(self) -> dict[str, float]:
         """Score the validation split, and remember whether it got better."""
-        result = evaluate(self.model, self.val, self.accelerator, self.config.batch_size, self.config.workers)
+        if self._stopping:
+            raise Interrupted(whole=True)
+        with self._stop.at_once():
+            result = evaluate(self.model, self.val, self.accelerator, self.config.batch_size, self.config.workers)
         score = result.scores[self.model.task.monitor]
         check_scores(result.scores, self.model.task.monitor, f"on the validation split at step {self.state.step}")
         if self.state.best is None or score > self.state.best:
@@ -173,14 +227,18 @@ class Trainer:
     def _save(self) -> None:
         """Write the checkpoints: the last, and the best if this is it."""
         self._count_time()
+        self._save_last(best=self.state.best_step == self.state.step)
+        self.accelerator.wait_for_everyone()
+
+    def _save_last(self, best: bool = False) -> None:
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
+        self._saved = self.state.step
         if self.accelerator.is_main_process:
             weights = self.model.trained_state()
-            if self.state.best_step == self.state.step:
+            if best:
                 save_checkpoint(self.run.best, self.state, weights)
             save_checkpoint(self.run.last, self.state, weights, self.optimizer)
-        self.accelerator.wait_for_everyone()
 
     @property
     def ended(self) -> str:
