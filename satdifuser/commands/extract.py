@@ -123,17 +123,18 @@ def _extract(
 def _plan(
     settings: ExtractSettings, encoder: nn.Module, form: Form, data: JoinedSplits, skipped: Sequence[dict[str, str]]
 ) -> StorePlan:
+    from satdifuser.data.check.where import boxes_of
     from satdifuser.store import StorePlan
 
     kept = settings.plain()
     kept["store"] = {key: value for key, value in kept["store"].items() if key not in PASSING}
     del kept["dry_run"], kept["check_data"]
     sensor = getattr(next(iter(data.splits.values())), "sensor", None)
-    dates, latents = series_of(data).dates, getattr(encoder, "latent_spec", None)
+    dates, latents, ids = series_of(data).dates, getattr(encoder, "latent_spec", None), data.ids()
     return StorePlan(
         form.spec(of_series(_kept_spec(encoder, form), dates)),
         form,
-        ids=data.ids(),
+        ids=ids,
         labels=data.labels,
         identity=data.identity,
         config=kept,
@@ -141,6 +142,7 @@ def _plan(
         bands=() if sensor is None else sensor.names,
         latents=None if latents is None else of_series(latents, dates),
         shard_bytes=round(settings.store.shard_mb * 2**20),
+        places=lambda: {name: boxes_of(split, ids[name]) for name, split in data.splits.items()},
     )
 
 

@@ -7,6 +7,7 @@ from satdifuser.store.plan import StorePlan
 from satdifuser.store.processes import Processes
 from satdifuser.store.reader import FeatureStore, StoredFeatures
 from satdifuser.store.writer import StoreWriter
+from satdifuser.store.xarrays import open_xarray
 
 __all__ = [
     "BackgroundWriter",
@@ -18,4 +19,5 @@ __all__ = [
     "StoreWriter",
     "StoredFeatures",
     "collate",
+    "open_xarray",
 ]

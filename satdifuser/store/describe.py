@@ -19,6 +19,7 @@ NAME = "zarr.json"
 WHOLE = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 TYPES = {"bool", "float16", "float32", "float64", *WHOLE}
 CODECS = {"bytes", "zstd"}
+TEXT = "string"  # the type of the ids that are for other readers; we do not decode it
 SIDES = 8  # dimensions of an array at most
 
 
@@ -38,7 +39,7 @@ class Array:
 
     @property
     def row_bytes(self) -> int:
-        return np.dtype(self.dtype).itemsize * prod(self.row_shape)
+        return 0 if self.dtype == TEXT else np.dtype(self.dtype).itemsize * prod(self.row_shape)
 
 
 def read_description(files: StoreFiles) -> dict[str, Any]:
@@ -71,6 +72,10 @@ def _array(name: str, values: Mapping[str, Any]) -> Array:
         raise ValueError(f"{name} has the shape {str(shape)[:60]}")
     if not _sides(rows, shape):
         raise ValueError(f"{name} has files of {str(rows)[:60]} rows and sides")
+    if values["data_type"] == TEXT:
+        if len(shape) != 1 or chunk is not None or [codec["name"] for codec in codecs] != ["vlen-utf8", "zstd"]:
+            raise ValueError(f"{name} is not written as texts are in stores")
+        return Array(tuple(shape), TEXT, rows[0], None, values)
     if values["fill_value"] != 0:  # of what is not written
         raise ValueError(f"{name} is filled up with {str(values['fill_value'])[:60]}")
     if values["data_type"] not in TYPES or any(codec["name"] not in CODECS for codec in codecs):

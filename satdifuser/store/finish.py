@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satdifuser.errors import UserError
-from satdifuser.store import statistics
+from satdifuser.store import coordinates, statistics
+from satdifuser.store.coordinates import small
 from satdifuser.store.journal import Journal, joined
 from satdifuser.store.layout import WIDE, files_key
 from satdifuser.store.manifest import NAME, Manifest
@@ -19,7 +20,6 @@ from satdifuser.store.place import LocalPlace, RemotePlace
 from satdifuser.store.plan import StorePlan
 from satdifuser.store.shards import ShardWriter, crc32c, sharded_metadata
 
-SMALL_CHUNK = 65_536  # rows of the other labels in a file
 DIMENSIONS = {"mask": ("mask_y", "mask_x"), "multilabel": ("class",), "metadata": ("number",), "dates": ("time",)}
 
 
@@ -57,6 +57,7 @@ def finish(
             attributes["columns"].append(name)
             checksums.append(np.array(sums, np.uint32)[:, None])
     small(group, "checksum", np.concatenate(checksums, 1).astype(np.uint32), ("sample", "column"))
+    coordinates.write(group, plan, attributes)
     group.attrs.update(attributes)
     complete(root, manifest)
     place.finish(overwrite)
@@ -118,16 +119,6 @@ def _create(group: Any, name: str, plan: StorePlan, shape: Any, dtype: str, dime
                 samples=plan.samples, shape=shape, dtype=dtype, chunk=chunk, unit=plan.units.size, dimensions=dimensions
             ),
         )
-
-
-def small(group: Any, name: str, values: NDArray[Any], dimensions: Any) -> None:
-    group.create_array(
-        name,
-        data=values,
-        chunks=(min(len(values), SMALL_CHUNK), *values.shape[1:]),
-        dimension_names=dimensions,
-        overwrite=True,
-    )
 
 
 def complete(root: Path, manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ STORED_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16", "
 # What rounds to infinity: half a step beyond the largest number.
 LARGEST = {"float32": math.inf, "float16": 65520.0, "bfloat16": 2.0**128 - 2.0**119, "int8": math.inf}
 SCALE = ".scale"  # what follows a tap's name in that of its scales
+AXES = ("channel", "y", "x")
 LEVELS = 127  # int8 holds -127..127 times its scale
 
 
@@ -38,6 +40,7 @@ class Column:
     tap: Tap
     part: str = ""
     series: bool = False  # whether its first side is that of the dates
+    plain: tuple[str, ...] = ()  # dimensions in which all taps are of one size
 
     def torch_dtype(self, form: Form) -> torch.dtype:
         return torch.float32 if self.part == SCALE else DTYPES[form.dtype]
@@ -51,10 +54,28 @@ class Column:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """Dimension names: arrays of one shape share theirs, as xarray wants it."""
+        """Dimension names: one name has one size in a store, as xarray wants it."""
         dates, sides = self.shape[: int(self.series)], self.shape[int(self.series) :]
-        names = ("channel", "y", "x")[: len(sides)]
-        return ("sample", *("time" for _ in dates), *(f"{n}_{side}" for n, side in zip(names, sides, strict=True)))
+        return ("sample", *("time" for _ in dates), *named(sides, self.plain))
+
+
+def plain_axes(shapes: Iterable[Sequence[int]]) -> tuple[str, ...]:
+    """The dimensions in which all these shapes (they end with channels, height and width) are of one size.
+
+    >>> plain_axes([(3, 8, 8), (5, 8, 8)])
+    ('y', 'x')
+    """
+    sides = [set(sizes) for sizes in zip(*(shape[-3:] for shape in shapes), strict=True)]
+    return tuple(axis for axis, sizes in zip(AXES, sides, strict=True) if len(sizes) == 1)
+
+
+def named(sides: Sequence[int], plain: Sequence[str]) -> tuple[str, ...]:
+    """The names of a map's dimensions: of those that are not plain, the size is a part.
+
+    >>> named((3, 8, 8), ("y", "x"))
+    ('channel_3', 'y', 'x')
+    """
+    return tuple(axis if axis in plain else f"{axis}_{side}" for axis, side in zip(AXES, sides, strict=False))
 
 
 @dataclass(frozen=True)
@@ -103,13 +124,14 @@ class Form:
     def columns(self, spec: BankSpec) -> list[Column]:
         """The arrays that hold a bank of `spec` (that of what is kept), in order."""
         found, series = [], spec.dates is not None
+        plain = plain_axes([spec.shape(tap) for tap in spec.taps])
         for tap in spec.taps:
             name, shape = str(tap), spec.shape(tap)
             if not re.fullmatch(r"[\w.@+-]+", name) or name.startswith("."):
                 raise UserError(f"tap {name!r} cannot be the name of a file: use letters, digits, '.', '_' and '-'")
-            found.append(Column(name, STORED_AS[self.dtype], shape, tap, series=series))
+            found.append(Column(name, STORED_AS[self.dtype], shape, tap, series=series, plain=plain))
             if self.dtype == "int8":
-                found.append(Column(name + SCALE, "float32", shape[:-2], tap, SCALE, series=series))
+                found.append(Column(name + SCALE, "float32", shape[:-2], tap, SCALE, series, plain))
         return found
 
     def bytes_per_sample(self, spec: BankSpec) -> int:

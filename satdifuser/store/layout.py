@@ -3,7 +3,9 @@
     zarr.json        spec, form, data, classes, band statistics, configuration: attributes of the group
     <tap>@<t>/       one array [sample, channel, y, x] for each tap (beside it <tap>@<t>.scale where it is int8);
                      of samples of several dates [sample, time, channel, y, x]
-    id, split, ...   sample ids (UTF-8 bytes), number of the split, labels, dates
+    sample           sample ids as strings, for xarray; id has them as UTF-8 bytes
+    split, ...       number of the split, labels, dates
+    left, ..., crs   bounds of each sample and their reference system, where the data has them
     checksum         [sample, column] CRC-32C of each row of features and wide labels, so that damage has a name
     manifest.json    every file with its size and CRC-32C; it is written last
 
@@ -12,19 +14,26 @@ Samples are cut into units. A unit has one file of every array; it is what proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from satdifuser.data.base import LABELS
 from satdifuser.store.forms import Column
 
-VERSION = 2
+VERSION = 3
+READS = (2, VERSION)  # those of version 2 have no strings and no places
 SHARD_BYTES = 256 * 2**20  # about the largest file; docs/store.md has the measurement behind both
 CHUNK_BYTES = 64 * 2**10  # smaller rows share a chunk, for the sake of readers that fetch chunk by chunk
 LEAST_UNITS = 8  # of a small store, so that several processes find work
 WIDE = 1024  # bytes; a label that takes more in each row is kept like a tap's maps and read row by row
 LABEL_COLUMNS = (*LABELS, "metadata", "dates")
 ID_BYTES = 4096  # of a sample's id: as long as a path can be
+NAMES = "sample"  # the array of ids as strings; `id` has the same as bytes, which is what this package reads
+SIDES = ("left", "bottom", "right", "top")
+CRS = "crs"  # the array of numbers in the attribute of this name, -1 of a sample without a place
+PLACE_COLUMNS = {**dict.fromkeys(SIDES, ("float64", 8)), CRS: ("int16", 2)}  # their types, and bytes of a row
+Place = tuple[tuple[float, float, float, float], str]  # left, bottom, right and top in the units of a reference system
+Places = Mapping[str, Mapping[str, Place]]  # of the samples that have one: split -> id
 
 
 def files_key(name: str, unit: int, dimensions: int) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from satdifuser.bank import BankError, BankSpec
 from satdifuser.errors import UserError
 from satdifuser.store import statistics
+from satdifuser.store.coordinates import Place, places_of, small
 from satdifuser.store.disk import disk_errors, lock
 from satdifuser.store.files import located
-from satdifuser.store.finish import complete, small
+from satdifuser.store.finish import complete
 from satdifuser.store.manifest import NAME, Manifest, checked
 from satdifuser.store.place import place_of
 from satdifuser.store.plan import StorePlan
@@ -47,6 +48,7 @@ def merge(out: str | Path, paths: Sequence[str]) -> StorePlan:
         config={"merged": [store.attributes["configuration"] for store in stores]},
         skipped=[sample for store in stores for sample in store.attributes.get("skipped", ())],
         bands=first.attributes.get("bands", {}).get("names", ()),
+        places=lambda: _places(stores, splits),
     )
     step = max(1, MEMORY // first.form.bytes_per_sample(first.spec))
     sums = _bands(stores, splits)
@@ -138,6 +140,14 @@ def _check_unique(ids: dict[str, list[str]], paths: Sequence[str]) -> None:
 def _identity(split: str, stores: Sequence[FeatureStore]) -> dict[str, Any]:
     found = [dict(store.data[split]) for store in stores if split in store.splits]
     return found[0] if len(found) == 1 else {"merged": found}
+
+
+def _places(stores: Sequence[FeatureStore], splits: Sequence[str]) -> dict[str, dict[str, Place]]:
+    found: dict[str, dict[str, Place]] = {split: {} for split in splits}
+    for store in stores:
+        for split, places in places_of(store).items():
+            found[split].update(places)
+    return found
 
 
 def _bands(stores: Sequence[FeatureStore], splits: Sequence[str]) -> Any:

@@ -19,7 +19,18 @@ from satdifuser.store.checks import Sums, summed
 from satdifuser.store.describe import NAME, Array, arrays_of, checked_bytes, read_description, small_array
 from satdifuser.store.files import StoreFiles, damaged, located, manifest_text, misfit, parsed
 from satdifuser.store.forms import Form
-from satdifuser.store.layout import ID_BYTES, LABEL_COLUMNS, VERSION, WIDE, Unit, Units, files_key
+from satdifuser.store.layout import (
+    ID_BYTES,
+    LABEL_COLUMNS,
+    NAMES,
+    PLACE_COLUMNS,
+    READS,
+    VERSION,
+    WIDE,
+    Unit,
+    Units,
+    files_key,
+)
 from satdifuser.store.local import LocalFiles
 from satdifuser.store.manifest import NAME as MANIFEST
 from satdifuser.store.remote import RemoteFiles
@@ -149,12 +160,13 @@ class OpenStore:
         return key, shard_bytes(unit.count, array.row_bytes, array.chunk, self.units.size)
 
     def _check_version(self, version: Any) -> None:
-        if version == VERSION:
+        if version in READS:
             return
         if not isinstance(version, int):
             raise UserError(f"{self.path} is no feature store of satdifuser: its zarr.json says nothing of one")
         remedy = "extract it again" if version < VERSION else "install a newer satdifuser"
-        raise UserError(f"{self.path} is a store of version {version}, and this satdifuser reads {VERSION}: {remedy}")
+        known = " and ".join(map(str, READS))
+        raise UserError(f"{self.path} is a store of version {version}, and this satdifuser reads {known}: {remedy}")
 
     def _check_arrays(self) -> None:
         """Every array is of these samples and, in its rows, what the spec says or what a label may be."""
@@ -170,6 +182,10 @@ class OpenStore:
             raise ValueError(f"columns {listed}")
         small = {"id": ("uint8", ID_BYTES), "split": ("uint8", 1), "checksum": ("uint32", 4 * len(listed))}
         kept = {column.name: (column.dtype, column.shape) for column in self.columns}
+        if any(self.has(name) for name in PLACE_COLUMNS):
+            small.update(PLACE_COLUMNS)
+        if self.has(NAMES) or self.attributes["satdifuser_store"] == VERSION:
+            small[NAMES] = ("string", 0)
         for name in (*small, *kept, *(label for label in LABEL_COLUMNS if self.has(label))):
             array = self._arrays[name]
             if array.shape[0] != self.samples:

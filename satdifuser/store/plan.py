@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from satdifuser.bank import BankSpec
 from satdifuser.data.base import Labels
 from satdifuser.errors import UserError
 from satdifuser.store.forms import Column, Form, alternatives, bytes_text
-from satdifuser.store.layout import ID_BYTES, SHARD_BYTES, VERSION, Units
+from satdifuser.store.layout import ID_BYTES, READS, SHARD_BYTES, VERSION, Places, Units
 from satdifuser.store.shards import crc32c
 
 
@@ -30,6 +30,7 @@ class StorePlan:
     bands: Sequence[str] = ()
     latents: BankSpec | None = None  # of the encoder, to say what keeping these would take
     shard_bytes: int = SHARD_BYTES
+    places: Callable[[], Places] | None = None  # asked for when all samples have been read
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -100,6 +101,8 @@ class StorePlan:
         if mine["spec"] != other.get("spec"):
             found = BankSpec.from_dict(other["spec"]).differences(self.spec)
         ours, theirs = leaves(mine), leaves(other)
+        if theirs.get("satdifuser_store") in READS:  # versions that differ in what is written last
+            theirs["satdifuser_store"] = VERSION
         for key in sorted(ours.keys() | theirs.keys()):  # the configuration is a record: what counts of it is elsewhere
             if ours.get(key) != theirs.get(key) and key.partition(".")[0] not in ("spec", "configuration"):
                 found.append(f"{key}: {_short(theirs.get(key))} and {_short(ours.get(key))}")

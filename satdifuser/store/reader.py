@@ -106,9 +106,9 @@ class StoredFeatures:
         where = torch.as_tensor(list(indices), dtype=torch.long)
         wanted = LABEL_COLUMNS if names is None else names
         labels = {name: _widen(name, values[where]) for name, values in self._labels.items() if name in wanted}
-        for name, array in self._wide.items():
+        for name in self._wide:
             if name in wanted:
-                labels[name] = _widen(name, torch.from_numpy(self._read_wide(name, array, where.numpy())))
+                labels[name] = _widen(name, torch.from_numpy(self.read_array(name, where.numpy())))
         return {"id": [self._ids[i] for i in indices], **labels}
 
     def _features(self, where: Tensor, pin: bool) -> Packed:
@@ -133,7 +133,14 @@ class StoredFeatures:
         self._fill(wanted, where)
         return stacks
 
-    def _read_wide(self, name: str, array: Array, where: NDArray[Any]) -> NDArray[Any]:
+    def small_label(self, name: str) -> NDArray[Any]:
+        """A label that is kept in few files, of all samples."""
+        values: NDArray[Any] = self._labels[name].numpy()
+        return values
+
+    def read_array(self, name: str, where: NDArray[Any]) -> NDArray[Any]:
+        """Samples of an array that is kept in shards, in the numbers that lie on the disk."""
+        array = self.store.array(name)
         values = np.empty((len(where), *array.row_shape), array.dtype)
         self._fill([(name, values)], where)
         return values

@@ -28,7 +28,7 @@ def test_an_unknown_split_is_an_error_that_lists_the_splits_and_suggests_one(tmp
     [
         (0, "version 0.*extract it again"),
         (1, "version 1.*reads 2.*again"),
-        (3, "version 3.*newer"),
+        (4, "version 4.*newer"),
         (99, "version 99.*newer"),
     ],
 )

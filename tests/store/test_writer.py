@@ -57,8 +57,9 @@ def test_xarray_opens_it_as_one_data_set_with_named_dimensions(tmp_path: Path, m
     made.write(tmp_path / "store")
     with xarray.open_zarr(tmp_path / "store", consolidated=False) as data:
         labels = {"id", "split", "mask", "label", "multilabel", "target", "checksum"}
-        assert set(data.data_vars) == {*map(str, spec.taps), *labels}
-        assert all(data[name].dims[0] == "sample" for name in data.data_vars)
+        assert set(data.data_vars) == set(map(str, spec.taps))
+        assert set(data.coords) == {"sample", *labels}
+        assert all(array.dims[0] == "sample" for array in data.variables.values())
         assert data.sizes["sample"] == 14
         assert data["mid.block@21"].shape == (14, 5, 2, 3)
         assert data["mask"].dims == ("sample", "mask_y", "mask_x")
@@ -84,7 +85,7 @@ def test_the_description_has_what_made_the_store(tmp_path: Path, made: Any) -> N
     config = {"encoder": {"name": "toy"}, "seed": 3}
     made.write(tmp_path / "store", made.plan("int8", config=config, skipped=skipped))
     attributes = json.loads((tmp_path / "store" / "zarr.json").read_text())["attributes"]
-    assert attributes["satdifuser_store"] == 2
+    assert attributes["satdifuser_store"] == 3
     assert attributes["form"] == {"dtype": "int8", "keep": "maps"}
     assert attributes["splits"] == ["train", "val", "test"]
     assert attributes["data"] == made.identity
