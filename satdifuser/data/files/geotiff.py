@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from satdifuser.data.files.called import words_of
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Array, Ask, Numbers, Opened, Own, Place
@@ -50,6 +51,8 @@ class GeoTiff(Opened):
         self.table = file.colormap(1) if ask.use == "colours" and "palette" in kinds else None
         self.count = 3 if self.table else len(self.bands)
         self.height, self.width = file.height, file.width
+        if not self.table:
+            self.names = [words_of(file.descriptions[band - 1], file.tags(band)) for band in self.bands]
         if not file.transform.is_identity:
             self.place = Place(tuple(file.transform)[:6], file.crs, file.height, file.width)
 

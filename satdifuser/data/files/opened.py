@@ -106,6 +106,8 @@ class Opened(ABC):
     height: int
     width: int
     place: Place | None = None
+    names: Sequence[tuple[str, ...]] = ()
+    """What each band is called in the words of the file, none where it says nothing; of most kinds no file does."""
 
     @abstractmethod
     def read(self, bands: Sequence[int], rows: slice, columns: slice) -> Numbers:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
 from satdifuser.data.bands import SensorName
+from satdifuser.data.files.called import check_order
 from satdifuser.data.files.fitting import SKIP
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.names import name_bytes, name_fault, shown
@@ -52,10 +53,12 @@ class ImageFolder(Reader):
         classes: Annotated[list[str | int], Len(1)] | None = None,
         exclude: Annotated[list[str], Len(1)] | None = None,
         alpha: Alpha = "mask",
+        descriptions: Literal["compare", "ignore"] = "compare",
         **above: Above,
     ) -> None:
         check_split(split)
         self.root, self.split, self.alpha = find_root(root), split, alpha
+        self.compare_names = descriptions == "compare"
         names = by_class(self.root, None if classes is None else [str(name) for name in classes])
         _refuse_masks(self.root, names)
         left_out = _matching(exclude or (), [name for members in names.values() for name in members])
@@ -95,6 +98,8 @@ class ImageFolder(Reader):
             raise UserError(f"{shown(self.root / name)} {fault}: rename it {SKIP}")
         with open_image(self.root / name, Ask(bands=len(self.sensor), alpha=self.alpha)) as image:
             self.fitting.check(image.count, image.height, image.width)
+            if self.compare_names:
+                check_order(self.root / name, image.names, self.sensor, [(n, n) for n in range(image.count)])
             window = self.fitting.part(image.height, image.width)
             found = image.part(range(image.count), self.fitting, *window)
         return Raw(

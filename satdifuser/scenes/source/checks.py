@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from satdifuser.data.bands import Band, Sensor
+from satdifuser.data.files.called import hits
 from satdifuser.data.files.opened import Own, Place
 from satdifuser.engine.progress import say
 from satdifuser.errors import UserError
 from satdifuser.scenes.scene import Reading
 from satdifuser.scenes.source.layer import Layout
-from satdifuser.scenes.source.names import Pick, hits
+from satdifuser.scenes.source.names import Pick
 
 OFF = 1.5  # how many times larger or smaller than the sensor's a pixel may be before that is said
 CLOSE = 20.0  # nm, by which the same band of two satellites may be off

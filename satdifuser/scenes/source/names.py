@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from satdifuser.data.bands import Band, Sensor
+from satdifuser.data.files.called import hits
 from satdifuser.data.files.names import shown
 from satdifuser.errors import UserError, nearest
-
-ALIASES = {
-    "swir1": "swir16",
-    "swir2": "swir22",
-    "rededge071": "rededge1",
-    "rededge075": "rededge2",
-    "rededge078": "rededge3",
-    "nirnarrow": "nir08",
-    "aerosol": "coastal",
-    "panchromatic": "pan",
-}
-"""Common names by which others call the same."""
-_BETWEEN = re.compile(r"[^A-Za-z0-9]+")
-_ZEROS = re.compile(r"^([a-z]+)0+(?=\d)")
 
 
 @dataclass(frozen=True)
@@ -40,40 +26,6 @@ class Called:
     pick: Pick
     words: tuple[str, ...]
     gsd: float | None = None
-
-
-def plain(word: str) -> str:
-    """A name without its case and the zeros before its number.
-
-    >>> plain("B04"), plain("B8A"), plain("A00"), plain("B10")
-    ('b4', 'b8a', 'a0', 'b10')
-    """
-    return _ZEROS.sub(r"\1", word.strip().lower())
-
-
-def hits(words: Sequence[str], sensor: Sensor) -> tuple[int, tuple[int, ...]]:
-    """How surely these words mean bands of the sensor (0 is the surest), and which.
-
-    0: the whole word is a name or a common name; 1: a part of it is a name; 2: a part of it is a common name.
-
-    >>> from satdifuser.data.bands import SENTINEL2
-    >>> [hits([word], SENTINEL2) for word in ("B4", "B4, central wavelength 665 nm", "SR_red", "QA_PIXEL")]
-    [(0, (3,)), (1, (3,)), (2, (3,)), (3, ())]
-    """
-    names = {plain(band.name): place for place, band in enumerate(sensor)}
-    common = {plain(band.common): place for place, band in reversed(list(enumerate(sensor)))}
-    whole = [plain(word) for word in words]
-    parts = [plain(part) for word in words for part in _BETWEEN.split(word) if part]
-    levels = (
-        [names.get(word, common.get(ALIASES.get(word, word))) for word in whole],
-        [names.get(part) for part in parts],
-        [common.get(ALIASES.get(part, part)) for part in parts],
-    )
-    for level, found in enumerate(levels):
-        places = tuple(sorted({place for place in found if place is not None}))
-        if places:
-            return level, places
-    return len(levels), ()
 
 
 def matched(called: Sequence[Called], sensor: Sensor, needed: Sequence[str], where: str) -> dict[str, Pick]:

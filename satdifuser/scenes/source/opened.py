@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from satdifuser.data.bands import Band
+from satdifuser.data.files.called import hits
 from satdifuser.data.files.fitting import BadImageError
 from satdifuser.data.files.names import shown
 from satdifuser.data.files.opened import Array, Numbers, Place
@@ -86,8 +87,6 @@ class FileScene(Scene):
         return matched(called, self.sensor, needed, where)
 
     def _meant(self, called: list[Called]) -> Iterator[bool]:
-        from satdifuser.scenes.source.names import hits
-
         return (bool(hits(one.words, self.sensor)[1]) for one in called)
 
     def _in_order(self, called: list[Called], where: str) -> dict[str, Pick]:

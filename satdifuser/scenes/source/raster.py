@@ -135,7 +135,7 @@ class GdalRaster(Raster):
                 raise OSError(str(error.__cause__ or error)) from error
         self.count, self.height, self.width = self.inner.count, self.inner.height, self.inner.width
         self.place, self.alpha = self.inner.place, self.inner.alpha
-        self.names = [_words(self.file.descriptions[band - 1], self.file.tags(band)) for band in self.inner.bands]
+        self.names = list(self.inner.names)
         self._check_blocks()
         if self.place is None:
             self.said = self._without_place()
@@ -205,13 +205,6 @@ def _options(where: str, cache: int) -> dict[str, Any]:
     if where.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")):  # a listing of the bucket helps nobody
         options |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 1}
     return options
-
-
-def _words(description: str | None, tags: dict[str, str]) -> tuple[str, ...]:
-    """What a file calls a band: its description, or a tag that is about its name."""
-    kinds = {key.lower(): value for key, value in tags.items()}
-    found = [description or "", *(kinds.get(key, "") for key in ("bandname", "band_name", "name", "common_name"))]
-    return tuple(dict.fromkeys(word.strip() for word in found if word and word.strip()))
 
 
 def _numpy(kind: str) -> str:

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from satdifuser.data.files.called import Words
 from satdifuser.data.files.images import open_image
 from satdifuser.data.files.opened import Ask, Place
 
@@ -16,6 +17,7 @@ class Header:
     height: int
     width: int
     place: Place | None
+    names: tuple[Words, ...]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -38,4 +40,4 @@ def header(path: Path, ask: Ask, key: str | None = None) -> Header:
 @functools.lru_cache(maxsize=2**16)
 def _header(path: Path, ask: Ask, key: str | None, changed: int) -> Header:
     with open_image(path, ask, key) as opened:
-        return Header(opened.count, opened.height, opened.width, opened.place)
+        return Header(opened.count, opened.height, opened.width, opened.place, tuple(opened.names))

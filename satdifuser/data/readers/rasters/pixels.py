@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from satdifuser.data.bands import Sensor
+from satdifuser.data.files.called import check_order
 from satdifuser.data.files.fitting import SKIP, BadImageError, Fitting
 from satdifuser.data.files.geotiff import RASTERS
 from satdifuser.data.files.images import open_image
@@ -46,8 +47,9 @@ class Pixels:
         sensor: Sensor,
         ask: Ask,
         compare: bool = True,
+        compare_names: bool = True,
     ) -> None:
-        self.compare = compare
+        self.compare, self.compare_names = compare, compare_names
         self.root, self.sensor, self.bands = root, sensor, bands
         self.sources = sources_of(images, bands)
         named = [source.bands for source in self.sources]
@@ -158,7 +160,12 @@ class Pixels:
                 f" {'data.bands names' if self.bands else self.sensor.name + ' has'} {len(names)} ({', '.join(names)}):"
                 f" set data.sensor to the bands of the images, or name these in their order in data.bands {SKIP}"
             )
-        return self._found(heads)
+        picks = self._found(heads)
+        for number, source in enumerate(self.sources) if self.compare_names else ():
+            read = [(place, band) for place, (own, band) in enumerate(picks) if own == number]
+            setting = "data.bands" if self.bands else source.pattern.setting if source.bands else ""
+            check_order(self.root / spot.item.paths[number], heads[number].names, self.sensor, read, setting)
+        return picks
 
     def _found(self, heads: Sequence[Header]) -> list[Pick]:
         """Where the sensor's bands are; all bands, where they are not as many as are named (`read` says so)."""

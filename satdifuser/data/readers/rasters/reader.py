@@ -66,6 +66,7 @@ class Rasters(Reader):
         alpha: Alpha = "mask",
         axes: Axes | None = None,
         georeference: Literal["compare", "ignore"] = "compare",
+        descriptions: Literal["compare", "ignore"] = "compare",
         limit: Count | None = None,
         **above: Above,
     ) -> None:
@@ -75,7 +76,8 @@ class Rasters(Reader):
         self.said |= {"alpha": alpha, "axes": axes, "stacked": stacked}
         self.skip_blank, self.colours = skip_blank, coloured(classes)
         self.mask_ask = Ask("colours", 3, axes=axes) if self.colours else Ask("numbers", 1, axes=axes)
-        self.pixels = Pixels(self.root, images, bands, known, Ask(alpha=alpha, axes=axes), georeference == "compare")
+        compared = georeference == "compare", descriptions == "compare"
+        self.pixels = Pixels(self.root, images, bands, known, Ask(alpha=alpha, axes=axes), *compared)
         found = find(
             self.pixels,
             self.tiling,
