@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import random
 import re
+import textwrap
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ import xarray
 from satdifuser.bank import BankSpec, FeatureBank, Tap
 from satdifuser.errors import UserError
 from satdifuser.store import FeatureStore, open_xarray
-from satdifuser.store.manifest import Manifest
 from satdifuser.store.merge import merge, prune
-from satdifuser.store.shards import crc32c
 from satdifuser.store.verify import verify
 
 FORMS = [("float32", "maps"), ("float16", "maps"), ("bfloat16", "maps"), ("int8", "maps")]
@@ -32,7 +29,8 @@ SYSTEMS = ("EPSG:32633", "EPSG:4326")
 @pytest.fixture(autouse=True)
 def _no_warning() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        for kind in (UserWarning, FutureWarning, RuntimeWarning):
+            warnings.simplefilter("error", kind)
         yield
 
 
@@ -57,24 +55,6 @@ def lies(data: Any, wanted: list[Any]) -> None:
         given = [np.nan if place is None else place[0][number] for place in wanted]
         np.testing.assert_array_equal(data[side].values, given)
     assert data["crs"].values.tolist() == ["" if place is None else place[1] for place in wanted]
-
-
-def as_version_2(root: Path) -> None:
-    """Take away what stores of that version did not have."""
-    for name in ("sample", "left", "bottom", "right", "top", "crs"):
-        for file in sorted((root / name).rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() else file.unlink()
-    document = json.loads((root / "zarr.json").read_text())
-    document["attributes"]["satdifuser_store"] = 2
-    del document["attributes"]["coordinates"]
-    for name in ("sample", "left", "bottom", "right", "top", "crs"):
-        document["consolidated_metadata"]["metadata"].pop(name, None)
-    (root / "zarr.json").write_text(json.dumps(document))
-    manifest = Manifest()
-    for file in (file for file in root.rglob("*") if file.is_file() and file.name != "manifest.json"):
-        data = np.fromfile(file, np.uint8)
-        manifest.files[file.relative_to(root).as_posix()] = (len(data), crc32c(data))
-    (root / "manifest.json").write_text(manifest.to_json())
 
 
 @pytest.mark.parametrize(("dtype", "keep"), FORMS)
@@ -248,48 +228,50 @@ def test_a_changed_name_or_place_is_found(tmp_path: Path, made: Any, name: str) 
     assert re.match(rf"{name}/\S+ is damaged", fault)
 
 
-def test_a_store_of_the_version_before_opens_as_well(tmp_path: Path, made: Any) -> None:
-    made.write(tmp_path / "a", made.plan("int8"))
-    now = open_xarray(tmp_path / "a").load()
-    as_version_2(tmp_path / "a")
-    assert verify(str(tmp_path / "a")) == []
-    xarray.testing.assert_identical(open_xarray(tmp_path / "a").load(), now)
-    prune(str(tmp_path / "a"), tmp_path / "b", [21], None)
-    merge(tmp_path / "c", [str(tmp_path / "a")])
-    assert FeatureStore(tmp_path / "b").attributes["satdifuser_store"] == 2
-    with xarray.open_zarr(tmp_path / "c") as data:
-        assert data["sample"].values.tolist() == made.names
-
-
-def test_a_store_that_was_begun_by_the_version_before_is_gone_on_with(
-    tmp_path: Path, made: Any, files_of: Callable[[Path], Any]
-) -> None:
-    made.begin(tmp_path / "a", 5)
-    plan = tmp_path / "a.partial" / "progress" / "plan.json"
-    plan.write_text(plan.read_text().replace('"satdifuser_store": 3', '"satdifuser_store": 2'))
-    assert '"satdifuser_store": 2' in plan.read_text()
-    journals = files_of(plan.parent)
-    assert len(journals) > 1
-    made.write(tmp_path / "a")
-    made.write(tmp_path / "b")
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-
-
-def test_a_description_without_the_names_is_refused(tmp_path: Path, made: Any) -> None:
-    made.write(tmp_path / "a")
-    as_version_2(tmp_path / "a")
-    text = (tmp_path / "a" / "zarr.json").read_text().replace('"satdifuser_store": 2', '"satdifuser_store": 3')
-    manifest = Manifest.from_json((tmp_path / "a" / "manifest.json").read_text(), "a")
-    (tmp_path / "a" / "zarr.json").write_text(text)
-    manifest.files["zarr.json"] = (len(text), crc32c(np.frombuffer(text.encode(), np.uint8)))
-    (tmp_path / "a" / "manifest.json").write_text(manifest.to_json())
-    with pytest.raises(UserError, match="lost a part of its description"):
-        FeatureStore(tmp_path / "a")
-
-
 def test_what_is_not_there_is_said_in_one_line(tmp_path: Path, made: Any) -> None:
     made.write(tmp_path / "a")
     for options, words in (({"split": "tests"}, "did you mean test"), ({"taps": ["up"]}, "up.0")):
         with pytest.raises(UserError, match=words) as caught:
             open_xarray(tmp_path / "a", **options)
         assert "\n" not in str(caught.value)
+
+
+def test_the_documented_way_runs(tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.write(tmp_path / "features.zarr", made.plan("float16"))
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    block = re.search(r"((?:    .*\n|\n)*    from satdifuser.store import open_xarray\n(?:    .*\n|\n)*)", text)
+    assert block is not None
+    found: dict[str, Any] = {}
+    exec(textwrap.dedent(block[1]), found)
+    train = made.bank.map("up.0", 21)[made.rows("train")]
+    np.testing.assert_allclose(found["means"]["up.0@21"].values, train.mean(0).numpy(), atol=2e-3)
+    np.testing.assert_allclose(found["one"]["up.0@21"].values, train[0].numpy(), rtol=1e-3, atol=1e-6)
+    assert found["by_class"]["label"].values.tolist() == sorted(set(made.labels["label"][:7].tolist()))
+
+
+def test_georeferenced_files_are_found_by_their_bounds(tmp_path: Path) -> None:
+    import rasterio
+    from rasterio.transform import from_origin
+
+    from satdifuser.cli import main
+
+    wanted = {}
+    for number, split in enumerate(("train", "train", "val", "test")):
+        place = from_origin(500000 + 160 * number, 5e6, 10, 10)
+        path = tmp_path / split / f"{number}.tif"
+        path.parent.mkdir(exist_ok=True)
+        profile = {"height": 16, "width": 16, "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
+        with rasterio.open(path, "w", driver="GTiff", **profile) as file:
+            file.write(np.random.default_rng(number).integers(1, 255, (3, 16, 16), np.uint8))
+        wanted[number] = (500000 + 160 * number, 5e6 - 160, 500160 + 160 * number, 5e6)
+    words = ["data=rasters", f"data.root={tmp_path}", "data.images='*/*.tif'", "data.sensor=SENTINEL2:B04/B03/B02"]
+    words += ["data.size=16", "data.scaling=8bit", "data.split_by=folder", "encoder=colours"]
+    assert main(["extract", *words, f"store.path={tmp_path / 'f.zarr'}"]) == 0
+    data = open_xarray(tmp_path / "f.zarr")
+    assert data.sizes["sample"] == 4
+    for number, bounds in wanted.items():
+        (name,) = (name for name in data["sample"].values if name.endswith(f"{number}.tif"))
+        one = data.sel(sample=name)
+        assert tuple(float(one[side]) for side in ("left", "bottom", "right", "top")) == bounds
+        assert str(one["crs"].values) == data.attrs["crs"] == "EPSG:32633"
