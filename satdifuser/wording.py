@@ -93,7 +93,7 @@ def several(name: str, value: str, held: Any, command: str, groups: Iterable[str
     'encoder.timesteps=0,21 is several values: a list is written in brackets, as encoder.timesteps=[0,21]'
     """
     own = name.lstrip("+")
-    listed = f"a list is written in brackets, as {name}=[{value}]"
+    listed = f"a list is written in brackets, as {name}={as_list(value)}"
     if isinstance(held, Sequence) and not isinstance(held, str):
         return f"{name}={value} is several values: {listed}"
     if isinstance(held, str) and own not in groups:
@@ -102,3 +102,22 @@ def several(name: str, value: str, held: Any, command: str, groups: Iterable[str
         return f"{name}={value} is several values: {listed}; one with a comma is quoted, as \"{name}='{value}'\""
     each = "give one of them" if command == "compare" else f"satdifuser compare {name}={value} makes a run of each"
     return f"{name}={value} is several values, and satdifuser {command} takes one: {each}"
+
+
+def as_list(value: str) -> str:
+    """Several values of an override as a list; of a call of Hydra's whose values are not at hand the beginning.
+
+    >>> as_list("0,21"), as_list("range(1, 9, 3)"), as_list("choice(a,b)"), as_list("interval(0,1)")
+    ('[0,21]', '[1,4,7]', '[a,b]', '[1,2,...]')
+    """
+    call = re.fullmatch(r"(\w+)\((.*)\)", value.strip())
+    if call is None:
+        return f"[{value}]"
+    bounds = [word.strip() for word in call[2].split(",")]
+    if call[1] == "choice":
+        return f"[{','.join(bounds)}]"
+    whole = 1 <= len(bounds) <= 3 and all(re.fullmatch(r"-?\d+", word) for word in bounds)
+    if call[1] != "range" or not whole or (len(bounds) == 3 and not int(bounds[2])):
+        return "[1,2,...]"
+    numbers = range(*map(int, bounds))
+    return f"[{','.join(map(str, numbers))}]" if len(numbers) <= 50 else f"[{numbers[0]},{numbers[1]},...]"

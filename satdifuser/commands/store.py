@@ -74,19 +74,16 @@ def _info(path: str) -> int:
 
 
 def _verify(path: str) -> int:
-    from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    from satdifuser.engine.progress import console
+    from satdifuser.engine.progress import bar
     from satdifuser.store.files import read_manifest
     from satdifuser.store.opened import open_files
     from satdifuser.store.verify import verify
 
     manifest = read_manifest(open_files(path))
     total = sum(size for size, _ in manifest.files.values())
-    columns = (TextColumn("verifying"), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("verify", total=total)
-        faults = verify(path, lambda count: progress.advance(task, count))
+    with bar("MB") as progress:
+        task = progress.add_task("verifying", total=total / 1e6)
+        faults = verify(path, lambda count: progress.advance(task, count / 1e6))
     for fault in faults:
         print(fault)
     if faults:
