@@ -11,6 +11,7 @@ import numpy as np
 from satdifuser.bank import BankError, BankSpec, Tap
 from satdifuser.errors import UserError
 from satdifuser.store.coordinates import places_of, statistics_of
+from satdifuser.store.files import damaged
 from satdifuser.store.forms import AXES, SCALE, named, plain_axes
 from satdifuser.store.layout import CRS, LABEL_COLUMNS, NAMES, SIDES
 from satdifuser.store.reader import FeatureStore
@@ -103,7 +104,9 @@ def _labels(store: FeatureStore, rows: Rows) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in (name for name in LABEL_COLUMNS if store.has(name)):
         array = store.array(name)
-        dimensions = tuple(array.metadata["dimension_names"])
+        dimensions = tuple(array.metadata.get("dimension_names") or ())
+        if len(dimensions) != len(array.shape):
+            raise damaged(store.path, name, "has no names of its dimensions")
         if store.wide(name) is not None:
             found[name] = (dimensions, lazy.lazily(rows, [name], array.row_shape, array.dtype, lazy.kept))
             continue

@@ -236,6 +236,43 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path: Path, made: Any) -> Non
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_samples_of_several_dates_keep_their_days(tmp_path: Path, make: Any, spec: BankSpec, dtype: str) -> None:
+    made = make(spec=replace(spec, dates=3))
+    made.labels["dates"] = torch.randint(0, 20000, (14, 3))
+    made.labels["dates"][5, 2] = -1
+    made.write(tmp_path / "a", made.plan(dtype))
+    data = open_xarray(tmp_path / "a")
+    assert data["up.0@21"].dims == ("sample", "time", "channel_3", "y_4", "x_6")
+    days = data["dates"].values.astype("datetime64[D]")
+    assert np.isnat(days[5, 2])
+    known = made.labels["dates"].numpy() >= 0
+    assert (days[known].astype(int) == made.labels["dates"].numpy()[known]).all()
+    bank = FeatureStore(tmp_path / "a").split("test").batch([1])["bank"]
+    found = data["up.0@21"].sel(sample=made.ids["test"][1])
+    np.testing.assert_array_equal(found.values, bank.map("up.0", 21)[0].float().numpy())
+
+
+def test_a_store_afar_opens_as_one_on_disk(tmp_path: Path, make: Any, small_spec: BankSpec) -> None:
+    made = make({"train": 5}, small_spec, mask=(2, 2))
+    made.write(tmp_path / "a", made.plan("int8"))
+    near, far = open_xarray(tmp_path / "a"), open_xarray(f"file://{tmp_path}/a")
+    xarray.testing.assert_equal(near.load(), far.load())
+
+
+def test_damage_is_found_as_it_is_read(tmp_path: Path, make: Any, small_spec: BankSpec) -> None:
+    made = make({"train": 5}, small_spec, mask=(2, 2))
+    made.write(tmp_path / "a")
+    file = tmp_path / "a" / "mid@21" / "c.0.0.0.0"
+    data = bytearray(file.read_bytes())
+    data[0] ^= 1
+    file.write_bytes(data)
+    opened = open_xarray(tmp_path / "a")
+    with pytest.raises(UserError, match="is damaged"):
+        opened["mid@21"].sel(sample=made.names[0]).load()
+    open_xarray(tmp_path / "a", check=False)["mid@21"].load()
+
+
 def test_the_documented_way_runs(tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made.write(tmp_path / "features.zarr", made.plan("float16"))
     monkeypatch.chdir(tmp_path)
