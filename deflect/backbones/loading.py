@@ -17,6 +17,7 @@ from deflect.backbones.base import Backbone, Facts
 from deflect.backbones.weights import fingerprint, load_weights
 from satdifuser.bank import BankError
 from satdifuser.kinds import Count, Seed, Side
+from satdifuser.shipped import ships
 
 SMALL = Path(__file__).resolve().parent.parent / "weights" / "small"
 NONE = "none"
@@ -102,6 +103,7 @@ def torchgeo_vit(
     return assembled(family, vit, model, weights, seed, image_size, takes, normed, options)
 
 
+@ships({"small": SMALL / "model.safetensors"})
 def small_vit(weights: str = "small", *, image_size: Side = 64, seed: Seed = 0) -> Backbone:
     """The shipped ViT (RGB, masked autoencoding); `random`: the same architecture untrained.
 

@@ -125,14 +125,14 @@ def _attention() -> list[Finding]:
 def _weights() -> list[Finding]:
     if not _version("diffusers"):
         return []
-    from satdifuser.diffusion.loading import SMALL, unconditional
+    from satdifuser.diffusion.loading import SHIPPED, WEIGHTS, unconditional
     from satdifuser.errors import UserError
 
     try:
         backbone = unconditional("small")
     except UserError as error:
         return [Finding("fail", "encoder=small", str(error))]
-    size = (SMALL / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 1e6
+    size = (SHIPPED["small"] / WEIGHTS).stat().st_size / 1e6
     return [
         Finding("ok", "encoder=small", f"shipped weights {backbone.fingerprint}, {size:.1f} MB"),
         *_checkpoints(),

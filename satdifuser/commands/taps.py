@@ -19,6 +19,7 @@ def run(settings: TapsSettings) -> None:
     encoder = settings.encoder
     if encoder.get("backbone") is None or encoder.get("timesteps") is None:
         raise UserError("satdifuser taps lists the taps of a diffusion backbone: encoder=small, diffusionsat, ...")
+    from satdifuser.diffusion.loading import SHIPPED
     from satdifuser.diffusion.schedule import NoiseSchedule
     from satdifuser.diffusion.selection import choose_taps, kind_of, list_taps
 
@@ -34,7 +35,7 @@ def run(settings: TapsSettings) -> None:
         table.add_row(mark, tap.name, kind_of(tap.name), str(tap.channels), str(tap.stride), f"{side} x {side}")
     console = Console(width=None if Console().is_terminal else 120)
     weights = str(encoder["backbone"]["weights"])
-    if weights not in ("small", "random") and not Path(weights).expanduser().is_dir():
+    if weights not in (*SHIPPED, "random") and not Path(weights).expanduser().is_dir():
         architecture = encoder["backbone"].get("architecture")
         console.print(f"no folder {weights}: these are the taps of the architecture {architecture}\n", highlight=False)
     console.print(table)

@@ -30,8 +30,9 @@ from satdifuser.engine.run import PASSING
 from satdifuser.errors import UserError
 from satdifuser.pooling import is_pooling
 from satdifuser.settings.commands import CompareSettings, TrainSettings
-from satdifuser.settings.part import DataPart
+from satdifuser.settings.part import DataPart, Part
 from satdifuser.settings.trust import trusting
+from satdifuser.shipped import file_of
 
 SPLITS = ("train", "val", "test")  # that every run reads
 WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
@@ -77,6 +78,9 @@ class Cell:
         ):
             if node.get(name, ...) is None:
                 del node[name]
+        backbone = self.config.encoder.get("backbone")
+        if isinstance(backbone, Part) and (file := file_of(backbone.target, backbone.get("weights"))):
+            values["encoder"]["backbone"]["weights"] = file_digest(str(file))  # another version may ship others
         return dict(with_digests(values))
 
 

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from satdifuser.diffusion import architectures
 from satdifuser.diffusion.files import explained, find_folder, find_unet, load_model, load_scheduler, quiet, read_config
 from satdifuser.diffusion.prompts import DEFAULT, embed_prompt
-from satdifuser.errors import UserError
+from satdifuser.errors import UserError, nearest
 from satdifuser.kinds import Seed
+from satdifuser.shipped import ships
 
-SMALL = Path(__file__).parent / "weights" / "small"
+SHIPPED = {name: Path(__file__).parent / "weights" / name for name in ("small",)}
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SOURCES = {
     "diffusionsat": "DiffusionSat's own repository (samar-khanna/DiffusionSat) links its checkpoints: unpack one and"
     " give its folder as encoder.backbone.weights",
@@ -55,20 +57,31 @@ class Backbone:
     folder: Path | None = None
 
 
+@ships({name: folder / WEIGHTS for name, folder in SHIPPED.items()})
 def unconditional(
-    weights: str = "small", *, name: str | None = None, seed: Seed = 0, blueprint: bool = False
+    weights: str = "small",
+    *,
+    architecture: str = "small",
+    name: str | None = None,
+    seed: Seed = 0,
+    blueprint: bool = False,
 ) -> Backbone:
     """An unconditional `UNet2DModel` in diffusers' layout (`unet/`, `scheduler/`), of latents if it has a `vae/`.
 
-    `weights` is a folder or a hub name; `small` means the weights that the package ships, and `random` their
-    architecture with fresh weights drawn from `seed` (the control that every claim about pretraining needs).
+    `weights` is a folder or a hub name; `small` means the weights that the package ships, and `random` the
+    `architecture` of such weights with fresh ones drawn from `seed` (the control that every claim about pretraining
+    needs).
     """
     from diffusers import AutoencoderKL
 
     from satdifuser.diffusion.patched import UNCONDITIONAL, unet_class
 
-    shipped = weights in ("small", "random")
-    folder = SMALL if shipped else find_folder(weights, "an unconditional diffusion model", SOURCES["unconditional"])
+    if architecture not in SHIPPED:
+        raise UserError(
+            f"no architecture {architecture}: there is {', '.join(SHIPPED)}{nearest(architecture, SHIPPED)}"
+        )
+    own = SHIPPED[architecture] if weights == "random" else SHIPPED.get(weights)
+    folder = own or find_folder(weights, "an unconditional diffusion model", SOURCES["unconditional"])
     config = read_config(folder / "unet" / "config.json", UNCONDITIONAL, "UNet")
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise UserError(f"{folder / 'unet'} is conditioned on classes: an unconditional UNet2DModel is expected")
@@ -82,7 +95,7 @@ def unconditional(
     return Backbone(
         unet=unet,
         scheduler=scheduler,
-        name=name or (f"{weights}-diffusion" if shipped else _name(weights, folder)),
+        name=name or (f"{weights}-diffusion" if own else _name(weights, folder)),
         fingerprint="" if blueprint else fingerprint(*parts, _settings(*parts, scheduler)),
         vae=vae,
         blueprint=blueprint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from satdifuser.compare import grid
 from satdifuser.compare.grid import Cell
 from satdifuser.compare.overrides import merged
 from satdifuser.compare.shared import Shared
+from satdifuser.config import compose
 from satdifuser.errors import UserError
 
 Cells = Callable[..., list[Cell]]
@@ -373,6 +375,21 @@ def test_the_key_does_not_depend_on_where_the_command_is_started(
     (tmp_path / "small" / "notes.txt").write_text("a folder that happens to have the name of the shipped weights")
     monkeypatch.chdir(tmp_path)
     assert key() == first
+
+
+@pytest.mark.parametrize("encoder", ["small", "small_vit"])
+def test_runs_on_shipped_weights_are_of_these_weights(
+    encoder: str, key: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version of the package may ship others under the same name: its runs are none of this one's."""
+    word = f"encoder={encoder}"
+    before, random = key(word), key(word, "encoder.backbone.weights=random")
+    file = tmp_path / "other.safetensors"
+    file.write_bytes(os.urandom(9))
+    make = compose("train", [word]).encoder["backbone"].target
+    monkeypatch.setitem(vars(make), "ships", {"small": file})
+    assert key(word) != before
+    assert key(word, "encoder.backbone.weights=random") == random
 
 
 def test_a_weights_file_that_is_a_single_file_is_told_by_what_is_in_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from satdifuser.build import build_encoder
 from satdifuser.config import compose
 from satdifuser.data.synthetic.dataset import FIRST
 from satdifuser.data.synthetic.scenes import SCALE, render
-from satdifuser.diffusion.loading import SMALL, fingerprint, unconditional
+from satdifuser.diffusion.loading import SHIPPED, fingerprint, unconditional
 from satdifuser.errors import UserError
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -161,39 +161,49 @@ def test_the_fingerprint_changes_with_any_single_weight() -> None:
     assert fingerprint(network) == before
 
 
-def test_the_shipped_weights_are_small_and_load_as_single_precision() -> None:
-    assert sum(file.stat().st_size for file in SMALL.rglob("*") if file.is_file()) < 20_000_000
-    backbone = unconditional("small")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_weights_are_small_and_load_as_single_precision(name: str) -> None:
+    assert sum(file.stat().st_size for file in SHIPPED[name].rglob("*") if file.is_file()) < 20_000_000
+    backbone = unconditional(name)
     assert {value.dtype for value in backbone.unet.state_dict().values()} == {torch.float32}
-    assert backbone.name == "small-diffusion"
-    random = unconditional("random")
+    assert backbone.name == f"{name}-diffusion"
+    random = unconditional("random", architecture=name)
     assert random.fingerprint != backbone.fingerprint
     public = [{k: v for k, v in b.unet.config.items() if not k.startswith("_")} for b in (random, backbone)]
     assert public[0] == public[1]
 
 
-def test_the_card_of_the_shipped_weights_says_what_was_measured() -> None:
-    card, about = (SMALL / "README.md").read_text(), json.loads((SMALL / "provenance.json").read_text())
+def test_an_architecture_that_does_not_ship_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no architecture smal: there is small; did you mean small"):
+        unconditional("random", architecture="smal")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_of_the_shipped_weights_says_what_was_measured(name: str) -> None:
+    folder = SHIPPED[name]
+    card, about = (folder / "README.md").read_text(), json.loads((folder / "provenance.json").read_text())
     for value in about["loss_on_held_out_images"].values():
         assert f"{value:.4f}" in card
     assert f"{about['minutes']} minutes" in card
-    assert sum(p.numel() for p in unconditional("small").unet.parameters()) == about["parameters"]
-    assert all((SMALL / name).is_file() for name in re.findall(r"!\[\w+\]\((.+)\)", card))
+    assert sum(p.numel() for p in unconditional(name).unet.parameters()) == about["parameters"]
+    assert all((folder / name).is_file() for name in re.findall(r"!\[\w+\]\((.+)\)", card))
 
 
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_encoder_is_configured_for_the_inputs_that_it_was_trained_on(
-    caplog: pytest.LogCaptureFixture,
+    name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build_encoder(compose("extract", []).encoder)
+    build_encoder(compose("extract", [f"encoder={name}"]).encoder)
     assert caplog.messages == []
-    build_encoder(compose("extract", ["encoder.prepare.mean=0.5"]).encoder)
+    build_encoder(compose("extract", [f"encoder={name}", "encoder.prepare.mean=0.5"]).encoder)
     assert "give it encoder.prepare.mean=0.34" in caplog.messages[-1]
 
 
-def test_the_configured_small_encoder_reads_three_or_more_strides() -> None:
-    encoder = build_encoder(compose("extract", []).encoder)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_configured_encoder_reads_both_scales_on_the_way_down_and_up(name: str) -> None:
+    encoder = build_encoder(compose("extract", [f"encoder={name}"]).encoder)
     spec = encoder.spec
-    assert len(spec.strides) >= 3
+    assert spec.strides == (4, 8)
     assert spec.image_size == (64, 64)
     bank = encoder(torch.rand(1, 13, 64, 64) * 0.3, sample_ids=["a"])
     assert all(torch.isfinite(value).all() and value.std() > 1e-3 for value in bank.values())
