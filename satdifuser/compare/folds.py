@@ -20,8 +20,10 @@ from satdifuser.compare.rows import goes_by
 from satdifuser.engine.predictions import Predictions
 from satdifuser.errors import UserError
 from satdifuser.settings.commands import CompareSettings
+from satdifuser.settings.part import Part
 
 FEWEST = 2
+FOLD = "{fold}"
 
 
 def folded(cells: Sequence[Cell], config: CompareSettings) -> list[Cell]:
@@ -57,7 +59,17 @@ def _of_fold(cell: Cell, fold: int, count: int) -> Cell:
             f"tasks.{cell.task}.folds is {count}, and data.split_by.of is {rule['of']}: leave the latter out"
         )
     data = data.but(split_by={"of": count, **rule, "fold": fold})
-    return replace(cell, config=cell.config.but(data=data), fold=fold, folds=count)
+    config = cell.config.but(data=data, encoder=_weights_of_fold(cell.config.encoder, fold))
+    return replace(cell, config=config, fold=fold, folds=count)
+
+
+def _weights_of_fold(encoder: Part, fold: int) -> Part:
+    """`{fold}` in a backbone's weights is the fold's number: a model pretrained without what the fold tests."""
+    backbone = encoder.get("backbone")
+    weights = backbone.get("weights") if isinstance(backbone, Part) else None
+    if not isinstance(weights, str) or FOLD not in weights:
+        return encoder
+    return encoder.but(backbone=backbone.but(weights=weights.replace(FOLD, str(fold))).plain())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from satdifuser.errors import UserError
 
 
@@ -35,4 +37,6 @@ def onto_bands(unet: Any, known: Sequence[str], wanted: Sequence[str], folder: s
                 new.narrow(axis, place * area, area).copy_(old.narrow(axis, whence, area))
         state[name] = new
     found.load_state_dict(state)
-    return found.to(next(iter(state.values())).dtype)
+    return nn.Module.to(
+        found, next(iter(state.values())).dtype
+    )  # diffusers' own would warn of modules that it has none of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,11 @@ Mean squared error of the prediction on held-out images, by timestep (0 is clean
 ## What it is not good for
 {limits}
 """
-UNSAID = ("name", "root", "names and sizes", "contents")  # of a data set's identity
+# of a data set's identity: where it lay, and digests that tell one version from another
+UNSAID = (
+    *("name", "root", "names and sizes", "sizes of files", "contents", "table", "names", "answers"),
+    *("samples", "alpha", "nan", "label"),
+)
 LIMITS = (
     "Pictures: nothing that it paints was ever seen by a satellite.",
     "Other sensors, bands, resolutions or places than those of its data: how its features do there is not known.",
@@ -62,7 +67,7 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
     if grid is not None:
         shutil.copyfile(grid, folder / "samples.png")
         samples = "\n![samples](samples.png)\n\nPainted from noise in 50 DDIM steps, none of them chosen.\n"
-    card, prepare, patched = about["card"], about["prepare"], "patch_size" in about.get("unet", {})
+    card, prepare, patched = about["card"], about["prepare"], _patched(folder)
     text = CARD.format(
         title=card["title"],
         licence=card["licence"],
@@ -86,8 +91,14 @@ def write_card(folder: Path, about: Mapping[str, Any], rows: Sequence[Row], grid
     return path
 
 
+def _patched(folder: Path) -> bool:
+    """Whether the UNet that lies there reads patches, which diffusers has no class for."""
+    config = folder / "unet" / "config.json"
+    return config.is_file() and "patch_size" in json.loads(config.read_text(encoding="utf-8"))
+
+
 def _scaling(prepare: Mapping[str, Any]) -> str:
-    reflectance = f"reflectance {prepare['low']} to {prepare['high']}"
+    reflectance = f"reflectance {_numbers(prepare['low'])} to {_numbers(prepare['high'])}"
     mean, std = (prepare.get(name, 0.5) for name in ("mean", "std"))
     if mean == std == 0.5:
         return f"{reflectance} becomes -1 to 1"
@@ -149,11 +160,35 @@ def _recipe(about: Mapping[str, Any]) -> str:
     weighting = "every level alike" if about["min_snr"] is None else f"min-SNR-{about['min_snr']:g}"
     average = "no average of weights" if recipe["ema"] is None else f"exponential average of weights ({recipe['ema']})"
     mixed = f", of which {about['mix_share']:.3g} from the second data set" if len(about["data"]) > 1 else ""
-    return (
-        f"{about['steps']} steps of {recipe['batch_size']} images{mixed}; {schedule['prediction_type']}, {weighting};"
-        f" AdamW, learning rate {recipe['lr']:g} after {recipe['warmup']} steps, then a cosine to {recipe['min_lr']:g};"
+    levels = "" if about.get("level_power", 1.0) == 1.0 else f" of levels drawn as u^{about['level_power']:g}"
+    whole = (
+        f"{about['steps']} steps of {recipe['batch_size']} images{mixed}; {schedule['prediction_type']}{levels},"
+        f" {weighting}; AdamW, learning rate {recipe['lr']:g} after {recipe['warmup']} steps, then a cosine to"
+        f" {recipe['min_lr']:g};"
         f" {average}; seed {about['seed']}; {about['minutes']} minutes on {about['machine']}."
     )
+    return "\n\n".join([whole, *_beside(about)])
+
+
+def _beside(about: Mapping[str, Any]) -> list[str]:
+    """What the network began with and learned beside denoising: who reads of its features has to know."""
+    found = []
+    if about.get("init"):
+        found.append("It began with the weights of a model that was there.")
+    align, teacher = about.get("align") or {}, about.get("teacher")
+    if teacher:
+        kind = str(teacher["_target_"]).rpartition(".")[2]
+        given = ", ".join(f"{key} {teacher[key]}" for key in ("filters", "kernel", "features") if key in teacher)
+        said = f"{kind}{f' ({given})' if given else ''}"
+        found.append(
+            f"Beside denoising, `{align['tap']}` learned to foretell the maps of {said}, weight {align['weight']:g}."
+        )
+    if align.get("views"):
+        found.append(
+            f"Two views of an image were made alike at `{align['tap']}` and kept unlike those of other images (VICReg,"
+            f" weight {align['views']:g})."
+        )
+    return found
 
 
 def _table(losses: Mapping[str, float]) -> str:

@@ -105,7 +105,8 @@ def put_in_place(new: Path, folder: Path) -> Path:
 def machine(processes: int) -> dict[str, Any]:
     """What it was made with, without the machine's name."""
     found = environment(processes)
-    device = f"{found['threads']} CPU threads" if found["device"] == "cpu" else found["device"]
+    threads = f"{found['threads']} CPU thread{'' if found['threads'] == 1 else 's'}"
+    device = threads if found["device"] == "cpu" else found["device"]
     return {
         "versions": {name: found["packages"][name] for name in ("torch", "diffusers", "numpy")},
         "machine": f"{processes} x {device}" if processes > 1 else f"{device}, {platform.machine()}",

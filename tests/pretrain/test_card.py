@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,37 @@ def test_a_card_has_what_was_configured_and_measured(card: str) -> None:
     ):
         assert words in card, words
     assert "/home/me" not in card  # where data lay is nobody's business
+
+
+def test_a_card_says_what_was_learned_beside_denoising(tmp_path: Path, card: str) -> None:
+    assert "Beside denoising" not in card
+    assert "It began with" not in card
+    (tmp_path / "other").mkdir()
+    about = {
+        **ABOUT,
+        "init": "/home/me/runs/rgb/model",
+        "level_power": 2.5,
+        "align": {"tap": "mid_block", "weight": 0.7, "views": 0.03},
+        "teacher": {"_target_": "satdifuser.baselines.rcf.RandomFeatures", "filters": "patches", "kernel": 6},
+    }
+    text = write_card(tmp_path / "other", about, ROWS, None).read_text()
+    assert "v_prediction of levels drawn as u^2.5, min-SNR-5" in text
+    assert "`mid_block` learned to foretell the maps of RandomFeatures (filters patches, kernel 6), weight 0.7." in text
+    assert "kept unlike those of other images (VICReg, weight 0.03)." in text
+    assert "It began with the weights of a model that was there." in text
+    assert "/home/me" not in text
+
+
+@pytest.mark.parametrize(("config", "said"), [({"patch_size": 4}, "`PatchUNet2DModel."), ({}, "`UNet2DModel.")])
+def test_a_card_names_the_class_of_the_network_that_lies_beside_it(
+    tmp_path: Path, config: dict[str, int], said: str
+) -> None:
+    """With `init=` the settings of a new UNet say nothing of the one that was trained."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
+    assert (
+        f"diffusers with {said}" in write_card(tmp_path, {**ABOUT, "init": "there", "unet": {}}, ROWS, None).read_text()
+    )
 
 
 def test_a_card_says_how_its_input_is_standardised(tmp_path: Path) -> None:
