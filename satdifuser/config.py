@@ -216,8 +216,8 @@ def _explain(message: str, command: str, overrides: Sequence[str], config_dirs: 
         return f"no setting {name!r} in satdifuser {command}{nearest(name, known)}"
     group = re.search(r"Override (\S+) looks like a config group override, but config group '([^']*)'", message)
     if group:
-        known = groups(config_dirs)
-        return f"{group[1]}: there is no group {group[2]}, but {', '.join(known)}{nearest(group[2], known)}"
+        there = groups(config_dirs)
+        return f"{group[1]}: there is no group {group[2]}, but {', '.join(there)}{nearest(group[2], there)}"
     return reworded(message, command) or without_advice(message)
 
 

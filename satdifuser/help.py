@@ -93,13 +93,3 @@ def _plain(config: Any, name: str) -> Any:
         return "???"
     value = config[name]
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def lines(command: str, overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> list[str]:
-    """As text: each setting with its default, what it is for and what it can be."""
-    from satdifuser.commands.usage import section
-
-    text = []
-    for group, rows in described(command, overrides, config_dirs).items():
-        text += ["", *section(group or "settings", rows)]
-    return text

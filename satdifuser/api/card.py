@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from satdifuser.engine.files import read_json
 from satdifuser.report.tables import markdown, markdown_text
-
-if TYPE_CHECKING:
-    from satdifuser.api.runs import TrainedRun
 
 PIPELINES = {
     "segmentation": "image-segmentation",
@@ -57,23 +54,22 @@ refused when the run is loaded.
 
 
 def card(run: Any, folder: Path, *, title: str | None, licence: str | None, away: Iterable[str]) -> str:
-    """The text of README.md for the run in `folder`."""
-    trained: TrainedRun = run
-    model, settings = trained.model, trained.settings
+    """The text of README.md for the run (a `TrainedRun`) in `folder`."""
+    model, settings = run.model, run.settings
     spec, task = model.fusion.spec, model.task
     result = read_json(folder / "result.json", dict, "save the run again") if (folder / "result.json").is_file() else {}
     prepare: Any = getattr(model.encoder, "prepare", None)
     height, width = spec.image_size
-    optical = all(band.usual[0] >= 0 for band in trained.sensor)
+    optical = all(band.usual[0] >= 0 for band in run.sensor)
     values = {
         "head": _head(task.name, licence),
         "title": markdown_text(title or f"{settings.fusion.label} on {spec.encoder} for {settings.data.label}"),
         "encoder": spec.encoder,
         "weights": spec.weights or "none",
         "task": task.name,
-        "channels": len(trained.bands),
-        "sensor": trained.sensor.name,
-        "bands": ", ".join(trained.bands),
+        "channels": len(run.bands),
+        "sensor": run.sensor.name,
+        "bands": ", ".join(run.bands),
         "unit": "Numbers are as the sensor's reader gives them (reflectance is 0 to 1); 0 is no data."
         if optical
         else "Numbers are as the sensor's reader gives them (radar in dB); 0 is no data.",

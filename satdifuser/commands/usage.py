@@ -84,10 +84,11 @@ def _usual(name: str) -> list[str]:
 
 def _settings(name: str, command: Command, overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
     """Every setting of the chosen groups with what it takes; of a grid, the experiment's and those of its runs."""
-    from satdifuser.help import described, lines
+    from satdifuser.help import described
 
     if not command.composes:
-        return lines(name, overrides, config_dirs)
+        every = described(name, overrides, config_dirs)
+        return [line for group, rows in every.items() for line in ("", *section(group or "settings", rows))]
     of_runs = [word for word in overrides if word.partition("=")[0] in choices("train")]
     found = []
     for chosen, rows in sections("compare", overrides, config_dirs).items():

@@ -11,7 +11,7 @@ from satdifuser.engine.files import read_json
 from satdifuser.errors import UserError
 
 FOLDER, NAME = "encoder", "weights.json"
-WORDS = ("small", "small_ms", "random", "none", "pretrained")  # of settings called weights that name no file
+WORDS = ("small", "random", "none", "pretrained")  # of settings called weights that name no file
 
 
 def weights_here(encoder: Mapping[str, Any]) -> dict[str, Path]:
