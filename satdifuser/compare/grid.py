@@ -142,7 +142,7 @@ def _as_stored(keep: str) -> list[str]:
 
 
 def _places(data: DataPart) -> list[str]:
-    """The settings of a data set that say where it lies and not what it is."""
+    """The settings of a data set that say where it lies, or what is checked of it, and not what it is."""
     parts = ["data", *(f"data.splits.{split}" for split in data.splits)]
     return [f"{part}.{name}" for part in parts for name in getattr(data.target, "places", ())]
 

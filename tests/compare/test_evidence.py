@@ -12,6 +12,7 @@ import torch
 
 from satdifuser.augment import RandomAugmentation
 from satdifuser.compare import estimate
+from satdifuser.compare.folds import folded
 from satdifuser.compare.grid import Cell, expand
 from satdifuser.compare.shared import Shared
 from satdifuser.config import compose
@@ -97,3 +98,24 @@ def test_a_dry_run_times_steps_as_they_will_be_trained(half: bool, monkeypatch: 
     estimate.pace(Cell("net", "task", 100, 0, config), None)
     assert changed == [0, 0]  # once to warm up, and once measured
     assert halved == 4 * [half]  # two steps, and two batches that are scored
+
+
+def test_what_is_only_checked_of_the_data_is_no_part_of_a_runs_key() -> None:
+    def told(*words: str) -> Any:
+        config = compose("compare", ["experiment=evidence_multispectral", "seeds=[0]", "budgets=[10]"])
+        return expand(config, words)[0].settings()["data"]
+
+    assert told() == told("data.descriptions=ignore")
+    assert told() != told("data.fit=resize")
+
+
+def test_a_model_can_be_another_one_in_each_fold() -> None:
+    """One that was pretrained without what the fold tests; `{fold}` stands for the fold's number."""
+    config = compose("compare", ["experiment=evidence_multispectral", "seeds=[0]", "budgets=[100]"])
+    mine = ["encoder=unconditional", "encoder.backbone.weights='runs/{fold}/model'"]
+    config = config.but(models={"mine": mine, "other": ["encoder=small"]})
+    cells = [cell for cell in folded(expand(config), config) if cell.model == "mine"]
+    assert [cell.config.encoder["backbone"]["weights"] for cell in cells] == [f"runs/{n}/model" for n in range(5)]
+    assert {cell.config.encoder["backbone"].path for cell in cells} == {"satdifuser.diffusion.loading.unconditional"}
+    others = {cell.model: cell for cell in folded(expand(config), config)}
+    assert others["other"].config.encoder["backbone"]["weights"] == "small"

@@ -61,7 +61,7 @@ class Reader(Dataset[Sample]):
     """
 
     name: str
-    places: tuple[str, ...] = ("root",)
+    places: tuple[str, ...] = ("root", "descriptions")  # settings that change no sample
 
     @checked("data")
     def __init__(
