@@ -37,9 +37,7 @@ def test_a_diffusion_transformer_is_said_to_be_one(place: str, tmp_path: Path) -
 
 def test_a_hub_that_cannot_be_reached_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        UserError, match=r"cannot be reached from this .* hf download no/such "
-    ):
+    with pytest.raises(UserError, match=r"cannot be reached from this .* hf download no/such "):
         find_folder("no/such", "a model", "give a folder")
 
 

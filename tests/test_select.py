@@ -22,7 +22,7 @@ from satdifuser.yaml_file import load_yaml
 SIZE = ["data.size=16", "data.splits.train.length=8", "data.splits.val.length=5", "data.splits.test.length=7"]
 QUICK = ["trainer=quick", "trainer.max_steps=4", "trainer.batch_size=4", "trainer.eval_every=2"]
 SMALL = ["fusion.projection_dim=16", "encoder.timesteps=[21, 161]"]
-TAPS = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2, up_blocks.2.resnets.1.conv2]"]
+TAPS = ["encoder.taps=[mid_block, up_blocks.0.resnets.1.conv2, up_blocks.1.resnets.1.conv2]"]
 VIT = ["encoder=small_vit", "encoder.class_token=true", "fusion=gw", "fusion.projection_dim=16", "task=classification"]
 
 
@@ -55,7 +55,7 @@ def test_depths_that_are_not_there_say_which_are() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("select.depths=[7]", r"select: no depth 7; .* has 0: mid_block, 1: up_blocks\.1.*, 2: up_blocks\.2"),
+        ("select.depths=[7]", r"select: no depth 7; .* has 0: mid_block, 1: up_blocks\.0.*, 2: up_blocks\.1"),
         ("select.taps=[down]", r"select: no tap down; .*mid_block"),
         ("select.timesteps=[22]", r"select: no timestep 22; .*\[21, 161\]"),
     ],

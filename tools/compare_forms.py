@@ -31,10 +31,9 @@ FORMS = {
     "mean": Form("float32", "mean"),
     "max": Form("float32", "max"),
 }
-COARSE = ",".join(f"up_blocks.{block}.{tap}" for block in (0, 1) for tap in ("resnets.1.conv2", "attentions.1"))
 TASKS = {
     "segmentation": ("miou", ["trainer.epochs=4"]),
-    "classification": ("accuracy", ["trainer.epochs=12", f"select.taps=[{COARSE}]"]),
+    "classification": ("accuracy", ["trainer.epochs=12"]),
 }
 
 

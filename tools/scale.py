@@ -36,7 +36,7 @@ WAYS = {
     "small (diffusion), one map, int8": [
         "encoder=small",
         "encoder.timesteps=[21]",
-        "encoder.taps=[up_blocks.1.attentions.1]",
+        "encoder.taps=[up_blocks.1.resnets.1]",
         "dtype=int8",
     ],
     "small (diffusion), all of three noise levels, int8": ["encoder=small", "dtype=int8"],

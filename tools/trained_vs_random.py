@@ -18,10 +18,9 @@ from satdifuser.commands import extract, train
 from satdifuser.config import compose
 from satdifuser.report.tables import markdown
 
-COARSE = ",".join(f"up_blocks.{block}.{tap}" for block in (0, 1) for tap in ("resnets.1.conv2", "attentions.1"))
-TASKS = {  # metric, settings; whole images need longer training, and only the taps at strides 4 and 8
+TASKS = {  # metric, settings; whole images need longer training
     "segmentation": ("miou", ["decoder=linear", "trainer.epochs=5"]),
-    "classification": ("accuracy", ["decoder=linear", "trainer.epochs=15", f"select.taps=[{COARSE}]"]),
+    "classification": ("accuracy", ["decoder=linear", "trainer.epochs=15"]),
 }
 HEADS = {"gw": [], "lw": [], "moe": ["fusion.warmup_steps=30"]}
 WEIGHTS = ("small", "random")

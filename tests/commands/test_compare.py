@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.xdist_group("compare"), pytest.mark.slow]  # all of th
 DATA = ["data.size=16", "data.splits.train.length=30", "data.splits.val.length=4", "data.splits.test.length=9"]
 TRAINER = ["trainer=quick", "trainer.max_steps=3", "trainer.batch_size=4", "trainer.eval_every=2"]
 HEAD = ["fusion.projection_dim=16"]
-SMALL = ["encoder=small", "encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21]"]
+SMALL = ["encoder=small", "encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21]"]
 UNET = ["encoder=unet", "encoder.width=8", "encoder.levels=2", "fusion=mean", *HEAD]
 MODELS = {"features": [*SMALL, "fusion=gw", *HEAD], "net": UNET}
 FILES = ("report.html", "tables.md", "ranking.csv", "comparisons.csv", "tables.tex")

@@ -23,9 +23,9 @@ from satdifuser.store.disk import WriteRate
 
 LENGTHS = {"train": 4, "val": 3, "test": 2}
 DATA = ["data.size=16", *(f"data.splits.{name}.length={length}" for name, length in LENGTHS.items())]
-SHAPES = {"mid_block@21": (192, 2, 2), "up_blocks.2.resnets.1.conv2@21": (32, 8, 8)}
-SMALL = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21]"]
-VALUES = 192 * 2 * 2 + 32 * 8 * 8  # numbers of a sample
+SHAPES = {"mid_block@21": (192, 2, 2), "up_blocks.1.resnets.1.conv2@21": (96, 4, 4)}
+SMALL = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21]"]
+VALUES, CHANNELS = 192 * 2 * 2 + 96 * 4 * 4, 192 + 96  # numbers of a sample
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 Maps = dict[str, NDArray[Any]]
@@ -146,9 +146,9 @@ FORMS = {  # bytes of a sample
     "store.dtype=float32": VALUES * 4,
     "store.dtype=float16": VALUES * 2,
     "store.dtype=bfloat16": VALUES * 2,  # as good as float16, which is the one that is offered
-    "store.dtype=int8": VALUES + (192 + 32) * 4,
-    "store.keep=grid4 store.dtype=float16": (192 + 32) * 16 * 2,
-    "store.keep=mean store.dtype=float32": (192 + 32) * 4,
+    "store.dtype=int8": VALUES + CHANNELS * 4,
+    "store.keep=grid4 store.dtype=float16": CHANNELS * 16 * 2,
+    "store.keep=mean store.dtype=float32": CHANNELS * 4,
     "store.keep=latents store.dtype=float32": LATENTS,
 }
 

@@ -92,7 +92,7 @@ for line in sys.stdin:
     print(json.dumps(codes), flush=True)
 """
 DATA = ["data.size=16", "data.splits.train.length=11", "data.splits.val.length=5", "data.splits.test.length=7"]
-SMALL = ["encoder.taps=[mid_block,up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21]"]
+SMALL = ["encoder.taps=[mid_block,up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21]"]
 WORDS = [*DATA, *SMALL, "store.shard_mb=0.008", "store.batch_size=3"]  # four samples a file
 
 

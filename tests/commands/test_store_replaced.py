@@ -15,7 +15,7 @@ from satdifuser.config import compose
 from satdifuser.engine.trainer import Trainer
 from satdifuser.errors import UserError
 
-ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
+ENCODER = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 
 
 @pytest.fixture

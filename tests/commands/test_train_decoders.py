@@ -17,7 +17,7 @@ from satdifuser.errors import UserError
 
 pytestmark = pytest.mark.slow
 
-ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
+ENCODER = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 SHORT = ["trainer.max_steps=2", "trainer.eval_every=2"]
 NAMES = ("conv", "dpt", "fpn", "light", "linear", "single", "unet", "upernet")
 NARROW = {"fpn": ["decoder.segmentation_channels=32"]}

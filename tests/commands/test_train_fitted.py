@@ -19,7 +19,7 @@ from satdifuser.engine.run import RunFolder
 pytestmark = pytest.mark.slow
 
 DATA = ["data.size=16", "data.splits.train.length=40", "data.splits.val.length=15", "data.splits.test.length=17"]
-ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
+ENCODER = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 COMMON = [*DATA, *ENCODER, "trainer=quick", "fusion=plain"]
 WAYS = [
     ["task=classification", "decoder=knn", "decoder.k=3"],

@@ -22,7 +22,7 @@ from satdifuser.errors import UserError
 
 pytestmark = pytest.mark.slow
 
-ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
+ENCODER = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 Make = Callable[..., str]
 Run = Callable[..., dict[str, Any]]
 

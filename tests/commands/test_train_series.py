@@ -19,7 +19,7 @@ from satdifuser.store import FeatureStore
 
 SHORT = ["trainer.max_steps=2", "trainer.batch_size=4", "trainer.eval_every=1"]
 VIT = ["encoder=small_vit"]
-DIFFUSION = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21]"]
+DIFFUSION = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21]"]
 ATTENTION = ["temporal=attention", "temporal.heads=4"]
 Words = list[str]
 

@@ -19,7 +19,7 @@ from satdifuser.errors import UserError
 pytestmark = pytest.mark.slow
 
 SHORT = ["trainer.max_steps=2", "trainer.batch_size=2", "trainer.eval_every=2"]
-ENCODER = ["encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
+ENCODER = ["encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]", "encoder.timesteps=[21, 161]"]
 Run = Callable[..., dict[str, dict[str, float]]]
 
 

@@ -29,7 +29,7 @@ RECIPE = [
     "trainer.eval_every=2",
     "fusion.projection_dim=16",
 ]
-TAPS = "encoder.taps=[mid_block, up_blocks.2.resnets.1.conv2]"
+TAPS = "encoder.taps=[mid_block, up_blocks.1.resnets.1.conv2]"
 SMALL = ["encoder=small", TAPS, "encoder.timesteps=[21, 161]"]
 UNET = ["encoder=unet", "encoder.width=8", "encoder.levels=2", "fusion=mean", "fusion.projection_dim=16"]
 MOE = ["fusion=moe", "fusion.projection_dim=16", "fusion.experts=3", "fusion.warmup_steps=1"]

@@ -22,7 +22,7 @@ models:
   ViT 2: [encoder=small_vit, "encoder.blocks=[2]", fusion=mean]
   ViT 5: [encoder=small_vit, "encoder.blocks=[5]", fusion=mean]
   tuned: [encoder=small_vit, adapter=full, fusion=mean]
-taps: mid_block,up_blocks.2.resnets.1.conv2
+taps: mid_block,up_blocks.1.resnets.1.conv2
 tasks:
   images: [task=classification]
 recipe: [data.size=16, data.splits.train.length=24, data.splits.val.length=8, data.splits.test.length=12,
