@@ -114,4 +114,7 @@ def test_an_error_inside_a_library_that_is_installed_is_not_its_absence() -> Non
     from satdifuser.optional import missing
 
     inside = ModuleNotFoundError("No module named 'matplotlib.no_such_part'", name="matplotlib.no_such_part")
-    assert missing(inside) is None
+    said = str(missing(inside))
+    assert "matplotlib (figures), which is installed but cannot be loaded" in said
+    assert "No module named 'matplotlib.no_such_part'" in said
+    assert "pip install" not in said

@@ -162,7 +162,7 @@ def test_what_follows_data_is_one_of_its_words(run: Any, capsys: pytest.CaptureF
     assert run("check", "splits=[train,tset]")[0] == 2
     code, out, _ = run("check", "--help")
     assert code == 0
-    assert "samples: 2000" in out
+    assert "samples=2000" in out
     assert run("stats", "--help", "data=synthetic")[0] == 0
 
 

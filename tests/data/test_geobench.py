@@ -453,7 +453,7 @@ def test_without_h5py_the_line_says_what_to_install(tmp_path: Path, monkeypatch:
     with pytest.raises(ModuleNotFoundError) as caught:
         data[0]
     assert expected(caught.value)
-    assert str(missing(caught.value)).endswith("which is not installed: pip install h5py")
+    assert str(missing(caught.value)).endswith("which is not installed: pip install 'satdifuser[data]'")
 
 
 # what is done with it

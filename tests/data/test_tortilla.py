@@ -271,7 +271,7 @@ def test_without_pyarrow_the_line_says_what_to_install(tmp_path: Path, monkeypat
     with pytest.raises(ModuleNotFoundError) as caught:
         built(tmp_path)
     assert expected(caught.value)
-    assert str(missing(caught.value)).endswith("which is not installed: pip install pyarrow")
+    assert str(missing(caught.value)).endswith("which is not installed: pip install 'satdifuser[data]'")
 
 
 # what is done with it

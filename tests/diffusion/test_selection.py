@@ -108,11 +108,10 @@ def test_the_published_selection_is_21_taps_of_four_sizes(architecture: str) -> 
 
 def test_on_the_shipped_unet_the_published_selection_takes_convolutions_and_attentions_of_the_up_path() -> None:
     taps = choose_taps(unconditional(blueprint=True), "satdifuser", 64)
-    attentions = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    wanted = {f"up_blocks.{b}.attentions.{i}" for b, i in attentions}
-    wanted |= {f"up_blocks.{b}.resnets.{i}.conv2" for b in range(4) for i in range(2)}
+    wanted = {f"up_blocks.0.attentions.{i}" for i in range(2)}
+    wanted |= {f"up_blocks.{b}.resnets.{i}.conv2" for b in range(2) for i in range(2)}
     assert {tap.name for tap in taps} == wanted
-    assert len(taps) == 12
+    assert len(taps) == 6
 
 
 @pytest.mark.usefixtures("listed_once")
