@@ -26,5 +26,5 @@ def test_both_sides_are_timed_on_the_same_maps_and_agree(tmp_path: Path) -> None
     assert together[4] == pytest.approx(sum(row[3] for row in maps) / sum(row[2] for row in maps))
     assert all(abs(row[7] - row[8]) <= 0.05 for row in maps)
     (row,) = whole["rows"]
-    assert row[0] == 15
+    assert row[0] == 21
     assert 0 < row[5] <= 1
