@@ -4,12 +4,14 @@
     adapted.print_trainable_parameters()
     logits = adapted(rgb, spectra=reflectance)
 
-Of satdifuser it uses the bank alone.
+Of satdifuser it uses the bank, and little besides that stands alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from satdifuser.lazily import lazily
 
 if TYPE_CHECKING:
     from deflect.bands import Band as Band
@@ -21,23 +23,12 @@ if TYPE_CHECKING:
     from deflect.vit import ViTEncoder as ViTEncoder
 
 ROOMS = {
-    "Band": "bands",
-    "GalileoEncoder": "galileo",
-    "OlmoEarthEncoder": "olmoearth",
-    "ViTEncoder": "vit",
-    **dict.fromkeys(("DeflectConfig", "DeflectModel", "adapt"), "model"),
+    "Band": "deflect.bands",
+    "GalileoEncoder": "deflect.galileo",
+    "OlmoEarthEncoder": "deflect.olmoearth",
+    "ViTEncoder": "deflect.vit",
+    **dict.fromkeys(("DeflectConfig", "DeflectModel", "adapt"), "deflect.model"),
 }
 __all__ = ["Band", "DeflectConfig", "DeflectModel", "GalileoEncoder", "OlmoEarthEncoder", "ViTEncoder", "adapt"]
 
-
-def __getattr__(name: str) -> Any:
-    """torch and spyndex load with the first use, not with `import deflect`."""
-    from importlib import import_module
-
-    if name not in ROOMS:
-        raise AttributeError(f"module 'deflect' has no attribute {name!r}")
-    return getattr(import_module(f"deflect.{ROOMS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, ROOMS)

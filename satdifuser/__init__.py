@@ -10,7 +10,9 @@ See docs/python.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from satdifuser.lazily import lazily
 
 if TYPE_CHECKING:
     from satdifuser.api import Encoder as Encoder
@@ -45,15 +47,4 @@ __all__ = [
     "load_run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """torch loads with the first use, not with `import satdifuser`."""
-    from importlib import import_module
-
-    if name not in ROOMS:
-        raise AttributeError(f"module 'satdifuser' has no attribute {name!r}")
-    return getattr(import_module(ROOMS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, ROOMS)

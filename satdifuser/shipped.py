@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+NO_FILES = ("small", "random", "none", "pretrained")  # as a setting called weights, whatever lies in the current folder
 Make = TypeVar("Make", bound=Callable[..., Any])
 
 

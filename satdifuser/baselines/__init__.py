@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from satdifuser.lazily import lazily
 
 if TYPE_CHECKING:
     from satdifuser.baselines.cnn import CNNEncoder as CNNEncoder
@@ -12,23 +14,12 @@ if TYPE_CHECKING:
     from satdifuser.baselines.unet import UNetEncoder as UNetEncoder
 
 ROOMS = {
-    "CNNEncoder": "cnn",
-    "ColourStatistics": "colours",
-    "Embedding": "embedding",
-    "RandomFeatures": "rcf",
-    "UNetEncoder": "unet",
+    "CNNEncoder": "satdifuser.baselines.cnn",
+    "ColourStatistics": "satdifuser.baselines.colours",
+    "Embedding": "satdifuser.baselines.embedding",
+    "RandomFeatures": "satdifuser.baselines.rcf",
+    "UNetEncoder": "satdifuser.baselines.unet",
 }
 __all__ = ["CNNEncoder", "ColourStatistics", "Embedding", "RandomFeatures", "UNetEncoder"]
 
-
-def __getattr__(name: str) -> Any:
-    """timm and its like load with the first use of what needs them."""
-    from importlib import import_module
-
-    if name not in ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, ROOMS)

@@ -32,10 +32,9 @@ from satdifuser.pooling import is_pooling
 from satdifuser.settings.commands import CompareSettings, TrainSettings
 from satdifuser.settings.part import DataPart, Part
 from satdifuser.settings.trust import trusting
-from satdifuser.shipped import file_of
+from satdifuser.shipped import NO_FILES, file_of
 
 SPLITS = ("train", "val", "test")  # that every run reads
-WEIGHTS_BY_NAME = ("small", "random", "none", "pretrained")  # no files, whatever lies in the current folder
 GRID = {"budget": "budgets", "seed": "seeds", "run": "output", "features": "share_features"}  # whose place is the grid
 MODEL_AXIS = ("encoder", "adapter", "temporal", "fusion", "decoder")
 
@@ -200,7 +199,7 @@ def with_digests(values: Any) -> Any:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value not in WEIGHTS_BY_NAME and Path(value).exists()
+    return isinstance(value, str) and value not in NO_FILES and Path(value).exists()
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from satdifuser.lazily import lazily
 
 if TYPE_CHECKING:
     from satdifuser.diffusion.encoder import DiffusionEncoder as DiffusionEncoder
@@ -11,20 +13,9 @@ if TYPE_CHECKING:
     from satdifuser.diffusion.loading import unconditional as unconditional
 
 ROOMS = {
-    "DiffusionEncoder": "encoder",
-    **dict.fromkeys(("diffusionsat", "stable_diffusion", "unconditional"), "loading"),
+    "DiffusionEncoder": "satdifuser.diffusion.encoder",
+    **dict.fromkeys(("diffusionsat", "stable_diffusion", "unconditional"), "satdifuser.diffusion.loading"),
 }
 __all__ = ["DiffusionEncoder", "diffusionsat", "stable_diffusion", "unconditional"]
 
-
-def __getattr__(name: str) -> Any:
-    """torch and diffusers load with the first use."""
-    from importlib import import_module
-
-    if name not in ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, ROOMS)

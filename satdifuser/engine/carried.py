@@ -9,9 +9,9 @@ from typing import Any
 
 from satdifuser.engine.files import read_json
 from satdifuser.errors import UserError
+from satdifuser.shipped import NO_FILES
 
 FOLDER, NAME = "encoder", "weights.json"
-WORDS = ("small", "random", "none", "pretrained")  # of settings called weights that name no file
 
 
 def weights_here(encoder: Mapping[str, Any]) -> dict[str, Path]:
@@ -22,7 +22,7 @@ def weights_here(encoder: Mapping[str, Any]) -> dict[str, Path]:
     """
     found = {}
     for name, value in _dotted(encoder, ""):
-        if name.rpartition(".")[2] == "weights" and isinstance(value, str) and value not in WORDS:
+        if name.rpartition(".")[2] == "weights" and isinstance(value, str) and value not in NO_FILES:
             path = Path(value).expanduser()
             if path.exists():
                 found[name] = path
